@@ -1,0 +1,60 @@
+"""Everything tuneful raises on purpose.
+
+TunefulError
+├── ConfigError      a setting or recipe is wrong: names the field, the value found and the way out
+├── DataError        a file or row cannot be read: names file, line and field
+├── ModelError       a model directory, tokenizer or adapter cannot serve the role asked of it
+├── GenerationError  sampling cannot start or go on
+├── RewardError      a reward is missing, not finite or of the wrong shape
+├── CheckError       a start-up check failed; the message is the report
+└── RunError         a run directory is in use, belongs to another recipe, or cannot be written
+
+The command line prints the message of a TunefulError as one line and exits with 2; any other exception is a bug and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TunefulError(Exception):
+    """Base of all errors a user can mend."""
+
+
+class ConfigError(TunefulError):
+    """A setting or recipe is wrong."""
+
+
+class DataError(TunefulError):
+    """A file or row cannot be read."""
+
+
+class ModelError(TunefulError):
+    """A model, tokenizer or adapter cannot serve the role asked of it."""
+
+
+class GenerationError(TunefulError):
+    """Sampling cannot start or go on."""
+
+
+class RewardError(TunefulError):
+    """A reward is missing, not finite or of the wrong shape."""
+
+
+class CheckError(TunefulError):
+    """A start-up check failed."""
+
+
+class RunError(TunefulError):
+    """A run directory is in use, belongs to another recipe, or cannot be written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean "clip"?` when a known name is near, else the list of known names."""
+    choices = sorted(known)
+    near = get_close_matches(name, choices, n=1)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; known: {', '.join(choices)}" if choices else ""

@@ -1,0 +1,90 @@
+"""Settings: TOML tables become frozen dataclasses, checked value by value; what is unknown is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tuneful.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises ConfigError when the file is missing or not TOML; the message holds the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """An instance of dataclass `cls` from `values`; `where` (for example "recipe.toml: ppo") opens every error.
+
+    Unknown keys are refused with the nearest valid name. Nested dataclasses are built from tables.
+    """
+    known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f'{where}: unknown setting "{key}"{did_you_mean(key, known)}')
+    import pydantic
+
+    try:
+        return _adapter(cls).validate_python(dict(values))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        if first["type"].startswith("missing"):
+            raise ConfigError(f'{where}: "{place}" is required') from None
+        raise ConfigError(f'{where}: "{place}" = {first["input"]!r}: {first["msg"]}') from None
+
+
+def parse_override(assignment: str) -> tuple[list[str], Any]:
+    """`a.b=0.3` -> (["a", "b"], 0.3). The value is read as TOML, a bare word as a string."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f'--set {assignment}: expected "name.setting=value"')
+    try:
+        value: Any = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return path.strip().split("."), value
+
+
+def override(tables: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested `tables` with each `a.b=value` applied."""
+    result: dict[str, Any] = _copy(tables)
+    for assignment in assignments:
+        path, value = parse_override(assignment)
+        node = result
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f'--set {assignment}: "{name}" is not a table')
+        node[path[-1]] = value
+    return result
+
+
+def as_table(settings: Any) -> dict[str, Any]:
+    """The JSON-ready table of a settings dataclass; the inverse of `build`."""
+    return dataclasses.asdict(settings)
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+@cache
+def _adapter(cls: Any) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(cls)
