@@ -41,6 +41,11 @@ class Prompt:
         """A conversation of one user turn."""
         return cls((Message("user", text),))
 
+    @classmethod
+    def from_json(cls, value: str | list[dict[str, str]]) -> Prompt:
+        """The inverse of `as_json`, for rows that were checked when they were written."""
+        return cls(value if isinstance(value, str) else tuple(Message(m["role"], m["content"]) for m in value))
+
     @property
     def id(self) -> str:
         return content_hash("prompt", self.as_json())

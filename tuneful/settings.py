@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from tuneful.errors import ConfigError, did_you_mean
 
@@ -32,10 +32,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
     Unknown keys are refused with the nearest valid name. Nested dataclasses are built from tables.
     """
-    known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f'{where}: unknown setting "{key}"{did_you_mean(key, known)}')
+    _refuse_unknown(cls, values, where)
     import pydantic
 
     try:
@@ -77,6 +74,18 @@ def override(tables: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
 def as_table(settings: Any) -> dict[str, Any]:
     """The JSON-ready table of a settings dataclass; the inverse of `build`."""
     return dataclasses.asdict(settings)
+
+
+def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Also inside nested tables, which pydantic would let pass in silence."""
+    hints = get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f'{where}: unknown setting "{key}"{did_you_mean(key, known)}')
+        for option in (hints[key], *get_args(hints[key])):
+            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+                _refuse_unknown(option, value, f"{where}: {key}")
 
 
 def _copy(value: Any) -> Any:

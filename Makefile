@@ -1,0 +1,49 @@
+# Every target makes .venv when it is missing or older than the files that define it; Python 3.11 or newer is all it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/demo
+SEED ?= 0
+
+bin := $(VENV)/bin/python
+pip := $(bin) -m pip --disable-pip-version-check
+zensical := zensical==0.0.73
+
+.PHONY: demo test check soak docs clean
+
+demo: $(VENV)/core-installed
+	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
+
+test: $(VENV)/dev-installed
+	$(bin) -m pytest
+
+check: $(VENV)/dev-installed
+	$(bin) -m ruff format --check .
+	$(bin) -m ruff check .
+	$(bin) -m mypy
+	$(bin) -m pytest -q tests/architecture/test_floors.py
+
+soak: $(VENV)/dev-installed
+	$(bin) -m pytest -m soak
+
+docs: $(VENV)/docs-installed
+	$(bin) -m zensical build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch comes first and alone, so that pip's own configuration decides which build it is; nothing after replaces it.
+$(VENV)/core-installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tuneful needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@$(bin) -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(pip) install --quiet --constraint constraints.txt torch hatchling
+	$(pip) install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev-installed: $(VENV)/core-installed
+	$(pip) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/docs-installed: $(VENV)/core-installed
+	$(pip) install --quiet --constraint constraints.txt $(zensical)
+	@touch $@

@@ -1,0 +1,94 @@
+"""Names are found in the data folders, in order, and what is not found says where it was sought."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneful.data.formats import read_comparisons
+from tuneful.data.sources import resolve
+from tuneful.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current directory with `../shared/data`, no named data folder, an empty cache, no `datasets`."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("TUNEFUL_DATA", raising=False)
+    monkeypatch.setenv("TUNEFUL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+    return path
+
+
+def test_a_path_that_exists_wins(tmp_path: Path) -> None:
+    put(tmp_path / "shared/data/talk/train.jsonl")
+    put(tmp_path / "work/talk/train.jsonl")
+    assert resolve("talk/train.jsonl") == Path("talk/train.jsonl")
+
+
+def test_the_named_folder_wins_over_the_shared_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = put(tmp_path / "shared/data/talk/train.jsonl.gz")
+    assert resolve("talk/train").resolve() == shared
+    named = put(tmp_path / "mine/talk/train.jsonl")
+    monkeypatch.setenv("TUNEFUL_DATA", str(tmp_path / "mine"))
+    assert resolve("talk/train") == named
+    assert resolve("talk/train.jsonl") == named
+
+
+def test_a_name_without_file_works_for_a_single_one(tmp_path: Path) -> None:
+    questions = put(tmp_path / "shared/data/mt-bench/question.jsonl.gz")
+    put(tmp_path / "shared/data/mt-bench/LICENSE")
+    assert resolve("mt-bench").resolve() == questions
+    put(tmp_path / "shared/data/mt-bench/more.jsonl")
+    with pytest.raises(DataError, match=r'"mt-bench" has several files .*: "mt-bench/more", "mt-bench/question"'):
+        resolve("mt-bench")
+
+
+def test_not_found_lists_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEFUL_DATA", str(tmp_path / "mine"))
+    with pytest.raises(DataError) as error:
+        resolve("hh-harmless/train")
+    assert str(error.value) == (
+        f'data "hh-harmless/train" not found; looked at hh-harmless/train, {tmp_path}/mine/hh-harmless/train, '
+        "../shared/data/hh-harmless/train, the hub as Anthropic/hh-rlhf (needs `pip install datasets`); "
+        "give a path or set TUNEFUL_DATA"
+    )
+
+
+def test_the_hub_comes_last_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(name: str, *, data_dir: str | None, split: str) -> list[dict[str, str]]:
+        asked.append((name, data_dir, split))
+        if split == "none":
+            raise ValueError('Unknown split "none"')
+        return [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
+
+    hub = types.ModuleType("datasets")
+    monkeypatch.setattr(hub, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    assert len(read_comparisons(resolve("hh-harmless/test"))) == 1
+    resolve("hh-harmless/test")
+    resolve("someone/pairs")
+    with pytest.raises(DataError, match=r'split "none" .Unknown split "none"'):
+        resolve("someone/pairs/none")
+    assert asked == [
+        ("Anthropic/hh-rlhf", "harmless-base", "test"),
+        ("someone/pairs", None, "train"),
+        ("someone/pairs", None, "none"),
+    ]
+
+
+def test_the_real_data(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEFUL_DATA", str(data_dir))
+    assert resolve("hh-harmless/train") == data_dir / "hh-harmless" / "train.jsonl.gz"

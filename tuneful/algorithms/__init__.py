@@ -1,0 +1,1 @@
+"""Learners, one file each, and the loop and stop rules they share."""

@@ -1,0 +1,152 @@
+"""What is measured before the first step of a fresh RL run, and stops it when broken.
+
+Most failed RL runs fail here: a reference that is not the model the policy started from, a reward that changes with the
+padding, a sampler that computes something else than the trainer. Each finding names its likely cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from tuneful.engines.local import LocalEngine
+from tuneful.errors import CheckError
+from tuneful.functional.advantages import shape_rewards
+from tuneful.functional.kl import k1
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampling import Sampling
+from tuneful.records import Completion, Prompt
+from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.reward import Reward, checked
+from tuneful.rollouts.collect import collect
+
+NUM_ROLLOUTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measured fact: `value` must be below `bar`. A warning never stops a run."""
+
+    name: str
+    value: float
+    bar: float
+    cause: str
+    warning: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return self.value < self.bar
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value:.3g}, must be below {self.bar:g}: {self.cause}"
+
+
+class RLConfig(Protocol):
+    """The settings the checks read."""
+
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def kl_coef(self) -> float: ...
+    @property
+    def missing_eos_penalty(self) -> float: ...
+
+
+def check_start(
+    engine: LocalEngine, prompts: Sequence[Prompt], reward: Reward, config: RLConfig, *, seed: int, tuned: bool = False
+) -> list[Finding]:
+    """Measure everything that must hold before the first step.
+
+    tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged.
+    Raises CheckError with every broken finding; RewardError when a reward is not finite.
+    """
+    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    asked = [prompts[i % len(prompts)] for i in range(NUM_ROLLOUTS)]
+    penalty = config.missing_eos_penalty
+    rollout = collect(engine, asked, sampling, reward, seed=seed, missing_eos_penalty=penalty)
+    findings = [
+        *_end_token(engine.tokenizer),
+        *_logprobs(engine, rollout, tuned=tuned),
+        _shaping(rollout, config.kl_coef),
+        _reward_invariance(reward, asked, rollout.as_completions()),
+        _reward_mean(reward, asked, rollout.as_completions()),
+    ]
+    broken = [str(finding) for finding in findings if not finding.passed and not finding.warning]
+    if broken:
+        raise CheckError("the run was stopped before its first step: " + "; ".join(broken))
+    return findings
+
+
+def _end_token(tokenizer: Any) -> list[Finding]:
+    missing = Finding("missing end token", float(tokenizer.eos_token_id is None), 0.5, "set eos_token in the tokenizer")
+    same = tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id
+    cause = "give the tokenizer a pad token of its own, or readers cut completions one token early"
+    return [missing, Finding("pad token equal to end token", float(same), 0.5, cause)]
+
+
+def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Finding]:
+    half = next(iter(engine.roles.weights().values())).dtype != torch.float32
+    kl, estimator = engine.kl(rollout)
+    drift = (engine.score("policy", rollout) - rollout.logprobs).abs() * rollout.mask
+    return [
+        Finding(
+            f"KL(policy, reference) per completion ({estimator}) in nats",
+            float(kl.mean().abs()),
+            float("inf") if tuned else 5e-2 if half else 1e-3,
+            "the reference is not the model the policy starts from; use the supervised model for both, "
+            'or say start = "tuned" when the policy was tuned before',
+        ),
+        Finding(
+            "largest logprob difference between sampler and trainer",
+            float(drift.max()),
+            5e-2 if half else 1e-4,
+            "sampling and training compute different distributions; look at temperature, dtype and positions",
+        ),
+    ]
+
+
+def _shaping(rollout: Rollout, kl_coef: float) -> Finding:
+    assert rollout.scores is not None and rollout.reference_logprobs is not None
+    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
+    penalty = (k1(rollout.logprobs, rollout.reference_logprobs) * rollout.mask).sum(-1)
+    error = (rewards.sum(-1) - (rollout.scores - kl_coef * penalty)).abs().max()
+    return Finding(
+        "largest difference between a completion's summed rewards and score - kl_coef * KL",
+        float(error),
+        1e-3,
+        "rewards reach tokens that do not count; look at the mask",
+    )
+
+
+def _reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Finding:
+    """The same 8 completions alone, together, and, for models of ours, padded on either side."""
+    prompts, completions = prompts[:8], completions[:8]
+    together = checked(reward, prompts, completions)
+    alone = torch.stack([checked(reward, [p], [c])[0] for p, c in zip(prompts, completions, strict=True)])
+    drift = float((together - alone).abs().max())
+    if isinstance(reward, LearnedReward):
+        left = checked(replace(reward, padding="left"), prompts, completions)
+        drift = max(drift, float((together - left).abs().max()))
+    return Finding(
+        "largest change of a reward with its batch or padding",
+        drift,
+        1e-4,
+        "the score of a completion depends on its neighbours; look at pad token, attention mask and reading position",
+    )
+
+
+def _reward_mean(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Finding:
+    scores = checked(reward, prompts, completions)
+    error = float(scores.std() / len(scores) ** 0.5)
+    return Finding(
+        "distance of the mean reward of reference completions from 0, in standard errors",
+        abs(float(scores.mean())) / max(error, 1e-12),
+        3.0,
+        "the reward is not normalised on this reference; kl_coef then has other units",
+        warning=True,
+    )

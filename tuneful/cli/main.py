@@ -1,0 +1,39 @@
+"""`tuneful`: the table of verbs. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tuneful.cli import demo, doctor, evaluate, generate, label, run, score
+from tuneful.errors import TunefulError
+
+app = typer.Typer(
+    name="tuneful",
+    help="Tune a language model to what people prefer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("demo")(demo.command)
+app.command("run")(run.run_command)
+app.command("train")(run.train_command)
+app.command("generate")(generate.command)
+app.command("score")(score.command)
+app.command("evaluate")(evaluate.command)
+app.add_typer(label.app, name="label")
+app.command("doctor")(doctor.command)
+
+
+def main() -> None:
+    """Run the command line. A mistake a user can mend is one line on stderr and exit status 2."""
+    try:
+        app()
+    except TunefulError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Prompts, completions, demonstrations and comparisons: read, split, rendered for a model and planned into batches."""

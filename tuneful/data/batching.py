@@ -1,0 +1,58 @@
+"""Plans of batches as lists of row numbers; the tensors are made elsewhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from tuneful.errors import ConfigError
+
+
+def shuffled_epochs(num_rows: int, seed: int) -> Callable[[int], int]:
+    """A function from position (0, 1, 2, ... without end) to row number; every `num_rows` positions are one shuffle.
+
+    The order of epoch e is a pure function of seed and e: whoever knows the position can go on, nothing else is kept.
+    """
+    if num_rows < 1:
+        raise ConfigError(f"there must be at least one row to shuffle, got {num_rows}")
+
+    @lru_cache(maxsize=1)
+    def order(epoch: int) -> list[int]:
+        # Sorting by random() rather than shuffle(): only random() is promised to stay the same in later Pythons.
+        draw = random.Random(f"{seed}/{epoch}").random
+        keys = [draw() for _ in range(num_rows)]
+        return sorted(range(num_rows), key=keys.__getitem__)
+
+    def row(position: int) -> int:
+        epoch, place = divmod(position, num_rows)
+        return order(epoch)[place]
+
+    return row
+
+
+def token_budget_batches(
+    lengths: Sequence[int], tokens_per_microbatch: int, units: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Row numbers cut into batches whose padded size, rows x longest row, keeps within `tokens_per_microbatch`.
+
+    lengths: tokens of each row. units: the unit of each row; rows of one unit (the pairs of one prompt) stay together.
+    Rows of like length go together, longest first, so that too small a memory shows in the first batch. A unit above
+    the budget is a batch of its own.
+    """
+    if tokens_per_microbatch < 1:
+        raise ConfigError(f"tokens_per_microbatch must be at least 1, got {tokens_per_microbatch}")
+    members: dict[int, list[int]] = {}
+    for row, unit in enumerate(range(len(lengths)) if units is None else units):
+        members.setdefault(unit, []).append(row)
+    longest = {unit: max(lengths[row] for row in rows) for unit, rows in members.items()}
+
+    batches: list[list[int]] = []
+    width = 0
+    for unit in sorted(members, key=longest.__getitem__, reverse=True):
+        if batches and (len(batches[-1]) + len(members[unit])) * width <= tokens_per_microbatch:
+            batches[-1].extend(members[unit])
+        else:
+            batches.append(list(members[unit]))
+            width = longest[unit]
+    return batches

@@ -1,0 +1,91 @@
+"""Where data come from: a path, a data set's name in the data folders, or the Hugging Face hub.
+
+A name is a folder and, after a slash, a file without its ending: "hh-harmless/train". Folders searched, in order:
+`$TUNEFUL_DATA`, then `../shared/data` beside the current directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from tuneful.data.formats import write_jsonl
+from tuneful.errors import DataError
+
+_ENDINGS = (".jsonl.gz", ".jsonl", ".json.gz", ".json")
+
+_HUB = {"hh-harmless": ("Anthropic/hh-rlhf", "harmless-base")}
+"""Our names of data sets whose hub id differs, with the folder inside."""
+
+
+def resolve(name_or_path: str) -> Path:
+    """The file behind a path or a data set's name.
+
+    From the hub ("owner/name" or "owner/name/split", split "train" by default) rows are fetched once and kept as JSONL
+    under `$TUNEFUL_CACHE` (default `~/.cache/tuneful`); this needs the package `datasets`. Raises DataError that lists
+    where it looked, or the files of a data set when the name fits several.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    looked = [str(path)]
+    for folder in _data_folders():
+        looked.append(str(folder / name_or_path))
+        found = _in_folder(folder, name_or_path)
+        if found is not None:
+            return found
+    fetched = _from_hub(name_or_path, looked)
+    if fetched is not None:
+        return fetched
+    raise DataError(f'data "{name_or_path}" not found; looked at {", ".join(looked)}; give a path or set TUNEFUL_DATA')
+
+
+def _data_folders() -> list[Path]:
+    named = os.environ.get("TUNEFUL_DATA")
+    return [*([Path(named).expanduser()] if named else []), Path("../shared/data")]
+
+
+def _in_folder(folder: Path, name: str) -> Path | None:
+    for ending in ("", *_ENDINGS):
+        file = folder / (name + ending)
+        if file.is_file():
+            return file
+    files = {p.name.removesuffix(e): p for e in _ENDINGS for p in (folder / name).glob(f"*{e}")}
+    if len(files) > 1:
+        names = ", ".join(f'"{name}/{file}"' for file in sorted(files))
+        raise DataError(f'data "{name}" has several files in {folder}; name one: {names}')
+    return next(iter(files.values()), None)
+
+
+def _from_hub(name: str, looked: list[str]) -> Path | None:
+    hub_id, split = _hub_place(name)
+    if hub_id is None:
+        return None
+    repository, subfolder = _HUB.get(hub_id, (hub_id, None))
+    cache = Path(os.environ.get("TUNEFUL_CACHE") or "~/.cache/tuneful").expanduser()
+    kept = cache / "data" / f"{hub_id.replace('/', '--')}--{split}.jsonl"
+    if kept.is_file():
+        return kept
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError:
+        looked.append(f"the hub as {repository} (needs `pip install datasets`)")
+        return None
+    try:
+        rows = datasets.load_dataset(repository, data_dir=subfolder, split=split)
+    except (OSError, ValueError) as error:
+        looked.append(f'the hub as {repository}, split "{split}" ({error})')
+        return None
+    write_jsonl(kept, rows, force=True)
+    return kept
+
+
+def _hub_place(name: str) -> tuple[str | None, str]:
+    """Hub id and split of a name; no id when the name cannot be one."""
+    parts = name.split("/")
+    if parts[0] in _HUB and len(parts) <= 2:
+        return parts[0], parts[1] if len(parts) == 2 else "train"
+    if len(parts) in (2, 3) and all(part and not part.startswith((".", "~")) for part in parts):
+        return "/".join(parts[:2]), parts[2] if len(parts) == 3 else "train"
+    return None, ""

@@ -1,0 +1,126 @@
+"""From prompts and completions to token ids and back, through the model's own tokenizer and chat template.
+
+A prompt and its completion are tokenized apart, as they are when a model samples: the prompt ids are what the model is
+given, the completion ids what it is to say, its end token included. Nothing is ever cut out of a longer sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jinja2
+
+from tuneful.errors import ConfigError, ModelError
+from tuneful.records import Message, Prompt
+
+_PROBE = "probe of the template"
+
+
+class Tokenizer(Protocol):
+    """What is needed of a transformers tokenizer."""
+
+    @property
+    def bos_token(self) -> Any: ...
+    @property
+    def bos_token_id(self) -> Any: ...
+    @property
+    def eos_token(self) -> Any: ...
+    @property
+    def eos_token_id(self) -> Any: ...
+    @property
+    def chat_template(self) -> Any: ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> Any: ...
+
+
+def render_prompt(prompt: Prompt, tokenizer: Tokenizer) -> str:
+    """The text the model is given, special tokens written out.
+
+    A conversation goes through the chat template, up to where the answer begins. Plain text stays as it is, behind the
+    begin token when the tokenizer has one of its own (GPT-2's is its end token and is left out).
+    """
+    if not isinstance(prompt.content, str):
+        return _render(prompt.content, tokenizer, add_generation_prompt=True)
+    bos = tokenizer.bos_token
+    if not bos or bos == tokenizer.eos_token or prompt.content.startswith(bos):
+        return prompt.content
+    return str(bos) + prompt.content
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, *, max_tokens: int | None) -> list[int]:
+    """The token ids of a prompt; one longer than `max_tokens` loses its beginning, but keeps the begin token.
+
+    Special tokens written in the prompt are read as such, since plain prompts may be templated by hand.
+    """
+    ids = tokenizer.encode(render_prompt(prompt, tokenizer), add_special_tokens=False, split_special_tokens=False)
+    if max_tokens is None or len(ids) <= max_tokens:
+        return ids
+    begin = ids[: ids[0] == tokenizer.bos_token_id]
+    if max_tokens <= len(begin):
+        raise ConfigError(f"a prompt needs room for at least {len(begin) + 1} tokens, got max_tokens = {max_tokens}")
+    return begin + ids[len(begin) - max_tokens :]
+
+
+def completion_ids(
+    prompt: Prompt, completion_text: str, tokenizer: Tokenizer, *, max_tokens: int | None = None
+) -> list[int]:
+    """The token ids of an answer to `prompt`, with the end token, once, at the end.
+
+    For a conversation these are the tokens by which the template with the assistant's turn goes beyond the template
+    without it, up to the end token (and that token where the template has none). An end token spelled inside the text
+    is text. More than `max_tokens` are cut off at the right; an answer so cut has no end token, for it does not end.
+
+    Raises ModelError when the tokenizer has no end token, or the template with an answer does not go on from the
+    template without.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError('the tokenizer has no end token; set "eos_token" in its tokenizer_config.json')
+    before, after = _around_answer(prompt, tokenizer)
+    spoken = before + completion_text.removesuffix(tokenizer.eos_token) + after
+    ids = tokenizer.encode(spoken, add_special_tokens=False, split_special_tokens=True)
+    return [*ids, tokenizer.eos_token_id][:max_tokens]
+
+
+def completion_text(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The text of an answer's token ids: special tokens and what the template puts around the answer removed."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    before, after = _around_answer(prompt, tokenizer)
+    return text.removeprefix(before).removesuffix(after)
+
+
+def _around_answer(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, str]:
+    """What the template puts before an answer, after the prompt, and between the answer and its end token."""
+    if isinstance(prompt.content, str):
+        return "", ""
+    # A fixed text shows both ends exactly, even where the answer itself holds text of the template.
+    answered = (*prompt.content, Message("assistant", _PROBE))
+    asked = render_prompt(prompt, tokenizer)
+    full = _render(answered, tokenizer, add_generation_prompt=False)
+    if not full.startswith(asked):
+        raise ModelError(
+            "the chat template with an answer does not go on from the template without; "
+            f"use a template whose generation prompt begins the assistant's turn (prompt ends {asked[-30:]!r})"
+        )
+    before, found, after = full.removeprefix(asked).partition(_PROBE)
+    if not found:
+        raise ModelError("the chat template leaves out the assistant's text; use one that writes it as it is")
+    after, ended, _ = after.partition(tokenizer.eos_token)
+    return before, after if ended else ""
+
+
+def _render(messages: tuple[Message, ...], tokenizer: Tokenizer, *, add_generation_prompt: bool) -> str:
+    if not tokenizer.chat_template:
+        raise ModelError("the tokenizer has no chat template; add a chat_template.jinja or write prompts as plain text")
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+    except jinja2.TemplateError as error:
+        roles = ", ".join(m.role for m in messages)
+        raise ModelError(f"the chat template refuses a conversation of {roles}: {error}; change its turns") from None

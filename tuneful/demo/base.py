@@ -1,0 +1,74 @@
+"""The demo's base model: trained from the grammar at first use, kept in a cache, and a plain model directory after that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from tuneful.algorithms.loop import Progress
+from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.demo.grammar import corpus
+from tuneful.demo.tokenizer import build_tokenizer
+from tuneful.demo.world import BASE_CONFIG, world_hash
+from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.errors import RunError
+from tuneful.models.loading import save_model
+from tuneful.models.roles import Role, Roles, named_weights
+from tuneful.records import content_hash
+from tuneful.settings import as_table
+
+NUM_ROWS = 15_000
+CONFIG = SFTConfig(
+    demonstrations_per_step=64,
+    epochs=2,
+    optimization=Optimization(learning_rate=3e-3, schedule="cosine", warmup_steps=20),
+)
+"""The seed is fixed: a run's seed changes everything after the base, not the base."""
+
+
+def cache_folder() -> Path:
+    """`$TUNEFUL_CACHE`, else `~/.cache/tuneful`."""
+    return Path(os.environ.get("TUNEFUL_CACHE", "~/.cache/tuneful")).expanduser()
+
+
+def base_model(progress: Progress | None = None) -> Path:
+    """Directory of the base model, trained now unless it is in the cache.
+
+    The cache key is a hash of the grammar and of all settings, so a changed world trains a new base.
+    """
+    key = content_hash(world_hash(), NUM_ROWS, as_table(CONFIG), BASE_CONFIG)
+    folder = cache_folder() / f"demo-base-{key}"
+    if folder.is_dir():
+        return folder
+    return _train(folder, progress)
+
+
+def _train(folder: Path, progress: Progress | None) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = build_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**BASE_CONFIG)).eval()
+    rows = corpus(NUM_ROWS, seed=0)
+    num_steps = CONFIG.num_steps(len(rows))
+    roles = Roles(policy=Role("policy", model, weights=named_weights("policy", model)))
+    engine = LocalEngine(roles, tokenizer, optimization=CONFIG.optimization, total_steps=num_steps)
+    learner = SFT(engine, rows, CONFIG, tokenizer)
+    for step in range(num_steps):
+        metrics = learner.step()
+        if progress is not None:
+            progress(step + 1, num_steps, metrics)
+    beside = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        save_model(model, tokenizer, beside)
+        beside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not folder.is_dir():  # else another process put it there first
+            raise RunError(f"{folder}: the demo's base model could not be stored: {error}; set TUNEFUL_CACHE") from None
+    return folder

@@ -1,0 +1,57 @@
+"""The demo: its world handed to the pipeline, and its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneful.demo.base import base_model
+from tuneful.demo.grammar import prompts
+from tuneful.demo.labelers import simulate
+from tuneful.demo.report import MEASURES, demo_report
+from tuneful.evaluation.report import write_json, write_report
+from tuneful.pipeline.context import Display, Labeling, Silent, World
+from tuneful.pipeline.recipe import Recipe
+from tuneful.pipeline.run import run_recipe
+from tuneful.records import Candidates
+from tuneful.runs.logs import read_log
+
+
+def demo_world() -> World:
+    """What `demo:name` means in a recipe."""
+    return World(
+        models={"base": base_model},
+        prompts={"prompts": lambda: prompts(seed=0)},
+        raters={"labelers": _label},
+        measures=MEASURES,
+    )
+
+
+def run_demo(recipe: Recipe, out: Path, *, display: Display | None = None, force: bool = False) -> dict[str, Any]:
+    """Run the demo into `out` and write its report; the report."""
+    shown = display or Silent()
+    started = time.perf_counter()
+    shown.stage("base", "sft")
+    base = base_model(shown.step)
+    base_seconds = time.perf_counter() - started
+    seconds = run_recipe(recipe, out, worlds={"demo": demo_world()}, display=display, force=force)
+    started = time.perf_counter()
+    report = demo_report(out, recipe.seed, base)
+    seconds = {"base": base_seconds, **seconds, "report": time.perf_counter() - started}
+    report["seconds"] = seconds | {"total": sum(seconds.values())}
+    write_json(out / "report.json", report)
+    write_report(
+        out / "report.html",
+        report,
+        metrics=list(read_log(out / "ppo" / "metrics.jsonl")),
+        samples=report.pop("samples"),
+        title="tuneful demo",
+    )
+    return report
+
+
+def _label(items: Sequence[Candidates], raters_per_item: int, seed: int) -> Labeling:
+    simulation = simulate(items, labelers_per_item=raters_per_item, seed=seed)
+    return Labeling(simulation.judgments, dict(simulation.kinds))

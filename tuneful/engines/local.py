@@ -1,0 +1,256 @@
+"""The engine of one process: CPU or one GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tuneful.data.batching import token_budget_batches
+from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
+from tuneful.errors import CheckError, ConfigError
+from tuneful.functional.kl import exact_kl, k1
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampler import Choose, Sampler
+from tuneful.generation.sampling import Sampling
+from tuneful.models.forward import Outputs, policy_logits, policy_outputs, reward_scores, value_outputs
+from tuneful.models.roles import Role, Roles
+from tuneful.records import Prompt
+
+EXACT_KL_VOCABULARY = 8_192
+"""Up to this vocabulary the KL is reported exactly, beyond it as the mean of k1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optimization:
+    """AdamW (arXiv 1711.05101) and its schedule."""
+
+    learning_rate: float = 1e-5
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """From the peak to 0 (linear, cosine) over the run, or not at all."""
+    warmup_steps: int = 0
+    """Optimizer steps from 0 to the peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon; 1e-5 as in PPO's reference code."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """Learning rate of optimizer step `step` (from 0) out of `total_steps`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
+        if self.schedule == "linear":
+            return self.learning_rate * max(1 - done, 0.0)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        return self.learning_rate
+
+
+class LocalEngine:
+    """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training."""
+
+    def __init__(
+        self,
+        roles: Roles,
+        tokenizer: Any,
+        *,
+        optimization: Optimization = Optimization(),
+        total_steps: int = 1,
+        tokens_per_microbatch: int = 8_192,
+    ) -> None:
+        self.roles = roles
+        self.tokenizer = tokenizer
+        self.optimization = optimization
+        self.total_steps = total_steps
+        self.tokens_per_microbatch = tokens_per_microbatch
+        self.updates = 0
+        self.version = 0
+        self._weights = roles.weights()
+        self._adamw: torch.optim.AdamW | None = None
+        self._probe: Batch | None = None
+
+    @property
+    def _optimizer(self) -> torch.optim.AdamW:
+        """Made at the first update: engines that only sample or score have nothing to optimize."""
+        if not self._weights:
+            raise ConfigError("this engine trains no role")
+        if self._adamw is None:
+            settings = self.optimization
+            self._adamw = torch.optim.AdamW(
+                self._weights.values(),
+                lr=settings.learning_rate,
+                eps=settings.adam_eps,
+                weight_decay=settings.weight_decay,
+            )
+        return self._adamw
+
+    def as_reference(self) -> LocalEngine:
+        """An engine that samples from the reference."""
+        return LocalEngine(Roles(policy=self._role("reference")), self.tokenizer)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained weights, for algorithms that need them themselves."""
+        return list(self._weights.values())
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        seed: int,
+        values: bool = False,
+        choose: Choose | None = None,
+    ) -> Rollout:
+        sampler = Sampler(self._role("policy"), self.tokenizer, value=self.roles.value, version=self.version)
+        return sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose)
+
+    @torch.no_grad()
+    def score(self, role: RoleName, rollout: Rollout) -> Tensor:
+        width = rollout.mask.shape[1]
+        result = torch.zeros(len(rollout) if role == "reward" else rollout.mask.shape, device=rollout.mask.device)
+        for rows in self._microbatches(rollout.prompts, rollout.completions, None):
+            prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
+            if role == "reward":
+                numbers = reward_scores(self._role(role), prompts, completions)
+            elif role == "value":
+                numbers = _present(value_outputs(self._role(role), prompts, completions, width=width).values)
+            else:
+                outputs = policy_outputs(
+                    self._role(role), prompts, completions, width=width, temperature=rollout.temperature
+                )
+                numbers = _present(outputs.logprobs)
+            result[torch.tensor(rows, device=result.device)] = numbers
+        return result
+
+    @torch.no_grad()
+    def kl(self, rollout: Rollout) -> tuple[Tensor, Literal["exact", "k1"]]:
+        """KL(policy, reference) of each completion in nats [N], and how it was computed.
+
+        Exact: the full-vocabulary KL of every token, summed; k1: the sum of logprob differences of the sampled tokens.
+        """
+        policy, reference = self._role("policy"), self._role("reference")
+        if policy.model.config.get_text_config().vocab_size > EXACT_KL_VOCABULARY:
+            difference = k1(self.score("policy", rollout), self.score("reference", rollout))
+            return (difference * rollout.mask).sum(-1), "k1"
+        total = torch.zeros(len(rollout), device=rollout.mask.device)
+        for rows in self._microbatches(rollout.prompts, rollout.completions, None):
+            prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
+            logits, row = policy_logits(policy, prompts, completions)
+            reference_logits, _ = policy_logits(reference, prompts, completions)
+            per_token = exact_kl(logits, reference_logits, temperature=rollout.temperature)
+            total.index_add_(0, torch.tensor(rows, device=total.device)[row], per_token)
+        return total, "exact"
+
+    def forward_backward(self, batch: Batch, loss: Loss) -> Metrics:
+        total: Metrics = {}
+        for rows in self._microbatches(batch.prompts, batch.completions, batch.units):
+            part, metrics = loss(self._forward(batch, rows), rows)
+            part.backward()  # type: ignore[no-untyped-call]
+            for name, value in metrics.items():
+                total[name] = total.get(name, 0.0) + value
+        self._probe = batch
+        return total
+
+    def step(self, max_norm: float) -> float:
+        norm = float(nn.utils.clip_grad_norm_(self._weights.values(), max_norm))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.optimization.rate(self.updates, self.total_steps)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        return norm
+
+    def publish_weights(self) -> int:
+        self.version += 1
+        return self.version
+
+    def save(self, path: Path) -> None:
+        torch.save({"weights": self._weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
+        facts = {"updates": self.updates, "version": self.version, "weights": self.weight_hash()}
+        (path / "engine.json").write_text(json.dumps(facts))
+        if self._probe is not None:
+            probe = _first_rows(self._probe, 4)
+            rows = {"role": probe.role, "prompts": probe.prompts, "completions": probe.completions}
+            torch.save(rows | {"numbers": self._numbers(probe)}, path / "probe.pt")
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path / "engine.pt", weights_only=True, map_location="cpu")
+        if state["weights"].keys() != self._weights.keys():
+            raise CheckError(f"{path}: the checkpoint holds other weights than this run trains; use the same recipe")
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(state["weights"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        facts = json.loads((path / "engine.json").read_text())
+        self.updates, self.version = facts["updates"], facts["version"]
+        if self.weight_hash() != facts["weights"]:
+            raise CheckError(f"{path}: the loaded weights are not those that were saved; remove this checkpoint")
+        if (path / "probe.pt").exists():
+            probe = torch.load(path / "probe.pt", weights_only=True)
+            stored = probe.pop("numbers")
+            self._probe = Batch(**probe)
+            drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
+            if not drift < 1e-4:
+                raise CheckError(f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?")
+
+    def weight_hash(self) -> str:
+        """SHA-256 of the trained weights."""
+        digest = hashlib.sha256()
+        for name, weight in self._weights.items():
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _forward(self, batch: Batch, rows: list[int]) -> Outputs:
+        prompts, completions = [batch.prompts[i] for i in rows], [batch.completions[i] for i in rows]
+        if batch.role == "reward":
+            scores = reward_scores(self._role("reward"), prompts, completions)
+            return Outputs(torch.ones(len(rows), 1, dtype=torch.bool, device=scores.device), scores=scores)
+        return policy_outputs(
+            self._role("policy"),
+            prompts,
+            completions,
+            width=batch.width,
+            temperature=batch.temperature,
+            value=self._role("value") if batch.with_values else None,
+            entropy_grad=batch.entropy_grad,
+        )
+
+    @torch.no_grad()
+    def _numbers(self, batch: Batch) -> Tensor:
+        outputs = self._forward(batch, list(range(len(batch))))
+        return _present(outputs.scores if batch.role == "reward" else outputs.logprobs)
+
+    def _microbatches(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], units: Sequence[int] | None
+    ) -> list[list[int]]:
+        lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+        return token_budget_batches(lengths, self.tokens_per_microbatch, units)
+
+    def _role(self, name: RoleName) -> Role:
+        role: Role | None = getattr(self.roles, name)
+        if role is None:
+            raise ConfigError(f"this engine was built without a {name}")
+        return role
+
+
+def _first_rows(batch: Batch, count: int) -> Batch:
+    return Batch(role=batch.role, prompts=batch.prompts[:count], completions=batch.completions[:count])
+
+
+def _present(numbers: Tensor | None) -> Tensor:
+    assert numbers is not None
+    return numbers

@@ -1,0 +1,119 @@
+"""Small plots as SVG text for the report: no files, no global state, colours named by CSS variables.
+
+matplotlib draws with stand-in colours that are then exchanged for the page's variables, so one drawing serves the light
+and the dark page. Labels inside a plot are fixed words; names from data stand in the page around it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Points = Sequence[tuple[float, float]]
+
+_INK, _RULE, _BEFORE, _AFTER, _GROUND = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
+_VARIABLES = {_INK: "--faint", _RULE: "--rule", _BEFORE: "--before", _AFTER: "--after", _GROUND: "--ground"}
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 8.5,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.5,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+}
+
+
+def over_steps(train: Points, evaluations: Points, *, name: str) -> str:
+    """A measure over training steps: the rollouts as a line, evaluations as dots joined by a line."""
+
+    def draw(axes: Axes) -> None:
+        if train:
+            axes.plot(*zip(*train, strict=True), color=_BEFORE, linewidth=1.1, alpha=0.9)
+        if evaluations:
+            axes.plot(*zip(*evaluations, strict=True), color=_AFTER, linewidth=1.6)
+            axes.plot(*zip(*evaluations, strict=True), "o", color=_AFTER, markersize=3.6, markeredgecolor=_GROUND)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("step")
+
+    return _svg(draw, title=f"{name} over training steps")
+
+
+def frontier(points: Points) -> str:
+    """Reward (y) against KL in nats (x), in the order of training; the last point is filled."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*zip(*points, strict=True), color=_AFTER, linewidth=1.1, alpha=0.55)
+        axes.plot(*zip(*points, strict=True), "o", color=_GROUND, markersize=4.2, markeredgecolor=_AFTER)
+        axes.plot(*points[-1], "o", color=_AFTER, markersize=5, markeredgecolor=_GROUND)
+        axes.set_xlabel("KL from the reference, nats per completion")
+
+    return _svg(draw, title="Reward against KL")
+
+
+def distributions(edges: Sequence[float], before: Sequence[float], after: Sequence[float], *, name: str) -> str:
+    """Two histograms over the same bins, each as a share of its own side."""
+
+    def draw(axes: Axes) -> None:
+        for counts, colour, alpha in ((before, _BEFORE, 0.35), (after, _AFTER, 0.3)):
+            total = sum(counts) or 1
+            shares = [c / total for c in counts]
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=alpha, linewidth=0)
+            axes.stairs(shares, edges, color=colour, linewidth=1.2)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
+        axes.grid(False, axis="x")
+        axes.set_ylim(bottom=0)
+
+    return _svg(draw, title=f"{name}: distribution before and after")
+
+
+def _svg(draw: Callable[[Axes], None], *, title: str) -> str:
+    """One plot as an <svg> element that scales with its container and names itself to screen readers."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": title}):
+        figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.spines["left"].set_visible(False)
+        draw(axes)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    return _inline(buffer.getvalue(), title)
+
+
+def _inline(svg: str, title: str) -> str:
+    """A drawing as matplotlib writes it, made fit to stand inside a page beside others."""
+    body = svg[svg.index("<svg") :].partition(">")[2]
+    box = re.search(r'viewBox="[^"]*"', svg)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would reach the whole page
+    body = re.sub(r"font-family: [^;]*; ", "", body)  # the page's own font
+    used = set(re.findall(r'#(\w+)[)"]', body))
+    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
+    body = body.replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, f"var({variable})")
+    name = escape(title)
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{name}"><title>{name}</title>{body}'

@@ -1,0 +1,46 @@
+"""Losses that move a policy along its advantages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuneful.functional.kl import k3
+from tuneful.functional.masking import masked_sum
+from tuneful.functional.precision import widen
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """A policy loss and what to watch beside it, each a scalar divided by `num_tokens`; only `loss` has a gradient."""
+
+    loss: Tensor
+    """To minimise."""
+    clip_fraction: Tensor
+    """Share of tokens whose gradient the clip stops."""
+    approx_kl: Tensor
+    """Mean k3 of KL(old policy || policy): how far the policy has moved since it sampled."""
+
+
+def ppo_clip_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, num_tokens: int
+) -> PolicyLoss:
+    """Clipped surrogate of PPO (Schulman et al. 2017, eq. 7).
+
+    logprobs, old_logprobs, advantages: float [B, T]; mask: bool [B, T]. Gradient flows through `logprobs` alone.
+    clip: the probability ratio is held within [1 - clip, 1 + clip] where that lowers the gain.
+    num_tokens: counted tokens of the whole optimizer step, so that micro-batches add up to the full batch.
+    """
+    old_logprobs, advantages = old_logprobs.detach(), widen(advantages.detach())
+    # Uncounted positions get ratio 1 before the exponential, where a stray large value would turn the gradient to NaN.
+    log_ratio = (widen(logprobs) - widen(old_logprobs)).masked_fill(~mask, 0.0)
+    ratio = log_ratio.exp()
+    free = ratio * advantages
+    held = ratio.clamp(1 - clip, 1 + clip) * advantages
+    return PolicyLoss(
+        loss=-masked_sum(torch.minimum(free, held), mask) / num_tokens,
+        clip_fraction=masked_sum(held < free, mask) / num_tokens,
+        approx_kl=masked_sum(k3(old_logprobs, logprobs.detach()), mask) / num_tokens,
+    )

@@ -1,0 +1,1 @@
+"""Text engines: prompts in, rollouts out."""

@@ -1,0 +1,84 @@
+"""The rollout: what was sampled, token by token, and every number recorded while it was.
+
+Ids are ragged, numbers are [N, T] with one mask (docs/decisions/0001). A rollout is never changed, only replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tuneful.records import Completion, Finish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """N completions; T tokens in the longest. Two rows, the second one token shorter:
+
+    completions [[7, 9, 2], [5, 2]]  ->  mask [[True, True, True], [True, True, False]]
+    """
+
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    texts: list[str]
+    group: Tensor
+    """int64 [N]: which prompt of the call a row answers."""
+    finish: list[Finish]
+    version: Tensor
+    """int64 [N]: the policy version that sampled the row."""
+    temperature: float
+    logprobs: Tensor
+    """float32 [N, T] under the policy at `temperature`."""
+    sampled_logprobs: Tensor
+    """float32 [N, T] under the distribution drawn from; the same unless a `choose` hook was set."""
+    mask: Tensor
+    """bool [N, T]: True = a token the policy chose."""
+    values: Tensor | None = None
+    reference_logprobs: Tensor | None = None
+    scores: Tensor | None = None
+    """float32 [N]: reward of the whole completion."""
+    allowed: list[list[list[int]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.mask.sum())
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [N]: completion tokens, the end token included when it was sampled."""
+        return torch.tensor([len(c) for c in self.completions])
+
+    def as_completions(self) -> list[Completion]:
+        """The rows as records, tokens and finish reason kept, for rewards."""
+        rows = zip(self.texts, self.completions, self.finish, strict=True)
+        return [Completion(text, tuple(ids), finish) for text, ids, finish in rows]
+
+    def rows(self, keep: Sequence[int]) -> Rollout:
+        """The rollout of these rows, [N, T] numbers keep their width."""
+        index = torch.as_tensor(keep, dtype=torch.int64, device=self.mask.device)
+
+        def pick(numbers: Tensor | None) -> Tensor | None:
+            return None if numbers is None else numbers[index]
+
+        return replace(
+            self,
+            prompts=[self.prompts[i] for i in keep],
+            completions=[self.completions[i] for i in keep],
+            texts=[self.texts[i] for i in keep],
+            finish=[self.finish[i] for i in keep],
+            group=self.group[index],
+            version=self.version[index],
+            logprobs=self.logprobs[index],
+            sampled_logprobs=self.sampled_logprobs[index],
+            mask=self.mask[index],
+            values=pick(self.values),
+            reference_logprobs=pick(self.reference_logprobs),
+            scores=pick(self.scores),
+            allowed=None if self.allowed is None else [self.allowed[i] for i in keep],
+        )

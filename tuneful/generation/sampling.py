@@ -1,0 +1,70 @@
+"""How tokens are drawn: settings, counter-based uniforms, inverse CDF.
+
+The uniform behind token t of sample g of prompt i is a function of (seed, i, g, t) alone, so batch size, order, world
+size and resume do not change what is sampled, up to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tuneful.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How completions are drawn."""
+
+    num_samples: int = 1
+    """Completions per prompt."""
+    max_new_tokens: int = 128
+    """Longest completion, the end token included."""
+    temperature: float = 1.0
+    """Logits are divided by it; 0 takes the most likely token."""
+    stop: tuple[str, ...] = ()
+    """A completion ends where its text first contains one of these."""
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise ConfigError(f"num_samples must be at least 1, got {self.num_samples}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
+
+
+def fold(*keys: int) -> int:
+    """One 63-bit seed from several integers, for example (seed, step)."""
+    state = np.zeros(1, dtype=np.uint64)
+    for key in keys:
+        state = _mix(state + np.uint64(key % 2**64))
+    return int(state[0] >> np.uint64(1))
+
+
+def uniforms(seed: int, prompt: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], token: int) -> Tensor:
+    """float64 [R] in [0, 1) for rows (prompt, sample) at position `token`."""
+    state = _mix(np.full(len(prompt), seed % 2**64, dtype=np.uint64))
+    for key in (prompt, sample, np.full(len(prompt), token)):
+        state = _mix(state + key.astype(np.uint64))
+    return torch.from_numpy((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Token ids int64 [R] by inverse CDF from logits [R, V] (already divided by the temperature)."""
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    target = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The splitmix64 finaliser (Steele et al. 2014), elementwise modulo 2^64."""
+    with np.errstate(over="ignore"):
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))

@@ -1,0 +1,1 @@
+"""Transformers and the parts they play: trunks, adapters, heads, roles."""

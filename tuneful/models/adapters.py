@@ -1,0 +1,91 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT: several named ones on one base, switched per forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuneful.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoRA:
+    """Shape of an adapter."""
+
+    rank: int = 8
+    """Rank of the update of each linear layer."""
+    alpha: int = 16
+    """The update is scaled by alpha / rank."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise ConfigError(f"lora.rank and lora.alpha must be at least 1, got {self.rank} and {self.alpha}")
+
+
+class AdapterSet:
+    """The named adapters on one base model, and which of them are active now."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._peft: Any = None
+        self._layers: list[Any] = []
+        self._active: tuple[str, ...] | None = None
+
+    def add(self, name: str, lora: LoRA, *, seed: int = 0, with_head: str | None = None) -> None:
+        """Add adapter `name` on every linear layer but the language model's head. Its update starts at zero.
+
+        with_head: name of a head (a classifier's `score`) that is trained whole and saved beside the adapter.
+        """
+        from peft import LoraConfig, PeftModel, TaskType
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type=TaskType.SEQ_CLS if with_head else TaskType.CAUSAL_LM,
+            modules_to_save=[with_head] if with_head else None,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self._peft is None:
+                self._peft = PeftModel(self.model, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        self._layers = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+        self._active = None
+        self.model.eval()
+
+    def activate(self, names: tuple[str, ...]) -> None:
+        """Run the base with exactly these adapters; () is the base alone. Gradients reach active ones only."""
+        if names == self._active:
+            return
+        for layer in self._layers:
+            layer.enable_adapters(bool(names))
+            if names:
+                layer.set_adapter(list(names))
+        self._active = names
+
+    def named_parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The weights of adapter `name` by their place in the model."""
+        return {n: p for n, p in self.model.named_parameters() if f".{name}." in f".{n}."}
+
+    def head(self, name: str) -> nn.Linear:
+        """The trained copy of a head that was added with an adapter."""
+        wrapper = getattr(self.model, name)
+        (copy,) = wrapper.modules_to_save.values()
+        assert isinstance(copy, nn.Linear)
+        return copy
+
+    def save(self, name: str, path: Path) -> None:
+        """Write adapter `name` as a PEFT directory."""
+        self._peft.save_pretrained(path, selected_adapters=[name])
+        nested = path / name  # PEFT gives every adapter a folder of its own name
+        for file in nested.iterdir():
+            file.rename(path / file.name)
+        nested.rmdir()

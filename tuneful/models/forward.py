@@ -1,0 +1,163 @@
+"""Forward passes of the roles over rows of prompt and completion ids.
+
+Ids come in ragged and numbers go out as [R, T]: T completion tokens, one mask. Only completion positions reach a head.
+Rows are padded on the right and causal attention never looks there, so a decoder needs no attention mask at all; no mask
+is ever read off a pad id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tuneful.errors import ModelError
+from tuneful.functional.logprobs import token_entropy, token_logprobs
+from tuneful.models.roles import Role
+
+Ids = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a forward pass returns for R rows; T is the width the caller asked for.
+
+    mask: bool [R, T], True on completion tokens. logprobs, entropy, values: float32 [R, T], 0 where mask is False.
+    scores: float32 [R]. None where the role has no such output.
+    """
+
+    mask: Tensor
+    logprobs: Tensor | None = None
+    entropy: Tensor | None = None
+    values: Tensor | None = None
+    scores: Tensor | None = None
+
+
+def policy_outputs(
+    policy: Role,
+    prompts: Ids,
+    completions: Ids,
+    *,
+    width: int | None = None,
+    temperature: float = 1.0,
+    value: Role | None = None,
+    entropy_grad: bool = False,
+) -> Outputs:
+    """Logprobs and entropy of every completion token under `policy`; values too when `value` is given.
+
+    A value head on the policy's trunk reads the same hidden states; any other value role runs its own pass.
+    """
+    rows = _Rows(prompts, completions, width, policy.device)
+    states = rows.predicting_states(policy)
+    logits = lm_logits(policy.model, states)
+    logprobs = token_logprobs(logits, rows.targets, temperature=temperature)
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
+        entropy = token_entropy(logits, temperature=temperature)
+    values = None
+    if value is not None:
+        value_states = states if value.shares_trunk(policy) else rows.predicting_states(value)
+        values = rows.spread(_apply(value.head, value_states))
+    return Outputs(rows.mask, rows.spread(logprobs), rows.spread(entropy), values)
+
+
+def value_outputs(value: Role, prompts: Ids, completions: Ids, *, width: int | None = None) -> Outputs:
+    """Values of the states before each completion token."""
+    rows = _Rows(prompts, completions, width, value.device)
+    return Outputs(rows.mask, values=rows.spread(_apply(value.head, rows.predicting_states(value))))
+
+
+def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor, Tensor]:
+    """Logits before every completion token, flat [M, V], and the row each belongs to, int [M]."""
+    rows = _Rows(prompts, completions, None, policy.device)
+    return lm_logits(policy.model, rows.predicting_states(policy)), rows.row
+
+
+def reward_scores(
+    reward: Role,
+    prompts: Ids,
+    completions: Ids,
+    *,
+    label: int = 0,
+    padding: Literal["right", "left"] = "right",
+) -> Tensor:
+    """Raw scores float32 [R]: a decoder's head at the last completion token, an encoder's own pooled logit.
+
+    The reading position comes from the lengths, so it does not depend on what the pad token is or on which side it is.
+    """
+    ids, lengths = _padded(prompts, completions, reward.device, padding)
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
+    attended = (positions >= start[:, None]) & (positions < (start + lengths)[:, None])
+    reward.activate()
+    if reward.head is None:
+        segments = positions >= (start + torch.tensor([len(p) for p in prompts], device=ids.device))[:, None]
+        types = {"token_type_ids": (segments & attended).long()} if _has_segments(reward.model) else {}
+        logits = reward.model(input_ids=ids, attention_mask=attended.long(), **types).logits
+        return logits[:, label].float()
+    if padding == "right":
+        hidden = reward.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    else:
+        hidden = reward.model.base_model(
+            input_ids=ids,
+            attention_mask=attended.long(),
+            position_ids=(positions - start[:, None]).clamp_min(0),
+            use_cache=False,
+        ).last_hidden_state
+    last = start + lengths - 1
+    states = hidden[torch.arange(len(ids), device=ids.device), last]
+    return reward.head(states)[:, label].float()
+
+
+def lm_logits(model: Any, states: Tensor) -> Tensor:
+    """The language model head on hidden states [..., d] -> [..., V]."""
+    logits: Tensor = model.get_output_embeddings()(states)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+class _Rows:
+    """Rows padded for one pass, and the way between [R, T] and the flat list of completion tokens."""
+
+    def __init__(self, prompts: Ids, completions: Ids, width: int | None, device: torch.device) -> None:
+        self.ids, _ = _padded(prompts, completions, device, "right")
+        lengths = torch.tensor([len(c) for c in completions], device=device)
+        starts = torch.tensor([len(p) for p in prompts], device=device)
+        steps = torch.arange(max(int(lengths.max()), 1) if width is None else width, device=device)
+        self.mask = steps[None, :] < lengths[:, None]
+        self.row, self.step = self.mask.nonzero(as_tuple=True)
+        self.place = starts[self.row] + self.step
+        self.targets = self.ids[self.row, self.place]
+
+    def predicting_states(self, role: Role) -> Tensor:
+        """Hidden states [M, d] of the position before each completion token."""
+        role.activate()
+        hidden = role.model.base_model(input_ids=self.ids, use_cache=False).last_hidden_state
+        return hidden[self.row, self.place - 1]  # type: ignore[no-any-return]
+
+    def spread(self, flat: Tensor) -> Tensor:
+        """Flat [M] numbers to [R, T], zeros elsewhere."""
+        full = flat.new_zeros(self.mask.shape)
+        return full.masked_scatter(self.mask, flat)
+
+
+def _padded(
+    prompts: Ids, completions: Ids, device: torch.device, side: Literal["right", "left"]
+) -> tuple[Tensor, Tensor]:
+    rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+    if any(len(p) == 0 for p in prompts):
+        raise ModelError("a prompt has no tokens; every prompt needs at least one, for example the start token")
+    width = max(len(r) for r in rows)
+    padded = [r + [0] * (width - len(r)) if side == "right" else [0] * (width - len(r)) + r for r in rows]
+    return torch.tensor(padded, device=device), torch.tensor([len(r) for r in rows], device=device)
+
+
+def _apply(head: nn.Linear | None, states: Tensor) -> Tensor:
+    assert head is not None
+    return head(states.to(head.weight.dtype)).squeeze(-1).float()  # type: ignore[no-any-return]
+
+
+def _has_segments(model: Any) -> bool:
+    return getattr(model.config, "type_vocab_size", 0) > 1

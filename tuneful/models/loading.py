@@ -1,0 +1,137 @@
+"""Model and tokenizer directories in, ready modules out: Hugging Face models, PEFT adapters, reward models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tuneful.errors import ModelError
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a model directory or hub id. Right padding; an end token is required.
+
+    Raises ModelError when there is no tokenizer, no end token, or the pad token is the end token: a pad that looks like
+    the end makes readers of saved models find the end one token early.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_local_or_hub(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ModelError(
+            f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer a pad token of its own, "
+            'for example tokenizer.add_special_tokens({"pad_token": "<pad>"})'
+        )
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
+    """A causal language model with dropout off. A PEFT adapter directory is merged into its base.
+
+    Merging is what makes the supervised model, adapter included, the base of everything after it: "adapters off" then
+    means the supervised model and never the bare base.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(path, AutoModelForCausalLM, dtype)
+
+
+def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: Dtype = "float32") -> Any:
+    """A sequence classifier: a saved reward model as it is, or a language model's trunk under a fresh scalar head.
+
+    A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155).
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    directory = _local_or_hub(path)
+    if _is_adapter(directory):
+        return _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
+    config = AutoConfig.from_pretrained(directory)
+    saved_as_scorer = any("SequenceClassification" in name for name in config.architectures or [])
+    if saved_as_scorer:
+        return _load(path, AutoModelForSequenceClassification, dtype)
+    model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = load_tokenizer(path).pad_token_id
+    if is_decoder(model):
+        head = scalar_head(model)
+        width = head.in_features
+        draw = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
+        head.weight.data.copy_(draw / (width + 1) ** 0.5)
+    return model
+
+
+def is_decoder(model: Any) -> bool:
+    """True when a classifier reads its score at the last token (`score` head), False for encoders that pool."""
+    return isinstance(getattr(model, "score", None), nn.Linear)
+
+
+def scalar_head(model: Any) -> nn.Linear:
+    """The `score` head of a decoder classifier."""
+    head = model.score
+    if not isinstance(head, nn.Linear):
+        raise ModelError(f"{type(model).__name__} has no linear score head")
+    return head
+
+
+def save_model(model: Any, tokenizer: Any, path: Path) -> None:
+    """Write a plain Hugging Face model directory: weights, config, tokenizer with its chat template."""
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def read_reward_file(path: Path) -> dict[str, Any]:
+    """`reward.json` beside a reward model: gain, bias, reading position, base. Empty when there is none."""
+    file = path / "reward.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def write_reward_file(path: Path, facts: dict[str, Any]) -> None:
+    """Write `reward.json` into a reward model directory."""
+    (path / "reward.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:
+    directory = _local_or_hub(path)
+    try:
+        if _is_adapter(directory):
+            from peft import PeftConfig, PeftModel
+
+            base = PeftConfig.from_pretrained(directory).base_model_name_or_path
+            model = auto_class.from_pretrained(base, dtype=getattr(torch, dtype), **kwargs)
+            model = PeftModel.from_pretrained(model, directory).merge_and_unload()
+        else:
+            model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
+    model.eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _local_or_hub(path: str | Path) -> str:
+    """A directory that exists, or a hub id; something that looks like a path and does not exist is an error."""
+    text = str(path)
+    looks_local = isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+    if looks_local and not Path(text).expanduser().is_dir():
+        raise ModelError(f"{text}: no such model directory")
+    return str(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
+
+
+def _is_adapter(directory: str) -> bool:
+    return (Path(directory) / "adapter_config.json").exists()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,115 @@
+"""Where the inputs of stages come from: earlier stages, files, data sets by name, and worlds that are passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tuneful.data.formats import read_prompts
+from tuneful.data.sources import resolve
+from tuneful.data.splits import Splits
+from tuneful.errors import ConfigError, did_you_mean
+from tuneful.evaluation.comparison import Measure
+from tuneful.records import Candidates, Judgment, Prompt
+
+
+class Display(Protocol):
+    """Tells a person how far a run is."""
+
+    def stage(self, name: str, kind: str) -> None:
+        """A stage begins."""
+        ...
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """`done` of `total` steps of the stage are done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def stage(self, name: str, kind: str) -> None: ...
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Labeling:
+    """Judgments, and what only a simulation knows: each rater's kind, for the report alone."""
+
+    judgments: list[Judgment]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Inputs that are made and not read, by name; a recipe writes `world:name`."""
+
+    models: Mapping[str, Callable[[Callable[[int, int, Mapping[str, float]], None]], Path]] = field(default_factory=dict)
+    """Each makes (or finds) a model directory, telling its progress."""
+    prompts: Mapping[str, Callable[[], list[Prompt]]] = field(default_factory=dict)
+    raters: Mapping[str, Callable[[Sequence[Candidates], int, int], Labeling]] = field(default_factory=dict)
+    """(items, raters per item, seed) -> judgments."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    """What evaluation may measure; no stage that trains is ever given these."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What stages share: the pipeline's folder, its seed, the splits, the worlds and the display."""
+
+    out: Path
+    seed: int
+    shares: Mapping[str, float]
+    worlds: Mapping[str, World]
+    display: Display
+    splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
+
+    def model(self, reference: str) -> str:
+        """A model directory or hub id."""
+        if reference.startswith("@"):
+            return str(self.out / reference[1:] / "model")
+        made = self._made(reference, "models")
+        return str(made(self.display.step)) if made is not None else reference
+
+    def prompts(self, reference: str) -> Splits[Prompt]:
+        """The split prompts of a file, data set or world; the same object for all stages that name it."""
+        if reference not in self.splits:
+            made = self._made(reference, "prompts")
+            found = made() if made is not None else read_prompts(resolve(reference))
+            self.splits[reference] = Splits(found, self.shares)
+        return self.splits[reference]
+
+    def file(self, reference: str, name: str) -> Path:
+        """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
+        return self.out / reference[1:] / name if reference.startswith("@") else resolve(reference)
+
+    def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
+        found = self._made(reference, "raters")
+        if found is None:
+            raise ConfigError(f'raters = "{reference}" are not known; write `world:raters`, for example "demo:labelers"')
+        return found  # type: ignore[no-any-return]
+
+    def measure(self, reference: str) -> Measure:
+        found = self._made(reference, "measures")
+        if found is None:
+            raise ConfigError(f'measure "{reference}" is not known; write `world:measure`, for example "demo:toxicity"')
+        return found  # type: ignore[no-any-return]
+
+    def _made(self, reference: str, kind: str) -> Any:
+        """What a world offers under `world:name`; None when the reference names no world."""
+        world, colon, name = reference.partition(":")
+        if not colon or world not in self.worlds:
+            return None
+        offered: Mapping[str, Any] = getattr(self.worlds[world], kind)
+        if name not in offered:
+            raise ConfigError(f'"{reference}": the {world} world has no such {kind}{did_you_mean(name, offered)}')
+        return offered[name]

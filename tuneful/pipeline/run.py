@@ -1,0 +1,41 @@
+"""A pipeline: the stages of a recipe one after the other, each in its own run directory; done ones are skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuneful.pipeline.context import Context, Display, Silent, World
+from tuneful.pipeline.recipe import Recipe
+from tuneful.pipeline.stages import run_stage
+from tuneful.runs.directory import RunDirectory
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    worlds: Mapping[str, World] | None = None,
+    display: Display | None = None,
+    force: bool = False,
+) -> dict[str, float]:
+    """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
+
+    worlds: what `world:name` in the recipe refers to. Raises RunError when `out` holds a run of another recipe.
+    """
+    shown = display or Silent()
+    with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline:
+        context = Context(out, recipe.seed, recipe.splits, worlds or {}, shown)
+        seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
+        for stage in recipe.stages:
+            shown.stage(stage.name, stage.kind)
+            with RunDirectory.open(out / stage.name, {"seed": recipe.seed, **stage.as_table()}, force=force) as record:
+                if record.done:
+                    continue
+                started = time.perf_counter()
+                run_stage(context, stage, record)
+                seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
+                pipeline.update(seconds=seconds)
+        pipeline.finish()
+    return seconds

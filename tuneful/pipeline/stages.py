@@ -1,0 +1,438 @@
+"""The stages: each reads its inputs through the context, works, and leaves what it made in its run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tuneful.algorithms import loop
+from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.loop import Evaluation
+from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
+from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.start_up import check_start
+from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
+from tuneful.data.formats import (
+    candidates_row,
+    comparison_row,
+    detect,
+    read_candidates,
+    read_comparisons,
+    read_demonstrations,
+    with_ids,
+    write_jsonl,
+)
+from tuneful.data.splits import split_of
+from tuneful.engines.local import LocalEngine
+from tuneful.errors import ConfigError, DataError
+from tuneful.evaluation.comparison import Measure, compare_models
+from tuneful.evaluation.intervals import bootstrap_mean
+from tuneful.evaluation.report import write_json, write_report
+from tuneful.evaluation.reward_accuracy import evaluate_reward
+from tuneful.evaluation.text_measures import hacking_signals
+from tuneful.feedback.consensus import consensus
+from tuneful.feedback.export import to_comparisons
+from tuneful.feedback.judgments import read_judgments, write_judgments
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampling import Sampling, fold
+from tuneful.models.loading import load_causal, load_tokenizer, save_model, write_reward_file
+from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
+from tuneful.pipeline import inputs
+from tuneful.pipeline.context import Context
+from tuneful.pipeline.recipe import Stage
+from tuneful.records import Candidates, Comparison, Completion, Demonstration, Prompt
+from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.load import load_reward
+from tuneful.rewards.reward import Reward
+from tuneful.rollouts.collect import score
+from tuneful.runs.directory import RunDirectory
+
+
+def generate(context: Context, name: str, given: inputs.GenerateInputs, record: RunDirectory) -> None:
+    """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
+    purpose = "train" if given.split in ("reward", "rl") else "report"
+    prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=name)[: given.limit]
+    rollout = _answers(context, given.model, prompts, _sampling(given), context.seed)
+    candidates = with_ids(candidates_of(prompts, rollout, given.model))
+    write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates), force=True)
+    record.finish(num_prompts=len(prompts), num_completions=len(rollout))
+
+
+def label(context: Context, name: str, given: inputs.LabelInputs, record: RunDirectory) -> None:
+    """`judgments.jsonl`: rankings of the completions; `kinds.json` when a simulation knows who is who."""
+    candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
+    labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed)
+    write_judgments(record.path / "judgments.jsonl", labeling.judgments, force=True)
+    if labeling.kinds:
+        (record.path / "kinds.json").write_text(json.dumps(dict(labeling.kinds), indent=2), encoding="utf-8")
+    record.finish(num_judgments=len(labeling.judgments))
+
+
+def reach_consensus(context: Context, name: str, given: inputs.ConsensusInputs, record: RunDirectory) -> None:
+    """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater."""
+    candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
+    found = consensus(read_judgments(context.file(given.judgments, "judgments.jsonl")))
+    texts = {c.id: (item.prompt, c.text) for item in candidates for c in item.completions}
+    comparisons = to_comparisons(found, texts)
+    write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)
+    raters = [
+        {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
+        | {"num_judgments": r.num_judgments, "agreement": r.agreement}
+        for r in found.raters
+    ]
+    _report(record, {"labelers": raters, "agreement": {"alpha": found.alpha}, "num_comparisons": len(comparisons)})
+    record.finish(num_comparisons=len(comparisons))
+
+
+def train_sft(
+    context: Context, name: str, given: inputs.SFTInputs, config: SFTConfig, record: RunDirectory
+) -> None:
+    """`model/`: the model that imitates the demonstrations."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    demonstrations = _demonstrations(context.file(given.demonstrations, "comparisons.jsonl"), context)
+    num_steps = config.num_steps(len(demonstrations))
+    roles = policy_roles(path, lora=given.lora, with_reference=False, seed=config.seed)
+    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    learner = SFT(engine, demonstrations, config, tokenizer)
+    ended = _run(context, learner, record, num_steps, given.save_every)
+    _save_role(_present(roles.policy), tokenizer, record)
+    _report(record, {"ended": ended, "num_demonstrations": len(demonstrations)})
+    record.finish(ended=ended)
+
+
+def train_reward(
+    context: Context, name: str, given: inputs.RewardInputs, config: RewardModelConfig, record: RunDirectory
+) -> None:
+    """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    roles = reward_roles(path, lora=given.lora, seed=config.seed)
+    role = _present(roles.reward)
+    comparisons = _comparisons(context, given.comparisons, given.test)
+    groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
+    num_steps = config.num_steps(len(groups))
+    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    ended = _run(context, RewardModel(engine, groups, config), record, num_steps, given.save_every)
+
+    prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=name)
+    asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
+    sampling = Sampling(max_new_tokens=given.max_new_tokens)
+    rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, 1))
+    reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
+    reward = reward.normalised_on(asked, rollout.as_completions())
+    _save_role(role, tokenizer, record)
+    facts = {"gain": reward.gain, "bias": reward.bias, "reads": "last token", "base": path, "max_tokens": config.max_tokens}
+    write_reward_file(record.path / "model", facts)
+    report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
+    if given.test is not None:
+        held_out = read_comparisons(context.file(given.test, "comparisons.jsonl"), on_skip=context.display.note)
+        report["reward_model"] = accuracy_report(reward, held_out)
+    _report(record, report)
+    record.finish(ended=ended)
+
+
+def train_ppo(
+    context: Context, name: str, given: inputs.PPOInputs, config: PPOConfig, record: RunDirectory
+) -> None:
+    """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    reference = context.model(given.reference) if given.reference else None
+    roles = policy_roles(path, lora=given.lora, reference=reference, value=given.value, seed=config.seed)
+    engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
+    reward = _reward(context, given.reward)
+    second = _reward(context, given.second_reward) if given.second_reward else None
+    splits = context.prompts(given.prompts)
+    prompts = splits.read("rl", purpose="train", stage=name)
+    dev = splits.read("dev", purpose="stop", stage=name)[: given.evaluate_prompts]
+    if record.latest_checkpoint() is None:
+        checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
+        for finding in checks:
+            if finding.warning and not finding.passed:
+                context.display.note(f"warning: {finding}")
+        record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
+    learner = PPO(engine, prompts, reward, config)
+    evaluate = DevEvaluation(engine, dev, reward, second, config, given.evaluate_samples)
+    ended = loop.run(
+        learner,
+        record,
+        num_steps=config.num_steps,
+        evaluate=evaluate,
+        evaluate_every=given.evaluate_every,
+        stop_rules=_stop_rules(given),
+        save_every=given.save_every,
+        progress=context.display.step,
+    )
+    _save_role(_present(roles.policy), tokenizer, record)
+    alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
+    _report(record, {"ended": ended, "alarm": alarms[0] if alarms else None})
+    record.finish(ended=ended, splits=splits.manifest(), reads=splits.reads)
+
+
+def train_dpo(
+    context: Context, name: str, given: inputs.DPOInputs, config: DPOConfig, record: RunDirectory
+) -> None:
+    """`model/`: the tuned policy."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    comparisons = _comparisons(context, given.comparisons, None)
+    num_steps = config.num_steps(len(comparisons))
+    roles = policy_roles(path, lora=given.lora, seed=config.seed)
+    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    learner = DPO(engine, comparisons, config, tokenizer)
+    ended = _run(context, learner, record, num_steps, given.save_every)
+    _save_role(_present(roles.policy), tokenizer, record)
+    _report(record, {"ended": ended, "num_comparisons": len(comparisons)})
+    record.finish(ended=ended)
+
+
+def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: RunDirectory) -> None:
+    """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals."""
+    prompts = context.prompts(given.prompts).read("test", purpose="report", stage=name)[: given.limit]
+    sampling = Sampling(
+        num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature
+    )
+    before = _answers(context, given.before, prompts, sampling, fold(context.seed, 2))
+    after_path = context.model(given.after)
+    tokenizer = load_tokenizer(after_path)
+    roles = policy_roles(after_path, reference=context.model(given.before))
+    engine = LocalEngine(roles, tokenizer)
+    after = engine.sample(prompts, sampling, seed=fold(context.seed, 3))
+    kl, estimator = engine.kl(after)
+
+    measures: dict[str, Measure] = {"length": lambda _, text: float(len(text.split()))}
+    if given.reward is not None:
+        measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
+    measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
+    texts = [_by_prompt(rollout.texts, given.num_samples) for rollout in (before, after)]
+    judge = given.judge.partition(":")[2] if given.judge else ("reward" if given.reward else None)
+    report = compare_models(prompts, *texts, measures, judge=judge, seed=context.seed)
+    report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
+    report["after"]["eos_share"] = sum(f == "eos" for f in after.finish) / len(after)
+    report["before"]["eos_share"] = sum(f == "eos" for f in before.finish) / len(before)
+    rows = zip(prompts, *texts, strict=True)
+    write_jsonl(
+        record.path / "answers.jsonl",
+        ({"prompt": p.as_json(), "before": b, "after": a} for p, b, a in rows),
+        force=True,
+    )
+    _report(record, report, samples=_side_by_side(prompts, *texts, measures, judge))
+    record.finish(num_prompts=len(prompts))
+
+
+class DevEvaluation:
+    """Evaluates the policy on dev prompts: what stop rules and the alarm see, and what a person can read.
+
+    The first call is the reference that later texts are compared with; on resume it is sampled again, bit for bit.
+    """
+
+    def __init__(
+        self,
+        engine: LocalEngine,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        second: Reward | None,
+        config: PPOConfig,
+        num_samples: int,
+    ) -> None:
+        self.engine = engine
+        self.prompts = prompts
+        self.reward = reward
+        self.second = second
+        self.config = config
+        self.sampling = Sampling(
+            num_samples=num_samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature
+        )
+        self._reference_texts: list[str] | None = None
+
+    def __call__(self, step: int) -> Evaluation:
+        rollout = self.engine.sample(self.prompts, self.sampling, seed=fold(self.config.seed, 1, step))
+        kl, _ = self.engine.kl(rollout)
+        scores = score(rollout, self.prompts, self.reward, self.config.missing_eos_penalty)
+        measures = {
+            "reward": float(scores.mean()),
+            "kl": float(kl.mean()),
+            "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
+            **hacking_signals(rollout.texts, self.reference_texts()),
+        }
+        if self.second is not None:
+            watched = score(rollout, self.prompts, self.second, 0.0)
+            seen = bootstrap_mean(watched.cpu().numpy(), rollout.group.cpu().numpy())
+            measures |= {"second_reward": seen.mean, "second_reward_low": seen.low, "second_reward_high": seen.high}
+        rows = zip(rollout.group.tolist(), rollout.texts, scores.tolist(), kl.tolist(), strict=True)
+        samples = [
+            {"prompt": self.prompts[g].text, "completion": text, "score": s, "kl": k} for g, text, s, k in rows
+        ]
+        return Evaluation(measures, samples)
+
+    def reference_texts(self) -> list[str]:
+        """What the reference answers to the dev prompts."""
+        if self._reference_texts is None:
+            reference = self.engine.as_reference()
+            seed = fold(self.config.seed, 1, 0)
+            self._reference_texts = reference.sample(self.prompts, self.sampling, seed=seed).texts
+        return self._reference_texts
+
+
+def candidates_of(prompts: Sequence[Prompt], rollout: Rollout, model: str) -> list[Candidates]:
+    """A rollout's completions gathered by prompt, each naming the model that made it."""
+    answers: list[list[Completion]] = [[] for _ in prompts]
+    for group, completion in zip(rollout.group.tolist(), rollout.as_completions(), strict=True):
+        answers[group].append(replace(completion, model=model))
+    return [Candidates(prompt, tuple(rows)) for prompt, rows in zip(prompts, answers, strict=True)]
+
+
+def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> dict[str, Any]:
+    """Accuracy, calibration and length bias of a reward model on held-out comparisons."""
+    prompts = [c.prompt for c in held_out]
+    chosen = reward.raw(prompts, [Completion(c.chosen) for c in held_out]).tolist()
+    rejected = reward.raw(prompts, [Completion(c.rejected) for c in held_out]).tolist()
+    return evaluate_reward(
+        chosen,
+        rejected,
+        [len(c.chosen.split()) for c in held_out],
+        [len(c.rejected.split()) for c in held_out],
+        [c.prompt.id for c in held_out],
+    )
+
+
+Run = Callable[..., None]
+
+RUNS: dict[str, Run] = {
+    "generate": generate,
+    "label": label,
+    "consensus": reach_consensus,
+    "sft": train_sft,
+    "reward": train_reward,
+    "ppo": train_ppo,
+    "dpo": train_dpo,
+    "evaluate": evaluate,
+}
+"""What runs each kind of stage."""
+
+
+def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
+    """Run one stage into its directory."""
+    settings = () if stage.config is None else (stage.config,)
+    RUNS[stage.kind](context, stage.name, stage.inputs, *settings, record)
+
+
+def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, tokens_per_microbatch: int) -> LocalEngine:
+    return LocalEngine(
+        roles,
+        tokenizer,
+        optimization=config.optimization,
+        total_steps=num_updates,
+        tokens_per_microbatch=tokens_per_microbatch,
+    )
+
+
+def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
+    return loop.run(learner, record, num_steps=num_steps, save_every=save_every, progress=context.display.step)
+
+
+def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
+    path = context.model(model)
+    roles = Roles(policy=Role("policy", load_causal(path)))
+    return LocalEngine(roles, load_tokenizer(path)).sample(prompts, sampling, seed=seed)
+
+
+def _sampling(given: inputs.GenerateInputs) -> Sampling:
+    return Sampling(
+        num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature
+    )
+
+
+def _demonstrations(path: Path, context: Context) -> list[Demonstration]:
+    if detect(path) == "demonstrations":
+        return read_demonstrations(path)
+    return [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
+
+
+def _comparisons(context: Context, reference: str, test: str | None) -> list[Comparison]:
+    """Comparisons to train on: those of the reward split, without any whose first turn is in the test file."""
+    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
+    kept = [c for c in found if split_of(c.prompt, context.shares) == "reward"]
+    if test is not None:
+        seen = {c.prompt.first_turn for c in read_comparisons(context.file(test, "comparisons.jsonl"))}
+        leaked = [c for c in kept if c.prompt.first_turn in seen]
+        if leaked:
+            context.display.note(f"{len(leaked)} comparisons share their first turn with the test file and are left out")
+        kept = [c for c in kept if c.prompt.first_turn not in seen]
+    if not kept:
+        raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
+    return kept
+
+
+def _reward(context: Context, reference: str) -> Reward:
+    if reference.startswith("@"):
+        return LearnedReward.load(context.model(reference))
+    return load_reward(reference)
+
+
+def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
+    rules: list[StopRule] = [Threshold(measure=name, at_least=bar) for name, bar in given.threshold.items()]
+    if given.kl_budget is not None:
+        rules.append(KLBudget(nats=given.kl_budget))
+    return [*rules, given.alarm]
+
+
+def _save_role(role: Role, tokenizer: Any, record: RunDirectory) -> None:
+    folder = record.path / "model"
+    if role.adapters is not None:
+        role.adapters.save(role.name, folder)
+        tokenizer.save_pretrained(folder)
+    else:
+        save_model(role.model, tokenizer, folder)
+
+
+def _report(
+    record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    write_json(record.path / "report.json", report)
+    rows = list(record.metrics.rows())
+    logged = list(islice(record.samples.rows(), 100))
+    write_report(record.path / "report.html", report, metrics=rows, samples=samples or logged, title=record.path.name)
+
+
+def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout) -> Measure:
+    """A reward as a measure of texts, scored once for all texts that will be asked for."""
+    known: dict[tuple[str, str], float] = {}
+    for rollout in rollouts:
+        asked = [prompts[g] for g in rollout.group.tolist()]
+        scores = reward(asked, rollout.as_completions())
+        known |= {(p.id, t): float(s) for p, t, s in zip(asked, rollout.texts, scores, strict=True)}
+    return lambda prompt, text: known[prompt.id, text]
+
+
+def _by_prompt(texts: Sequence[str], num_samples: int) -> list[list[str]]:
+    return [list(texts[i : i + num_samples]) for i in range(0, len(texts), num_samples)]
+
+
+def _side_by_side(
+    prompts: Sequence[Prompt],
+    before: Sequence[Sequence[str]],
+    after: Sequence[Sequence[str]],
+    measures: Mapping[str, Measure],
+    judge: str | None,
+) -> list[dict[str, Any]]:
+    """The first answers of 12 prompts, with the judge's measure."""
+    rows = []
+    for prompt, old, new in islice(zip(prompts, before, after, strict=True), 12):
+        row: dict[str, Any] = {"prompt": prompt.text, "before": old[0], "after": new[0]}
+        if judge is not None:
+            row |= {"before_score": measures[judge](prompt, old[0]), "after_score": measures[judge](prompt, new[0])}
+        rows.append(row)
+    return rows
+
+
+def _present(role: Role | None) -> Role:
+    if role is None:
+        raise ConfigError("this stage needs a role that was not built")
+    return role

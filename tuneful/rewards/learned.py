@@ -1,0 +1,88 @@
+"""A trained reward model as a reward: decoder or encoder, normalised by the gain and bias it was saved with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tuneful.data.batching import token_budget_batches
+from tuneful.data.templates import completion_ids, prompt_ids
+from tuneful.models.forward import reward_scores
+from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
+from tuneful.models.roles import Role
+from tuneful.records import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedReward:
+    """score = gain * raw + bias (InstructGPT, arXiv 2203.02155: mean 0 on reference completions; here std 1 too)."""
+
+    role: Role
+    tokenizer: Any
+    gain: float = 1.0
+    bias: float = 0.0
+    max_tokens: int | None = None
+    """Longest prompt + completion; prompts are cut on the left, completions never. None: the model's context."""
+    tokens_per_batch: int = 16_384
+    padding: Literal["right", "left"] = "right"
+    """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> LearnedReward:
+        """The reward model in directory `path` (or hub id), with its `reward.json` when there is one."""
+        model = load_scorer(path)
+        facts = read_reward_file(Path(path))
+        head = scalar_head(model) if hasattr(model, "score") else None
+        role = Role("reward", model, head=head)
+        return cls(role, load_tokenizer(path), gain=facts.get("gain", 1.0), bias=facts.get("bias", 0.0))
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+        """float32 [N] normalised scores."""
+        return self.gain * self.raw(prompts, completions) + self.bias
+
+    @torch.no_grad()
+    def raw(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+        """float32 [N] scores as the head gives them."""
+        rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
+        scores = torch.zeros(len(rows), device=self.role.device)
+        for batch in token_budget_batches([len(p) + len(c) for p, c in rows], self.tokens_per_batch):
+            index = torch.tensor(batch, device=scores.device)
+            prompts_, completions_ = [rows[i][0] for i in batch], [rows[i][1] for i in batch]
+            scores[index] = reward_scores(self.role, prompts_, completions_, padding=self.padding)
+        return scores
+
+    def encode(self, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
+        """Ids of the prompt and of the completion as this model reads them.
+
+        A completion that was cut off is scored without an end token, as it stands.
+        """
+        ended = completion.finish not in ("length", "abort")
+        return encode_pair(prompt, completion.text, self.tokenizer, self.role, self.max_tokens, ended=ended)
+
+    def normalised_on(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> LearnedReward:
+        """This reward rescaled to mean 0 and standard deviation 1 on reference completions."""
+        raw = self.raw(prompts, completions)
+        gain = 1.0 / float(raw.std(correction=0).clamp_min(1e-6))
+        return replace(self, gain=gain, bias=-gain * float(raw.mean()))
+
+
+def encode_pair(
+    prompt: Prompt, completion: str, tokenizer: Any, role: Role, max_tokens: int | None = None, *, ended: bool = True
+) -> tuple[list[int], list[int]]:
+    """(prompt ids, completion ids) for a reward model: the chat form for decoders, two segments for encoders."""
+    config = role.model.config.get_text_config()
+    limit = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
+    if role.head is None:
+        answer = tokenizer.encode(completion, add_special_tokens=False) + [tokenizer.sep_token_id]
+        question = tokenizer.encode(prompt.text, add_special_tokens=False)
+        room = limit - len(answer) - 2
+        return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer
+    answer = completion_ids(prompt, completion, tokenizer)
+    if not ended and answer and answer[-1] == tokenizer.eos_token_id:
+        answer = answer[:-1]
+    return prompt_ids(prompt, tokenizer, max_tokens=limit - len(answer)), answer

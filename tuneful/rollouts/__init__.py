@@ -1,0 +1,1 @@
+"""Experience: prompts to completions to scores."""

@@ -1,0 +1,45 @@
+"""One step's experience: sample, score, and record everything the update will read before the first gradient step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from tuneful.engines.protocol import Engine
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampling import Sampling
+from tuneful.records import Prompt
+from tuneful.rewards.reward import Reward, checked, penalise_missing_end
+
+
+def collect(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    reward: Reward,
+    *,
+    seed: int,
+    missing_eos_penalty: float = 1.0,
+    with_values: bool = False,
+    with_reference: bool = True,
+) -> Rollout:
+    """A scored rollout. Values come out of the decode pass when the value head shares the policy's trunk."""
+    rollout = engine.sample(prompts, sampling, seed=seed, values=with_values)
+    values = rollout.values
+    if with_values and values is None:
+        values = engine.score("value", rollout)
+    return replace(
+        rollout,
+        scores=score(rollout, prompts, reward, missing_eos_penalty).to(rollout.mask.device),
+        values=values,
+        reference_logprobs=engine.score("reference", rollout) if with_reference else None,
+    )
+
+
+def score(rollout: Rollout, prompts: Sequence[Prompt], reward: Reward, missing_eos_penalty: float) -> Tensor:
+    """float32 [N]: the checked reward of every completion, less the penalty for those that never ended."""
+    asked = [prompts[g] for g in rollout.group.tolist()]
+    completions = rollout.as_completions()
+    return penalise_missing_end(checked(reward, asked, completions), completions, missing_eos_penalty)
