@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 from tuneful.errors import DataError
@@ -38,11 +38,6 @@ def comparisons_from_ranking(
         Comparison(prompt, chosen=completions[i], rejected=completions[j], weight=1 / len(pairs), group=group)
         for i, j in pairs
     ]
-
-
-def ranks_by_completion(completions: Sequence[str], ranks: Ranks) -> Mapping[str, int]:
-    """The ranks that were given, by completion id."""
-    return {c: rank for c, rank in zip(completions, ranks, strict=True) if rank is not None}
 
 
 def _ranked_pairs(ranks: Ranks) -> list[tuple[int, int]]:

@@ -88,7 +88,10 @@ def fit_scores(block: Block, slopes: Floats, nu: float) -> Scores:
         gradient, hessian = choice_derivatives(beta * scores.ravel()[cell], choices, nu)
         summed = np.bincount(cell.ravel(), (beta * gradient).ravel(), size * items)
         curved = np.bincount(corner.ravel(), (beta * beta * hessian).ravel(), size * size * items)
-        return summed.reshape(size, items), curved.reshape(size, size, items)
+        return (
+            np.asarray(summed, np.float64).reshape(size, items),
+            np.asarray(curved, np.float64).reshape(size, size, items),
+        )
 
     def newton(mean: Floats, gradient: Floats, hessian: Floats) -> tuple[Floats, Floats]:
         hessian[diagonal, diagonal] += 1

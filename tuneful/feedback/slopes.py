@@ -79,7 +79,7 @@ class MarginalLikelihood:
         """Value and gradient [W + 1]."""
         posterior, value = self._posterior(parameters)
         by_slope, by_log_nu = self._derivatives(parameters)
-        expected = (self._answers.T @ posterior).reshape(by_slope.shape)
+        expected = np.asarray(self._answers.T @ posterior).reshape(by_slope.shape)
         return value, -np.append((expected * by_slope).sum((0, 2)), (expected * by_log_nu).sum())
 
     def information(self, parameters: Floats) -> tuple[Floats, Floats]:

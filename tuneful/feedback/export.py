@@ -1,0 +1,29 @@
+"""From a consensus to the comparisons that reward models and preference losses are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tuneful.errors import DataError
+from tuneful.feedback.consensus import Consensus
+from tuneful.records import Comparison, Prompt
+
+
+def to_comparisons(consensus: Consensus, texts: Mapping[str, tuple[Prompt, str]]) -> list[Comparison]:
+    """One comparison per pair: the likelier side is `chosen`, p and weight as found, group = the item's id.
+
+    `texts` gives prompt and text of each completion id. Raises DataError for an id without text, and for two
+    completions of one item whose prompts differ.
+    """
+    rows = []
+    for pair in consensus.pairs:
+        for completion in (pair.first, pair.second):
+            if completion not in texts:
+                raise DataError(
+                    f'item "{pair.item}": completion "{completion}" has no text; pass the file it came from'
+                )
+        (prompt, chosen), (other, rejected) = texts[pair.first], texts[pair.second]
+        if prompt != other:
+            raise DataError(f'item "{pair.item}": "{pair.first}" and "{pair.second}" answer different prompts')
+        rows.append(Comparison(prompt, chosen, rejected, p=pair.p, weight=pair.weight, group=pair.item))
+    return rows
