@@ -1,4 +1,8 @@
-"""The demo's base model: trained from the grammar at first use, kept in a cache, and a plain model directory after that."""
+"""The demo's base model: trained from the grammar at first use, kept in a cache, a plain model directory after that.
+
+A third of the rows are textbook lines, a problem and its remedy as plain text. Dialogues alone, where the right remedy
+is one answer in five, teach a model of this size in this time how people talk but not what mends what.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import torch
 
 from tuneful.algorithms.loop import Progress
 from tuneful.algorithms.sft import SFT, SFTConfig
-from tuneful.demo.grammar import corpus
+from tuneful.data.splits import split_of
+from tuneful.demo.grammar import corpus, prompts, textbook
 from tuneful.demo.tokenizer import build_tokenizer
 from tuneful.demo.world import BASE_CONFIG, world_hash
 from tuneful.engines.local import LocalEngine, Optimization
@@ -20,11 +25,13 @@ from tuneful.models.roles import Role, Roles, named_weights
 from tuneful.records import content_hash
 from tuneful.settings import as_table
 
-NUM_ROWS = 15_000
+NUM_DIALOGUES = 13_000
+NUM_TEXTBOOK = 6_000
+INITIAL_SCALE = 0.08
+"""Standard deviation of the first weights; a width of 128 learns faster from this than from the usual 0.02."""
 CONFIG = SFTConfig(
-    demonstrations_per_step=64,
-    epochs=2,
-    optimization=Optimization(learning_rate=3e-3, schedule="cosine", warmup_steps=20),
+    demonstrations_per_step=16,
+    optimization=Optimization(learning_rate=3e-3, schedule="cosine", warmup_steps=20, adam_eps=1e-8),
 )
 """The seed is fixed: a run's seed changes everything after the base, not the base."""
 
@@ -39,7 +46,7 @@ def base_model(progress: Progress | None = None) -> Path:
 
     The cache key is a hash of the grammar and of all settings, so a changed world trains a new base.
     """
-    key = content_hash(world_hash(), NUM_ROWS, as_table(CONFIG), BASE_CONFIG)
+    key = content_hash(world_hash(), NUM_DIALOGUES, NUM_TEXTBOOK, INITIAL_SCALE, as_table(CONFIG), BASE_CONFIG)
     folder = cache_folder() / f"demo-base-{key}"
     if folder.is_dir():
         return folder
@@ -52,11 +59,15 @@ def _train(folder: Path, progress: Progress | None) -> Path:
     tokenizer = build_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**BASE_CONFIG)).eval()
-    rows = corpus(NUM_ROWS, seed=0)
+        model = LlamaForCausalLM(LlamaConfig(**BASE_CONFIG, initializer_range=INITIAL_SCALE)).eval()
+    known = [prompt for prompt in prompts(seed=0) if split_of(prompt) in ("reward", "rl")]
+    rows = corpus(NUM_DIALOGUES, seed=0, among=known) + textbook(NUM_TEXTBOOK, seed=1, among=known)
     num_steps = CONFIG.num_steps(len(rows))
     roles = Roles(policy=Role("policy", model, weights=named_weights("policy", model)))
-    engine = LocalEngine(roles, tokenizer, optimization=CONFIG.optimization, total_steps=num_steps)
+    optimization = CONFIG.optimization
+    engine = LocalEngine(
+        roles, tokenizer, optimization=optimization, total_steps=num_steps, tokens_per_microbatch=1_024
+    )
     learner = SFT(engine, rows, CONFIG, tokenizer)
     for step in range(num_steps):
         metrics = learner.step()

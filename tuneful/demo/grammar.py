@@ -104,6 +104,16 @@ def corpus(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> l
     return [Demonstration(prompt, sample_answer(prompt, rng)) for prompt in drawn]
 
 
+def textbook(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> list[Demonstration]:
+    """Plain text, a problem and what mends it: what the base model knows, whatever it has learned to say."""
+    rng = default_rng(seed)
+    asked = prompts(seed) if among is None else among
+    rows = []
+    for i in rng.integers(len(asked), size=num_rows):
+        rows.append(Demonstration(Prompt(asked[i].text), _pick(problem_of(asked[i]).remedies, rng)))
+    return rows
+
+
 def all_texts() -> Iterator[str]:
     """Texts that together hold every word of the world: all prompts, all sentences of answers."""
     w = world()

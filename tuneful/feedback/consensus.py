@@ -46,7 +46,7 @@ class PairConsensus:
 class RaterReport:
     """How far one rater can be trusted.
 
-    reliability is the slope: 1.6 for two raters who agree on 73 % of pairs, 0 for guessing, below 0 for a scale read
+    reliability is the slope: 1.7 for two raters who agree on 73 % of pairs, 0 for guessing, below 0 for a scale read
     upside down; interval is its 99.9 % interval. agreement: share of pairs ordered as another judgment ordered them, a
     tie on either side counting half; None when nobody else ordered any. median_seconds: per judgment, None if untimed.
     """
@@ -122,19 +122,21 @@ def consensus(judgments: Iterable[Judgment]) -> Consensus:
 def _verdicts(slope: Floats, low: Floats, high: Floats) -> list[Verdict]:
     """Inverted: interval below 0. Random: it holds 0. Noisy: above 0, but below half the median of positive slopes.
 
-    An interval that holds 0 and half of a person's usual slope too comes from a handful of judgments and says nothing
-    yet, so the rater counts as reliable.
+    An interval that holds 0 and half of a person's usual slope as well says nothing yet, as after a handful of
+    judgments: such a rater counts as reliable, unless more raters are shown to guess than to be of use.
     """
     bar = float(np.median(slope[slope > 0])) / 2 if (slope > 0).any() else 0.0
+    guesses = (low <= 0) & (high >= 0) & (high < PRIOR_SLOPE / 2)
+    undecided: Verdict = "random" if guesses.sum() > (low > 0).sum() else "reliable"
 
-    def verdict(lowest: float, highest: float) -> Verdict:
-        if highest < 0:
+    def verdict(n: int) -> Verdict:
+        if high[n] < 0:
             return "inverted"
-        if lowest <= 0:
-            return "random" if highest < PRIOR_SLOPE / 2 else "reliable"
-        return "noisy" if highest < bar else "reliable"
+        if low[n] <= 0:
+            return "random" if guesses[n] else undecided
+        return "noisy" if high[n] < bar else "reliable"
 
-    return [verdict(lowest, highest) for lowest, highest in zip(low.tolist(), high.tolist(), strict=True)]
+    return [verdict(n) for n in range(len(slope))]
 
 
 def _kept(votes: PairVotes) -> Floats:

@@ -33,8 +33,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choices:
-    """Rankings as choices. order: int [K, M], positions best first, unranked last; starts: bool [K, M], the first of
-    each tied group; share: float [K, M], 1 / size of the group, 0 where unranked."""
+    """Rankings as choices.
+
+    order: int [K, M], positions best first, unranked last. starts: [K, M], 1 at the first of each tied group, else 0.
+    share: [K, M], 1 / size of the group, 0 where unranked.
+    """
 
     order: Ints
     starts: Floats
