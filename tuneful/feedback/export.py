@@ -12,7 +12,8 @@ from tuneful.records import Comparison, Prompt
 def to_comparisons(consensus: Consensus, texts: Mapping[str, tuple[Prompt, str]]) -> list[Comparison]:
     """One comparison per pair: the likelier side is `chosen`, p and weight as found, group = the item's id.
 
-    `texts` gives prompt and text of each completion id. Raises DataError for an id without text, and for two
+    `texts` gives prompt and text of each completion id. Pairs of equal text, a model's same answer twice, are left out:
+    there is nothing to prefer. Raises DataError for an id without text, and for two
     completions of one item whose prompts differ.
     """
     rows = []
@@ -25,5 +26,6 @@ def to_comparisons(consensus: Consensus, texts: Mapping[str, tuple[Prompt, str]]
         (prompt, chosen), (other, rejected) = texts[pair.first], texts[pair.second]
         if prompt != other:
             raise DataError(f'item "{pair.item}": "{pair.first}" and "{pair.second}" answer different prompts')
-        rows.append(Comparison(prompt, chosen, rejected, p=pair.p, weight=pair.weight, group=pair.item))
+        if chosen != rejected:
+            rows.append(Comparison(prompt, chosen, rejected, p=pair.p, weight=pair.weight, group=pair.item))
     return rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +90,8 @@ def scalar_head(model: Any) -> nn.Linear:
 
 def save_model(model: Any, tokenizer: Any, path: Path) -> None:
     """Write a plain Hugging Face model directory: weights, config, tokenizer with its chat template."""
-    model.save_pretrained(path)
+    with _quiet():
+        model.save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 
@@ -103,17 +106,33 @@ def write_reward_file(path: Path, facts: dict[str, Any]) -> None:
     (path / "reward.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers' bars and its note on a fresh head, which is meant to be fresh, would break our own display."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
 def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:
     directory = _local_or_hub(path)
     try:
-        if _is_adapter(directory):
-            from peft import PeftConfig, PeftModel
+        with _quiet():
+            if _is_adapter(directory):
+                from peft import PeftConfig, PeftModel
 
-            base = PeftConfig.from_pretrained(directory).base_model_name_or_path
-            model = auto_class.from_pretrained(base, dtype=getattr(torch, dtype), **kwargs)
-            model = PeftModel.from_pretrained(model, directory).merge_and_unload()
-        else:
-            model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
+                base = PeftConfig.from_pretrained(directory).base_model_name_or_path
+                model = auto_class.from_pretrained(base, dtype=getattr(torch, dtype), **kwargs)
+                model = PeftModel.from_pretrained(model, directory).merge_and_unload()
+            else:
+                model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
     model.eval()
