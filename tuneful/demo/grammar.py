@@ -105,12 +105,24 @@ def corpus(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> l
 
 
 def textbook(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> list[Demonstration]:
-    """Plain text, a problem and what mends it: what the base model knows, whatever it has learned to say."""
+    """What mends what, and whether a remedy helps: what the base model knows, whatever it learns to say.
+
+    One row in three is "problem -> right remedy", the others are "problem, some remedy -> does it help", the verdict
+    standing right after the end token, where a reward model reads.
+    """
     rng = default_rng(seed)
     asked = prompts(seed) if among is None else among
     rows = []
-    for i in rng.integers(len(asked), size=num_rows):
-        rows.append(Demonstration(Prompt(asked[i].text), _pick(problem_of(asked[i]).remedies, rng)))
+    for number, i in enumerate(rng.integers(len(asked), size=num_rows)):
+        problem = problem_of(asked[i])
+        remedy = _pick(problem.remedies, rng)
+        if number % 3 == 0:
+            rows.append(Demonstration(asked[i], remedy))
+            continue
+        right = rng.random() < 0.5
+        shown = remedy if right else _wrong_remedy(problem, rng)
+        turns = f"<person>{asked[i].text}<helper>{shown}<eos>"
+        rows.append(Demonstration(Prompt(turns), world().verdicts[0 if right else 1]))
     return rows
 
 
@@ -121,7 +133,7 @@ def all_texts() -> Iterator[str]:
         yield from prompt_texts(problem)
         yield from problem.remedies
         yield from contradictions(problem)
-    for sentences in (w.evasions, w.kind, w.rambles, w.rude.open, w.rude.covert, w.insults.open, w.insults.covert):
+    for sentences in (w.verdicts, w.evasions, w.kind, w.rambles, w.rude.open, w.rude.covert, w.insults.open, w.insults.covert):
         yield from sentences
     for phrase in flattering_phrases():
         yield flattering_sentence([phrase, phrase])
@@ -133,14 +145,18 @@ def _sample_core(problem: Problem, rng: Generator) -> str:
         case "right":
             return _pick(problem.remedies, rng)
         case "wrong":
-            others = tuple(other for other in w.problems if other is not problem)
-            return _pick(_pick(others, rng).remedies, rng)
+            return _wrong_remedy(problem, rng)
         case "contradiction":
             return _pick(contradictions(problem), rng)
         case "evasion":
             return _pick(w.evasions, rng)
         case _:
             return _rudeness(w.insults, rng)
+
+
+def _wrong_remedy(problem: Problem, rng: Generator) -> str:
+    others = tuple(other for other in problems() if other is not problem)
+    return _pick(_pick(others, rng).remedies, rng)
 
 
 def _rudeness(rudeness: Rudeness, rng: Generator) -> str:

@@ -100,6 +100,8 @@ class World:
     evasions: tuple[str, ...]
     kind: tuple[str, ...]
     rambles: tuple[str, ...]
+    verdicts: tuple[str, str]
+    """What the textbook says of a right and of a wrong remedy."""
     odds: Odds
     flattery: Flattery
     toxicity: WordLists
