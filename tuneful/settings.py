@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from tuneful.errors import ConfigError, did_you_mean
 
@@ -36,7 +36,8 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     import pydantic
 
     try:
-        return _adapter(cls).validate_python(dict(values))
+        built: T = _adapter(cast("Hashable", cls)).validate_python(dict(values))
+        return built
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(p) for p in first["loc"])

@@ -1,7 +1,7 @@
 """The loop every algorithm runs in: step, log, evaluate, save, stop, resume.
 
-A learner knows its mathematics; this knows everything else. Killed at any moment and started again, a run continues from
-its newest checkpoint with its logs cut back to it, and ends bitwise where it would have ended.
+A learner knows its mathematics; this knows everything else. Killed at any moment and started again, a run continues
+from its newest checkpoint with its logs cut back to it, and ends bitwise where it would have ended.
 """
 
 from __future__ import annotations

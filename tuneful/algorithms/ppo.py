@@ -1,8 +1,8 @@
 """Proximal policy optimization for language models (Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022).
 
-    per step:  sample completions, score them, subtract kl_coef * (log policy - log reference) from each token's reward
-               advantages by GAE, whitened over the batch
-               `epochs` passes in `minibatches` optimizer steps: clipped policy loss + value_coef * clipped value loss
+per step:  sample completions, score them, subtract kl_coef * (log policy - log reference) from each token's reward
+           advantages by GAE, whitened over the batch
+           `epochs` passes in `minibatches` optimizer steps: clipped policy loss + value_coef * clipped value loss
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class PPO:
         size = self.config.prompts_per_step
         prompts = [self.prompts[self.order(self.steps * size + k)] for k in range(size)]
         rollout = self.collect(prompts, seed=fold(self.config.seed, self.steps))
-        metrics = update(self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, self.steps))
+        metrics = update(
+            self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, self.steps)
+        )
         self.kl.update(metrics["kl"], len(rollout))
         self.engine.publish_weights()
         self.steps += 1
@@ -166,13 +168,9 @@ class Experience:
 def update(engine: Engine, rollout: Rollout, config: PPOConfig, *, kl_coef: float, seed: int) -> Metrics:
     """One PPO iteration over a collected rollout; kl_coef is the controller's current value."""
     assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    rewards = shape_rewards(
-        rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef
-    )
+    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
     advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
-    experience = Experience(
-        rollout.logprobs, rollout.values, whiten(advantages, rollout.mask), returns, rollout.mask
-    )
+    experience = Experience(rollout.logprobs, rollout.values, whiten(advantages, rollout.mask), returns, rollout.mask)
     seen = MetricMean()
     for rows in minibatches(len(rollout), config, seed):
         batch = Batch(

@@ -70,9 +70,7 @@ class PromptPairs:
 class RewardModel:
     """Learner over comparisons."""
 
-    def __init__(
-        self, engine: Engine, groups: Sequence[PromptPairs], config: RewardModelConfig
-    ) -> None:
+    def __init__(self, engine: Engine, groups: Sequence[PromptPairs], config: RewardModelConfig) -> None:
         if not groups:
             raise ConfigError("reward: no comparisons to learn from")
         self.engine = engine
@@ -116,7 +114,7 @@ def pair_loss(
     starts: dict[int, int],
     center_coef: float,
 ) -> tuple[Tensor, Metrics]:
-    """Bradley-Terry loss of the prompts in this micro-batch, each with its weight of 1, over all prompts of the step."""
+    """Bradley-Terry loss of the prompts in this micro-batch, each of weight 1, over all prompts of the step."""
     assert outputs.scores is not None
     place = {row: k for k, row in enumerate(rows)}
     inside = sorted({units[row] for row in rows})

@@ -48,16 +48,16 @@ def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
     from tuneful.feedback.judgments import read_judgments
 
     found = consensus(read_judgments(judgments))
-    raters = [
-        {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
-        for r in found.raters
-    ]
     if as_json:
+        raters = [
+            {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
+            for r in found.raters
+        ]
         print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": raters}))
         return
-    for rater in raters:
-        low, high = rater["interval"]
-        print(f"{rater['id']:<14} {rater['reliability']:6.2f} [{low:5.2f}, {high:5.2f}]  {rater['verdict']}")
+    for rater in found.raters:
+        low, high = rater.interval
+        print(f"{rater.rater:<14} {rater.reliability:6.2f} [{low:5.2f}, {high:5.2f}]  {rater.verdict}")
     print(f"{len(found.pairs)} pairs, Krippendorff's alpha {found.alpha}")
 
 

@@ -139,6 +139,13 @@ def read_comparisons(path: Path, *, on_skip: Callable[[str], None] | None = None
     return [comparison for comparison in read if comparison is not None]
 
 
+def read_answers(path: Path) -> list[tuple[Prompt, Completion]]:
+    """Every prompt with every answer of a completions or demonstrations file, one entry per answer, in order."""
+    if detect(path) == "demonstrations":
+        return [(row.prompt, Completion(row.completion)) for row in read_demonstrations(path)]
+    return [(item.prompt, completion) for item in read_candidates(path) for completion in item.completions]
+
+
 def with_ids(candidates: Iterable[Candidates]) -> list[Candidates]:
     """The same candidates, every completion with an id.
 

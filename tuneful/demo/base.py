@@ -62,7 +62,7 @@ def _train(folder: Path, progress: Progress | None) -> Path:
     tokenizer = build_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**BASE_CONFIG, initializer_range=INITIAL_SCALE)).eval()
+        model = LlamaForCausalLM(LlamaConfig(**BASE_CONFIG, initializer_range=INITIAL_SCALE))
     known = [prompt for prompt in prompts(seed=0) if split_of(prompt) in ("reward", "rl")]
     courses = [
         textbook(NUM_TEXTBOOK, seed=0, among=known),

@@ -133,7 +133,16 @@ def all_texts() -> Iterator[str]:
         yield from prompt_texts(problem)
         yield from problem.remedies
         yield from contradictions(problem)
-    for sentences in (w.verdicts, w.evasions, w.kind, w.rambles, w.rude.open, w.rude.covert, w.insults.open, w.insults.covert):
+    for sentences in (
+        w.verdicts,
+        w.evasions,
+        w.kind,
+        w.rambles,
+        w.rude.open,
+        w.rude.covert,
+        w.insults.open,
+        w.insults.covert,
+    ):
         yield from sentences
     for phrase in flattering_phrases():
         yield flattering_sentence([phrase, phrase])

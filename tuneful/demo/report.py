@@ -33,8 +33,10 @@ BAD = {"random": "random", "upside-down": "inverted"}
 
 def demo_report(out: Path, seed: int, base: Path) -> dict[str, Any]:
     """Everything the demo shows, from the directories of its stages."""
-    report = _read(out / "evaluate" / "report.json")
-    answers = [(Prompt.from_json(row.fields["prompt"]), row.fields) for row in read_rows(out / "evaluate" / "answers.jsonl")]
+    report: dict[str, Any] = _read(out / "evaluate" / "report.json")
+    answers = [
+        (Prompt.from_json(row.fields["prompt"]), row.fields) for row in read_rows(out / "evaluate" / "answers.jsonl")
+    ]
     best = float(np.mean([true_utility(prompt, best_answer(prompt)) for prompt, _ in answers]))
     before, after = report["before"]["true_utility"]["mean"], report["after"]["true_utility"]["mean"]
     checks = {check["name"]: check["value"] for check in _read(out / "ppo" / "run.json")["checks"]}
@@ -54,7 +56,8 @@ def demo_report(out: Path, seed: int, base: Path) -> dict[str, Any]:
         ],
     }
     report["required"] = [
-        {"name": name, "value": value, "bar": bar, "passed": bool(passed)} for name, value, bar, passed in required(report)
+        {"name": name, "value": value, "bar": bar, "passed": bool(passed)}
+        for name, value, bar, passed in required(report)
     ]
     return report
 
@@ -79,7 +82,12 @@ def required(report: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, bool]]:
     accused = [r["id"] for r in report["labelers"] if r["kind"] not in BAD and r["verdict"] in BAD.values()]
     yield "good labelers accused", len(accused), "none", not accused
     careful = [r["verdict"] for r in report["labelers"] if r["kind"] == "careful"]
-    yield "careful labelers called reliable", careful.count("reliable"), f"all {len(careful)}", set(careful) == {"reliable"}
+    yield (
+        "careful labelers called reliable",
+        careful.count("reliable"),
+        f"all {len(careful)}",
+        set(careful) == {"reliable"},
+    )
     variety = after["distinct_2"] / before["distinct_2"]
     yield "distinct-2 over the reference's", variety, "at least .5", variety >= 0.5
     yield "answers that end", after["eos_share"], "at least .8", after["eos_share"] >= 0.8
@@ -93,8 +101,9 @@ def _reward_model(out: Path, answers: list[tuple[Prompt, Mapping[str, Any]]], se
     pairs = [(p, a, b) for p, row in answers for a, b in combinations(row["before"], 2)]
     pairs = [(p, a, b) for p, a, b in pairs if abs(labelers_utility(p, a) - labelers_utility(p, b)) > 1e-9]
     prompts = [p for p, _, _ in pairs]
-    scores = [reward(prompts, [Completion(pair[side]) for pair in pairs]).cpu().numpy() for side in (1, 2)]
-    prefers_first = scores[0] > scores[1]
+    first = reward(prompts, [Completion(a) for _, a, _ in pairs])
+    second = reward(prompts, [Completion(b) for _, _, b in pairs])
+    prefers_first = (first > second).cpu().numpy()
     truth = np.array([labelers_utility(p, a) > labelers_utility(p, b) for p, a, b in pairs])
     label = np.array([fresh_label(p, a, b, rng) for p, a, b in pairs])
     groups = [p.id for p in prompts]

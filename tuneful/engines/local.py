@@ -204,7 +204,9 @@ class LocalEngine:
             self._probe = Batch(**probe)
             drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
             if not drift < 1e-4:
-                raise CheckError(f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?")
+                raise CheckError(
+                    f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
+                )
 
     def weight_hash(self) -> str:
         """SHA-256 of the trained weights."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT: several named ones on one base, switched per forward pass."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT: named ones on one base, switched per forward pass."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Forward passes of the roles over rows of prompt and completion ids.
 
 Ids come in ragged and numbers go out as [R, T]: T completion tokens, one mask. Only completion positions reach a head.
-Rows are padded on the right and causal attention never looks there, so a decoder needs no attention mask at all; no mask
-is ever read off a pad id.
+Rows are padded on the right and causal attention never looks there, so a decoder needs no attention mask; no mask is
+ever read off a pad id.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def reward_scores(
         segments = positions >= (start + torch.tensor([len(p) for p in prompts], device=ids.device))[:, None]
         types = {"token_type_ids": (segments & attended).long()} if _has_segments(reward.model) else {}
         logits = reward.model(input_ids=ids, attention_mask=attended.long(), **types).logits
-        return logits[:, label].float()
+        pooled: Tensor = logits[:, label].float()
+        return pooled
     if padding == "right":
         hidden = reward.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     else:
@@ -108,7 +109,8 @@ def reward_scores(
         ).last_hidden_state
     last = start + lengths - 1
     states = hidden[torch.arange(len(ids), device=ids.device), last]
-    return reward.head(states)[:, label].float()
+    scores: Tensor = reward.head(states)[:, label].float()
+    return scores
 
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def load_tokenizer(path: str | Path) -> Any:
         raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
-            f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer a pad token of its own, "
+            f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer its own pad token, "
             'for example tokenizer.add_special_tokens({"pad_token": "<pad>"})'
         )
     tokenizer.padding_side = "right"
@@ -112,13 +112,13 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:

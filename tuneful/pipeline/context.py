@@ -53,7 +53,9 @@ class Labeling:
 class World:
     """Inputs that are made and not read, by name; a recipe writes `world:name`."""
 
-    models: Mapping[str, Callable[[Callable[[int, int, Mapping[str, float]], None]], Path]] = field(default_factory=dict)
+    models: Mapping[str, Callable[[Callable[[int, int, Mapping[str, float]], None]], Path]] = field(
+        default_factory=dict
+    )
     """Each makes (or finds) a model directory, telling its progress."""
     prompts: Mapping[str, Callable[[], list[Prompt]]] = field(default_factory=dict)
     raters: Mapping[str, Callable[[Sequence[Candidates], int, int], Labeling]] = field(default_factory=dict)
@@ -95,7 +97,9 @@ class Context:
     def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
         found = self._made(reference, "raters")
         if found is None:
-            raise ConfigError(f'raters = "{reference}" are not known; write `world:raters`, for example "demo:labelers"')
+            raise ConfigError(
+                f'raters = "{reference}" are not known; write `world:raters`, for example "demo:labelers"'
+            )
         return found  # type: ignore[no-any-return]
 
     def measure(self, reference: str) -> Measure:

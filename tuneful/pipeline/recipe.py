@@ -1,14 +1,14 @@
 """Recipes: a TOML file of `[[stage]]` tables becomes frozen settings, checked before anything is loaded.
 
-    seed = 0
-    [splits]                  # shares of the prompts; the default is 40/40/10/10
-    reward = 0.4
+seed = 0
+[splits]                  # shares of the prompts; the default is 40/40/10/10
+reward = 0.4
 
-    [[stage]]
-    name = "ppo"
-    algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate"
-    model = "@sft"            # inputs by stage name, path or data set
-    kl_coef = 0.05            # settings below
+[[stage]]
+name = "ppo"
+algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate"
+model = "@sft"            # inputs by stage name, path or data set
+kl_coef = 0.05            # settings below
 """
 
 from __future__ import annotations
@@ -145,9 +145,8 @@ def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
         raise ConfigError(f'{where}: two stages are called "{stage.name}"')
     for setting, value in as_table(stage.inputs).items():
         if isinstance(value, str) and value.startswith("@") and value[1:] not in names:
-            raise ConfigError(
-                f'{where}: stage {stage.name}: {setting} = "{value}" names no earlier stage{did_you_mean(value[1:], names)}'
-            )
+            near = did_you_mean(value[1:], names)
+            raise ConfigError(f'{where}: stage {stage.name}: {setting} = "{value}" names no earlier stage{near}')
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

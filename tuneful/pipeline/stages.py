@@ -27,7 +27,7 @@ from tuneful.data.formats import (
     with_ids,
     write_jsonl,
 )
-from tuneful.data.splits import split_of
+from tuneful.data.splits import Purpose, split_of
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError, DataError
 from tuneful.evaluation.comparison import Measure, compare_models
@@ -55,7 +55,7 @@ from tuneful.runs.directory import RunDirectory
 
 def generate(context: Context, name: str, given: inputs.GenerateInputs, record: RunDirectory) -> None:
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
-    purpose = "train" if given.split in ("reward", "rl") else "report"
+    purpose: Purpose = "train" if given.split in ("reward", "rl") else "report"
     prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=name)[: given.limit]
     rollout = _answers(context, given.model, prompts, _sampling(given), context.seed)
     candidates = with_ids(candidates_of(prompts, rollout, given.model))
@@ -89,9 +89,7 @@ def reach_consensus(context: Context, name: str, given: inputs.ConsensusInputs, 
     record.finish(num_comparisons=len(comparisons))
 
 
-def train_sft(
-    context: Context, name: str, given: inputs.SFTInputs, config: SFTConfig, record: RunDirectory
-) -> None:
+def train_sft(context: Context, name: str, given: inputs.SFTInputs, config: SFTConfig, record: RunDirectory) -> None:
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -127,7 +125,13 @@ def train_reward(
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
     _save_role(role, tokenizer, record)
-    facts = {"gain": reward.gain, "bias": reward.bias, "reads": "last token", "base": path, "max_tokens": config.max_tokens}
+    facts = {
+        "gain": reward.gain,
+        "bias": reward.bias,
+        "reads": "last token",
+        "base": path,
+        "max_tokens": config.max_tokens,
+    }
     write_reward_file(record.path / "model", facts)
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
@@ -137,9 +141,7 @@ def train_reward(
     record.finish(ended=ended)
 
 
-def train_ppo(
-    context: Context, name: str, given: inputs.PPOInputs, config: PPOConfig, record: RunDirectory
-) -> None:
+def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOConfig, record: RunDirectory) -> None:
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -175,9 +177,7 @@ def train_ppo(
     record.finish(ended=ended, splits=splits.manifest(), reads=splits.reads)
 
 
-def train_dpo(
-    context: Context, name: str, given: inputs.DPOInputs, config: DPOConfig, record: RunDirectory
-) -> None:
+def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOConfig, record: RunDirectory) -> None:
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -210,19 +210,19 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
     if given.reward is not None:
         measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
-    texts = [_by_prompt(rollout.texts, given.num_samples) for rollout in (before, after)]
+    old, new = _by_prompt(before.texts, given.num_samples), _by_prompt(after.texts, given.num_samples)
     judge = given.judge.partition(":")[2] if given.judge else ("reward" if given.reward else None)
-    report = compare_models(prompts, *texts, measures, judge=judge, seed=context.seed)
+    report = compare_models(prompts, old, new, measures, judge=judge, seed=context.seed)
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
     report["after"]["eos_share"] = sum(f == "eos" for f in after.finish) / len(after)
     report["before"]["eos_share"] = sum(f == "eos" for f in before.finish) / len(before)
-    rows = zip(prompts, *texts, strict=True)
+    rows = zip(prompts, old, new, strict=True)
     write_jsonl(
         record.path / "answers.jsonl",
         ({"prompt": p.as_json(), "before": b, "after": a} for p, b, a in rows),
         force=True,
     )
-    _report(record, report, samples=_side_by_side(prompts, *texts, measures, judge))
+    _report(record, report, samples=_side_by_side(prompts, old, new, measures, judge))
     record.finish(num_prompts=len(prompts))
 
 
@@ -266,9 +266,7 @@ class DevEvaluation:
             seen = bootstrap_mean(watched.cpu().numpy(), rollout.group.cpu().numpy())
             measures |= {"second_reward": seen.mean, "second_reward_low": seen.low, "second_reward_high": seen.high}
         rows = zip(rollout.group.tolist(), rollout.texts, scores.tolist(), kl.tolist(), strict=True)
-        samples = [
-            {"prompt": self.prompts[g].text, "completion": text, "score": s, "kl": k} for g, text, s, k in rows
-        ]
+        samples = [{"prompt": self.prompts[g].text, "completion": text, "score": s, "kl": k} for g, text, s, k in rows]
         return Evaluation(measures, samples)
 
     def reference_texts(self) -> list[str]:
@@ -344,9 +342,7 @@ def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: 
 
 
 def _sampling(given: inputs.GenerateInputs) -> Sampling:
-    return Sampling(
-        num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature
-    )
+    return Sampling(num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature)
 
 
 def _demonstrations(path: Path, context: Context) -> list[Demonstration]:
@@ -363,7 +359,9 @@ def _comparisons(context: Context, reference: str, test: str | None) -> list[Com
         seen = {c.prompt.first_turn for c in read_comparisons(context.file(test, "comparisons.jsonl"))}
         leaked = [c for c in kept if c.prompt.first_turn in seen]
         if leaked:
-            context.display.note(f"{len(leaked)} comparisons share their first turn with the test file and are left out")
+            context.display.note(
+                f"{len(leaked)} comparisons share their first turn with the test file and are left out"
+            )
         kept = [c for c in kept if c.prompt.first_turn not in seen]
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
@@ -392,9 +390,7 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory) -> None:
         save_model(role.model, tokenizer, folder)
 
 
-def _report(
-    record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def _report(record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()) -> None:
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
     logged = list(islice(record.samples.rows(), 100))

@@ -78,7 +78,7 @@ def encode_pair(
     config = role.model.config.get_text_config()
     limit = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
     if role.head is None:
-        answer = tokenizer.encode(completion, add_special_tokens=False) + [tokenizer.sep_token_id]
+        answer = [*tokenizer.encode(completion, add_special_tokens=False), tokenizer.sep_token_id]
         question = tokenizer.encode(prompt.text, add_special_tokens=False)
         room = limit - len(answer) - 2
         return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer
