@@ -44,6 +44,8 @@ class PPOConfig:
     """Completions of each prompt."""
     max_new_tokens: int = 64
     """Longest completion, the end token included."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Part of the policy: logits are divided by it in sampling, training and reference alike."""
     epochs: int = 4
@@ -94,6 +96,16 @@ class PPOConfig:
             raise ConfigError(f"ppo.kl_coef must not be negative, got {self.kl_coef}")
 
     @property
+    def sampling(self) -> Sampling:
+        """How completions are drawn, while training and in evaluations alike."""
+        return Sampling(
+            num_samples=self.samples_per_prompt,
+            max_new_tokens=self.max_new_tokens,
+            max_prompt_tokens=self.max_prompt_tokens,
+            temperature=self.temperature,
+        )
+
+    @property
     def updates(self) -> int:
         """Optimizer steps of the whole run."""
         return self.num_steps * self.epochs * self.minibatches
@@ -131,15 +143,10 @@ class PPO:
 
     def collect(self, prompts: Sequence[Prompt], *, seed: int) -> Rollout:
         """Experience for these prompts under the current policy."""
-        sampling = Sampling(
-            num_samples=self.config.samples_per_prompt,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-        )
         return collect(
             self.engine,
             prompts,
-            sampling,
+            self.config.sampling,
             self.reward,
             seed=seed,
             missing_eos_penalty=self.config.missing_eos_penalty,

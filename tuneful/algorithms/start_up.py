@@ -48,9 +48,7 @@ class RLConfig(Protocol):
     """The settings the checks read."""
 
     @property
-    def max_new_tokens(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
+    def sampling(self) -> Sampling: ...
     @property
     def kl_coef(self) -> float: ...
     @property
@@ -65,7 +63,7 @@ def check_start(
     tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged.
     Raises CheckError with every broken finding; RewardError when a reward is not finite.
     """
-    sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    sampling = replace(config.sampling, num_samples=1)
     asked = [prompts[i % len(prompts)] for i in range(NUM_ROLLOUTS)]
     penalty = config.missing_eos_penalty
     rollout = collect(engine, asked, sampling, reward, seed=seed, missing_eos_penalty=penalty)

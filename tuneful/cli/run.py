@@ -28,13 +28,13 @@ def run_command(
     import json
 
     from tuneful.cli.progress import RichDisplay
-    from tuneful.demo.run import demo_world
+    from tuneful.demo.run import shipped_worlds
     from tuneful.pipeline.recipe import load_recipe
     from tuneful.pipeline.run import run_recipe
 
     loaded = load_recipe(recipe, set_ or (), seed=seed)
     with RichDisplay() as display:
-        seconds = run_recipe(loaded, out, worlds={"demo": demo_world()}, display=display, force=force)
+        seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, force=force)
     reports = {stage.name: str(out / stage.name / "report.html") for stage in loaded.stages}
     if as_json:
         print(json.dumps({"seconds": seconds, "reports": reports}))

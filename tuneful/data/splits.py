@@ -37,18 +37,22 @@ ALLOWED: Mapping[Purpose, frozenset[str]] = MappingProxyType(
 def split_of(prompt: Prompt, shares: Mapping[str, float] = SHARES, salt: str = "") -> str:
     """The name of the split a prompt belongs to.
 
-    SHA-256 of `salt`, a newline and the first user turn (case folded, white space as single blanks) gives a number in
-    [0, 1); the shares cut that range in their order. Another salt deals the prompts anew.
+    SHA-256 of `salt`, a newline and the split key gives a number in [0, 1); the shares cut that range in their order.
+    Another salt deals the prompts anew.
     """
     _check(shares)
-    key = f"{salt}\n{' '.join(prompt.first_turn.split()).casefold()}"
-    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+    place = int.from_bytes(hashlib.sha256(f"{salt}\n{split_key(prompt)}".encode()).digest()[:8]) / 2**64
     upper = 0.0
     for name, share in shares.items():
         upper += share
         if place < upper:
             return name
     return [name for name, share in shares.items() if share > 0][-1]  # the shares' sum may round to just below 1
+
+
+def split_key(prompt: Prompt) -> str:
+    """What decides a prompt's split: its first user turn, case folded, white space as single blanks."""
+    return " ".join(prompt.first_turn.split()).casefold()
 
 
 def split(records: Iterable[R], shares: Mapping[str, float] = SHARES, salt: str = "") -> dict[str, list[R]]:

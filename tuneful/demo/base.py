@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,6 +81,12 @@ def _train(folder: Path, progress: Progress | None) -> Path:
             metrics = learner.step()
             if progress is not None:
                 progress(engine.updates, num_steps, metrics)
+    store(model, tokenizer, folder)
+    return folder
+
+
+def store(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Put a trained model into the cache, whole or not at all; two processes may do so at once."""
     beside = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         beside.mkdir(parents=True)
@@ -88,5 +95,4 @@ def _train(folder: Path, progress: Progress | None) -> Path:
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         if not folder.is_dir():  # else another process put it there first
-            raise RunError(f"{folder}: the demo's base model could not be stored: {error}; set TUNEFUL_CACHE") from None
-    return folder
+            raise RunError(f"{folder}: the model could not be stored: {error}; set TUNEFUL_CACHE") from None

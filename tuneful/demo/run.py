@@ -11,6 +11,7 @@ from tuneful.demo.base import base_model
 from tuneful.demo.grammar import prompts
 from tuneful.demo.labelers import simulate
 from tuneful.demo.report import MEASURES, demo_report
+from tuneful.demo.small import small_world
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Display, Labeling, Silent, World
 from tuneful.pipeline.recipe import Recipe
@@ -27,6 +28,11 @@ def demo_world() -> World:
         raters={"labelers": _label},
         measures=MEASURES,
     )
+
+
+def shipped_worlds() -> dict[str, World]:
+    """The worlds that recipes can name."""
+    return {"demo": demo_world(), "small": small_world()}
 
 
 def run_demo(recipe: Recipe, out: Path, *, display: Display | None = None, force: bool = False) -> dict[str, Any]:

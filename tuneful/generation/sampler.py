@@ -53,12 +53,12 @@ class Sampler:
 
         Raises GenerationError when a prompt leaves no room for `max_new_tokens` in the model's context.
         """
-        ids = [prompt_ids(prompt, self.tokenizer, max_tokens=None) for prompt in prompts]
+        ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) + sampling.max_new_tokens > self.context:
                 raise GenerationError(
                     f'prompt "{prompt.text[:40]}…" has {len(tokens)} tokens and max_new_tokens is '
-                    f"{sampling.max_new_tokens}, but the model's context is {self.context}; shorten one of them"
+                    f"{sampling.max_new_tokens}, but the model's context is {self.context}; set max_prompt_tokens"
                 )
         decoded: list[_Row] = []
         for chunk in _chunks(ids, MAX_ROWS // sampling.num_samples or 1):

@@ -24,6 +24,8 @@ class Sampling:
     """Completions per prompt."""
     max_new_tokens: int = 128
     """Longest completion, the end token included."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Logits are divided by it; 0 takes the most likely token."""
     stop: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tuneful.data.formats import read_prompts
 from tuneful.data.sources import resolve
-from tuneful.data.splits import Splits
+from tuneful.data.splits import R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.records import Candidates, Judgment, Prompt
@@ -71,6 +71,7 @@ class Context:
     out: Path
     seed: int
     shares: Mapping[str, float]
+    held_out: tuple[str, ...]
     worlds: Mapping[str, World]
     display: Display
     splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
@@ -86,9 +87,23 @@ class Context:
         """The split prompts of a file, data set or world; the same object for all stages that name it."""
         if reference not in self.splits:
             made = self._made(reference, "prompts")
-            found = made() if made is not None else read_prompts(resolve(reference))
-            self.splits[reference] = Splits(found, self.shares)
+            found = made() if made is not None else read_prompts(resolve(reference), on_skip=self.display.note)
+            if reference in self.held_out:
+                self.splits[reference] = Splits(found, {"test": 1.0})
+            else:
+                self.splits[reference] = Splits(self.unseen(found, reference), self.shares)
         return self.splits[reference]
+
+    def unseen(self, records: Sequence[R], source: str) -> list[R]:
+        """Those records whose first user turn is in no held-out file; says how many were left out."""
+        held_out = {
+            split_key(prompt) for name in self.held_out for prompt in read_prompts(resolve(name), on_skip=_quiet)
+        }
+        kept = [r for r in records if split_key(r if isinstance(r, Prompt) else r.prompt) not in held_out]
+        if len(kept) < len(records):
+            shared = len(records) - len(kept)
+            self.display.note(f"{source}: {shared} rows share their first turn with held-out prompts and are left out")
+        return kept
 
     def file(self, reference: str, name: str) -> Path:
         """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
@@ -117,3 +132,7 @@ class Context:
         if name not in offered:
             raise ConfigError(f'"{reference}": the {world} world has no such {kind}{did_you_mean(name, offered)}')
         return offered[name]
+
+
+def _quiet(line: str) -> None:
+    """Skipped rows of a held-out file are told where it is read for its own sake."""

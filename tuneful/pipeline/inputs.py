@@ -28,6 +28,8 @@ class GenerateInputs:
     """Completions per prompt."""
     max_new_tokens: int = 128
     """Longest completion, the end token included."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Sampling temperature."""
 
@@ -88,6 +90,8 @@ class RewardInputs:
     """Held-out comparisons for the report."""
     max_new_tokens: int = 128
     """Longest reference completion."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts lose their beginning when the reference answers them."""
     lora: LoRA | None = None
     """Train an adapter of this shape; without it all weights."""
     save_every: int = 0
@@ -171,6 +175,8 @@ class EvaluateInputs:
     """Completions per prompt and model."""
     max_new_tokens: int = 128
     """Longest completion, the end token included."""
+    max_prompt_tokens: int | None = None
+    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Sampling temperature of both models."""
     reward: str | None = None

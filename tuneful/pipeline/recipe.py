@@ -66,10 +66,12 @@ class Recipe:
     seed: int
     splits: Mapping[str, float]
     stages: tuple[Stage, ...]
+    held_out: tuple[str, ...] = ()
 
     def as_table(self) -> dict[str, Any]:
         """The JSON-ready form that `run.json` holds and that decides whether a run is continued."""
-        return {"seed": self.seed, "splits": dict(self.splits), "stages": [s.as_table() for s in self.stages]}
+        stages = [stage.as_table() for stage in self.stages]
+        return {"seed": self.seed, "held_out": self.held_out, "splits": dict(self.splits), "stages": stages}
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None = None) -> Recipe:
@@ -78,7 +80,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
     Raises ConfigError naming the file, the stage, the setting and the way out.
     """
     tables = read_toml(path)
-    _refuse_unknown(tables, ("seed", "splits", "stage"), str(path))
+    _refuse_unknown(tables, ("seed", "held_out", "splits", "stage"), str(path))
     stages = [dict(stage) for stage in tables.get("stage", [])]
     by_name = {stage.get("name"): stage for stage in stages}
     for assignment in overrides:
@@ -104,7 +106,9 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
         stage = _stage(table, f"{path}: stage {table.get('name', position)}", number)
         _check_references(stage, built, str(path))
         built.append(stage)
-    return Recipe(str(path), number, dict(tables.get("splits", SHARES)), tuple(built))
+    return Recipe(
+        str(path), number, dict(tables.get("splits", SHARES)), tuple(built), tuple(tables.get("held_out", ()))
+    )
 
 
 def shipped_recipe(name: str) -> Path:

@@ -26,7 +26,7 @@ def run_recipe(
     """
     shown = display or Silent()
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline:
-        context = Context(out, recipe.seed, recipe.splits, worlds or {}, shown)
+        context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
         seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
         for stage in recipe.stages:
             shown.stage(stage.name, stage.kind)

@@ -112,7 +112,7 @@ def train_reward(
     tokenizer = load_tokenizer(path)
     roles = reward_roles(path, lora=given.lora, seed=config.seed)
     role = _present(roles.reward)
-    comparisons = _comparisons(context, given.comparisons, given.test)
+    comparisons = _comparisons(context, given.comparisons)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -120,7 +120,7 @@ def train_reward(
 
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
-    sampling = Sampling(max_new_tokens=given.max_new_tokens)
+    sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
     rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, 1))
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
@@ -181,7 +181,7 @@ def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOC
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    comparisons = _comparisons(context, given.comparisons, None)
+    comparisons = _comparisons(context, given.comparisons)
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -195,9 +195,7 @@ def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOC
 def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: RunDirectory) -> None:
     """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals."""
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=name)[: given.limit]
-    sampling = Sampling(
-        num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature
-    )
+    sampling = _sampling(given)
     before = _answers(context, given.before, prompts, sampling, fold(context.seed, 2))
     after_path = context.model(given.after)
     tokenizer = load_tokenizer(after_path)
@@ -246,9 +244,7 @@ class DevEvaluation:
         self.reward = reward
         self.second = second
         self.config = config
-        self.sampling = Sampling(
-            num_samples=num_samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature
-        )
+        self.sampling = replace(config.sampling, num_samples=num_samples)
         self._reference_texts: list[str] | None = None
 
     def __call__(self, step: int) -> Evaluation:
@@ -341,8 +337,13 @@ def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: 
     return LocalEngine(roles, load_tokenizer(path)).sample(prompts, sampling, seed=seed)
 
 
-def _sampling(given: inputs.GenerateInputs) -> Sampling:
-    return Sampling(num_samples=given.num_samples, max_new_tokens=given.max_new_tokens, temperature=given.temperature)
+def _sampling(given: inputs.GenerateInputs | inputs.EvaluateInputs) -> Sampling:
+    return Sampling(
+        num_samples=given.num_samples,
+        max_new_tokens=given.max_new_tokens,
+        max_prompt_tokens=given.max_prompt_tokens,
+        temperature=given.temperature,
+    )
 
 
 def _demonstrations(path: Path, context: Context) -> list[Demonstration]:
@@ -351,18 +352,10 @@ def _demonstrations(path: Path, context: Context) -> list[Demonstration]:
     return [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
 
 
-def _comparisons(context: Context, reference: str, test: str | None) -> list[Comparison]:
-    """Comparisons to train on: those of the reward split, without any whose first turn is in the test file."""
+def _comparisons(context: Context, reference: str) -> list[Comparison]:
+    """Comparisons to train on: those of the reward split, without any whose first turn is held out."""
     found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    kept = [c for c in found if split_of(c.prompt, context.shares) == "reward"]
-    if test is not None:
-        seen = {c.prompt.first_turn for c in read_comparisons(context.file(test, "comparisons.jsonl"))}
-        leaked = [c for c in kept if c.prompt.first_turn in seen]
-        if leaked:
-            context.display.note(
-                f"{len(leaked)} comparisons share their first turn with the test file and are left out"
-            )
-        kept = [c for c in kept if c.prompt.first_turn not in seen]
+    kept = [c for c in context.unseen(found, reference) if split_of(c.prompt, context.shares) == "reward"]
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
     return kept
