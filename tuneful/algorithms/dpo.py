@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.data.batching import shuffled_epochs
-from tuneful.data.templates import completion_ids, prompt_ids
+from tuneful.data.templates import pair_ids
 from tuneful.engines.local import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
@@ -131,10 +131,10 @@ def encode(engine: Engine, comparisons: Sequence[Comparison], tokenizer: Any, ma
     prompts: list[list[int]] = []
     completions: list[list[int]] = []
     for comparison in comparisons:
-        sides = [completion_ids(comparison.prompt, t, tokenizer) for t in (comparison.chosen, comparison.rejected)]
-        room = max(max_tokens - max(len(side) for side in sides), 1)
-        prompts += [prompt_ids(comparison.prompt, tokenizer, max_tokens=room)] * 2
-        completions += sides
+        for text in (comparison.chosen, comparison.rejected):
+            prompt, completion = pair_ids(comparison.prompt, text, tokenizer, max_tokens=max_tokens)
+            prompts.append(prompt)
+            completions.append(completion)
     reference = engine.score("reference", _as_rollout(prompts, completions)).sum(-1)
     p = torch.tensor([c.p for c in comparisons], device=reference.device)
     return Pairs(prompts, completions, p, reference)

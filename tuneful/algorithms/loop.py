@@ -64,7 +64,7 @@ def run(
     save_every: steps between checkpoints; 0 saves none.
     """
     step, evaluations = _resume(learner, record)
-    reason = None
+    reason = _stopped(record)
     if evaluate is not None and not evaluations:
         evaluations.append(_evaluate(evaluate, step, record))
     while step < num_steps and reason is None:
@@ -94,6 +94,12 @@ def _check(
             record.metrics.write({"step": step, "kind": "alarm", "reason": reason, "action": rule.action})
             stop = stop or (reason if rule.action == "stop" else None)
     return stop
+
+
+def _stopped(record: RunDirectory) -> str | None:
+    """Why a rule has ended this run in an earlier process, which was then killed before it could say so."""
+    alarms = (row for row in record.metrics.rows() if row["kind"] == "alarm" and row["action"] == "stop")
+    return next((str(row["reason"]) for row in alarms), None)
 
 
 def _evaluate(evaluate: Callable[[int], Evaluation], step: int, record: RunDirectory) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.data.batching import shuffled_epochs
-from tuneful.data.templates import completion_ids, prompt_ids
+from tuneful.data.templates import pair_ids
 from tuneful.engines.local import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
@@ -54,7 +54,7 @@ class SFT:
             raise ConfigError("sft: no demonstrations to learn from")
         self.engine = engine
         self.config = config
-        self.rows = [_encode(d, tokenizer, config.max_tokens) for d in demonstrations]
+        self.rows = [pair_ids(d.prompt, d.completion, tokenizer, max_tokens=config.max_tokens) for d in demonstrations]
         self.order = shuffled_epochs(len(self.rows), config.seed)
         self.steps = 0
 
@@ -83,8 +83,3 @@ def nll_loss(outputs: Outputs, rows: list[int], *, num_tokens: int) -> tuple[Ten
     loss = -masked_sum(outputs.logprobs, outputs.mask) / num_tokens
     entropy = masked_sum(outputs.entropy, outputs.mask) / num_tokens
     return loss, {"loss": float(loss.detach()), "entropy": float(entropy)}
-
-
-def _encode(row: Demonstration, tokenizer: Any, max_tokens: int) -> tuple[list[int], list[int]]:
-    completion = completion_ids(row.prompt, row.completion, tokenizer)
-    return prompt_ids(row.prompt, tokenizer, max_tokens=max(max_tokens - len(completion), 1)), completion

@@ -68,16 +68,20 @@ def check_start(
     penalty = config.missing_eos_penalty
     rollout = collect(engine, asked, sampling, reward, seed=seed, missing_eos_penalty=penalty)
     findings = [
-        *_end_token(engine.tokenizer),
+        *ends,
         *_logprobs(engine, rollout, tuned=tuned),
         _shaping(rollout, config.kl_coef),
         _reward_invariance(reward, asked, rollout.as_completions()),
         _reward_mean(reward, asked, rollout.as_completions()),
     ]
+    _refuse_broken(findings)
+    return findings
+
+
+def _refuse_broken(findings: Sequence[Finding]) -> None:
     broken = [str(finding) for finding in findings if not finding.passed and not finding.warning]
     if broken:
         raise CheckError("the run was stopped before its first step: " + "; ".join(broken))
-    return findings
 
 
 def _end_token(tokenizer: Any) -> list[Finding]:

@@ -27,6 +27,7 @@ def command(
     import json
 
     refuse_existing(out, force)
+    from tuneful.cli.progress import RichDisplay
     from tuneful.data.formats import candidates_row, read_prompts, with_ids, write_jsonl
     from tuneful.engines.local import LocalEngine
     from tuneful.generation.sampling import Sampling
@@ -37,7 +38,11 @@ def command(
     prompts = read_prompts(in_)
     sampling = Sampling(num_samples=num_samples, max_new_tokens=max_new_tokens, temperature=temperature)
     engine = LocalEngine(Roles(policy=Role("policy", load_causal(model))), load_tokenizer(model))
-    rollout = engine.sample(prompts, sampling, seed=seed)
+    with RichDisplay() as display:
+        display.stage("generate", model)
+        rollout = engine.sample(
+            prompts, sampling, seed=seed, on_progress=lambda done, total: display.step(done, total, {})
+        )
     write_jsonl(out, map(candidates_row, with_ids(candidates_of(prompts, rollout, model))), force=force)
     told = {"out": str(out), "prompts": len(prompts), "completions": len(rollout), "tokens": rollout.num_tokens}
     print(json.dumps(told) if as_json else f"{len(rollout)} completions of {len(prompts)} prompts in {out}")

@@ -14,6 +14,9 @@ import jinja2
 from tuneful.errors import ConfigError, ModelError
 from tuneful.records import Message, Prompt
 
+MIN_PROMPT_TOKENS = 16
+"""What a long answer leaves of its prompt at least."""
+
 _PROBE = "probe of the template"
 
 
@@ -86,6 +89,22 @@ def completion_ids(
     spoken = before + completion_text.removesuffix(tokenizer.eos_token) + after
     ids = tokenizer.encode(spoken, add_special_tokens=False, split_special_tokens=True)
     return [*ids, tokenizer.eos_token_id][:max_tokens]
+
+
+def pair_ids(
+    prompt: Prompt, completion_text: str, tokenizer: Tokenizer, *, max_tokens: int, ended: bool = True
+) -> tuple[list[int], list[int]]:
+    """Ids of a prompt and its answer that together fit `max_tokens`.
+
+    The prompt gives way first, from its beginning, but not below `MIN_PROMPT_TOKENS`; an answer that does not fit even
+    beside those is cut at its end. ended: the answer came to its end, so its end token is part of it.
+    """
+    answer = completion_ids(prompt, completion_text, tokenizer)
+    if not ended:
+        answer = answer[:-1]
+    asked = prompt_ids(prompt, tokenizer, max_tokens=None)
+    kept = min(len(asked), max(max_tokens - len(answer), MIN_PROMPT_TOKENS))
+    return prompt_ids(prompt, tokenizer, max_tokens=kept), answer[: max_tokens - kept]
 
 
 def completion_text(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,9 +113,10 @@ class LocalEngine:
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
         sampler = Sampler(self._role("policy"), self.tokenizer, value=self.roles.value, version=self.version)
-        return sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose)
+        return sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress)
 
     @torch.no_grad()
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:

@@ -47,9 +47,11 @@ class Sampler:
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
         """`sampling.num_samples` completions of every prompt, rows ordered prompt by prompt.
+
+        on_progress: told how many completions of how many are done.
 
         Raises GenerationError when a prompt leaves no room for `max_new_tokens` in the model's context.
         """
@@ -64,7 +66,7 @@ class Sampler:
         for chunk in _chunks(ids, MAX_ROWS // sampling.num_samples or 1):
             decoded += self._decode(chunk, ids, sampling, seed, values, choose)
             if on_progress is not None:
-                on_progress(len(decoded))
+                on_progress(len(decoded), len(prompts) * sampling.num_samples)
         decoded.sort(key=lambda row: (row.prompt, row.sample))
         return self._collect(prompts, ids, decoded, sampling, values)
 
@@ -144,7 +146,8 @@ class Sampler:
         sampled = limited.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1) if choose is not None else logprobs
         value = [0.0] * len(rows)
         if values and self.value is not None and self.value.head is not None and self.value.shares_trunk(self.policy):
-            value = self.value.head(hidden).squeeze(-1).float().tolist()
+            head = self.value.head
+            value = head(hidden.to(head.weight.dtype)).squeeze(-1).float().tolist()
         allowed: list[list[int] | None] = [None] * len(rows)
         if choose is not None:
             allowed = [row.isfinite().nonzero().squeeze(-1).tolist() for row in limited]
@@ -167,7 +170,9 @@ class Sampler:
         texts = [completion_text(prompts[row.prompt], row.ids, self.tokenizer) for row in rows]
         for k, row in enumerate(rows):
             if row.finish == "stop":
-                texts[k] = texts[k][: min(texts[k].find(s) for s in sampling.stop if s in texts[k])]
+                # None is left where the stop string was the template's own, which `completion_text` took away.
+                cuts = [texts[k].find(stop) for stop in sampling.stop if stop in texts[k]]
+                texts[k] = texts[k][: min(cuts, default=None)]
         width = max(len(row.ids) for row in rows)
         mask = torch.tensor([[t < len(row.ids) for t in range(width)] for row in rows], device=device)
 
@@ -183,7 +188,7 @@ class Sampler:
             group=torch.tensor([row.prompt for row in rows], device=device),
             finish=[row.finish or "abort" for row in rows],
             version=torch.full((len(rows),), self.version, device=device),
-            temperature=sampling.temperature,
+            temperature=sampling.temperature or 1.0,  # greedy: the logprobs are those of the policy itself
             logprobs=numbers(row.logprobs for row in rows),
             sampled_logprobs=numbers(row.sampled for row in rows),
             mask=mask,

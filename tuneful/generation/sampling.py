@@ -58,7 +58,7 @@ def uniforms(seed: int, prompt: npt.NDArray[np.int64], sample: npt.NDArray[np.in
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """Token ids int64 [R] by inverse CDF from logits [R, V] (already divided by the temperature)."""
-    cumulative = logits.double().softmax(-1).cumsum(-1)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
     target = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
 

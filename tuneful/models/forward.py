@@ -86,7 +86,10 @@ def reward_scores(
     """Raw scores float32 [R]: a decoder's head at the last completion token, an encoder's own pooled logit.
 
     The reading position comes from the lengths, so it does not depend on what the pad token is or on which side it is.
+    Encoders are padded on the right whatever `padding` says: their positions count from the first place of the row.
     """
+    if reward.head is None:
+        padding = "right"
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)

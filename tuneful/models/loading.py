@@ -55,15 +55,12 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
 
     A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155).
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    directory = _local_or_hub(path)
-    if _is_adapter(directory):
-        return _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
-    config = AutoConfig.from_pretrained(directory)
-    saved_as_scorer = any("SequenceClassification" in name for name in config.architectures or [])
-    if saved_as_scorer:
-        return _load(path, AutoModelForSequenceClassification, dtype)
+    if _is_scorer(path):
+        # An adapter's base may be a language model, whose config knows of no labels.
+        labels = {"num_labels": num_labels} if _is_adapter(_local_or_hub(path)) else {}
+        return _load(path, AutoModelForSequenceClassification, dtype, **labels)
     model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = load_tokenizer(path).pad_token_id
@@ -129,8 +126,9 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
                 from peft import PeftConfig, PeftModel
 
                 base = PeftConfig.from_pretrained(directory).base_model_name_or_path
-                model = auto_class.from_pretrained(base, dtype=getattr(torch, dtype), **kwargs)
+                model = _load(base, auto_class, dtype, **kwargs)
                 model = PeftModel.from_pretrained(model, directory).merge_and_unload()
+                model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
                 model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
     except (OSError, ValueError) as error:
@@ -146,6 +144,21 @@ def _local_or_hub(path: str | Path) -> str:
     if looks_local and not Path(text).expanduser().is_dir():
         raise ModelError(f"{text}: no such model directory")
     return str(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
+
+
+def _is_scorer(path: str | Path) -> bool:
+    """True when the directory was saved as a classifier, or as an adapter that carries a classifier's head."""
+    from peft import PeftConfig, TaskType
+    from transformers import AutoConfig
+
+    directory = _local_or_hub(path)
+    try:
+        if _is_adapter(directory):
+            return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
+        architectures = AutoConfig.from_pretrained(directory).architectures
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
+    return any("SequenceClassification" in name for name in architectures or [])
 
 
 def _is_adapter(directory: str) -> bool:

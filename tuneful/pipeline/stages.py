@@ -201,7 +201,7 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
     tokenizer = load_tokenizer(after_path)
     roles = policy_roles(after_path, reference=context.model(given.before))
     engine = LocalEngine(roles, tokenizer)
-    after = engine.sample(prompts, sampling, seed=fold(context.seed, 3))
+    after = engine.sample(prompts, sampling, seed=fold(context.seed, 3), on_progress=_telling(context))
     kl, estimator = engine.kl(after)
 
     measures: dict[str, Measure] = {"length": lambda _, text: float(len(text.split()))}
@@ -334,7 +334,12 @@ def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_step
 def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
     path = context.model(model)
     roles = Roles(policy=Role("policy", load_causal(path)))
-    return LocalEngine(roles, load_tokenizer(path)).sample(prompts, sampling, seed=seed)
+    engine = LocalEngine(roles, load_tokenizer(path))
+    return engine.sample(prompts, sampling, seed=seed, on_progress=_telling(context))
+
+
+def _telling(context: Context) -> Callable[[int, int], None]:
+    return lambda done, total: context.display.step(done, total, {})
 
 
 def _sampling(given: inputs.GenerateInputs | inputs.EvaluateInputs) -> Sampling:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuneful.data.batching import token_budget_batches
-from tuneful.data.templates import completion_ids, prompt_ids
+from tuneful.data.templates import pair_ids
 from tuneful.models.forward import reward_scores
 from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
 from tuneful.models.roles import Role
@@ -82,7 +82,4 @@ def encode_pair(
         question = tokenizer.encode(prompt.text, add_special_tokens=False)
         room = limit - len(answer) - 2
         return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer
-    answer = completion_ids(prompt, completion, tokenizer)
-    if not ended and answer and answer[-1] == tokenizer.eos_token_id:
-        answer = answer[:-1]
-    return prompt_ids(prompt, tokenizer, max_tokens=limit - len(answer)), answer
+    return pair_ids(prompt, completion, tokenizer, max_tokens=limit, ended=ended)

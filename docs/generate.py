@@ -1,0 +1,192 @@
+"""Writes the reference pages that follow from the code: settings of recipes, and commands.
+
+python docs/generate.py writes both; a test compares them with what this would write.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+from tuneful.cli.main import app
+from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS
+from tuneful.pipeline.stages import RUNS
+from tuneful.rewards.rules import RULES
+
+REFERENCE: Final = Path(__file__).parent / "reference"
+MARK: Final = "<!-- Written by docs/generate.py from the docstrings; change those and run it again. -->"
+
+RECIPES: Final = """\
+A recipe is a TOML file for [`tuneful run`](commands.md#tuneful-run): a few settings for the whole run, then one
+`[[stage]]` table per stage. Stages run in the order in which they stand.
+
+| setting | meaning |
+|---|---|
+| `seed` | everything random follows from it, in every stage that sets no `seed` of its own; default 0 |
+| `held_out` | list of files or data sets for reports alone; rows that share a first user turn with them are left out |
+| `splits` | shares of the prompts, which add up to 1; default `{ reward = 0.4, rl = 0.4, dev = 0.1, test = 0.1 }` |
+
+Every stage has a `name` of letters, digits and `_`, which is also the name of its folder, and either
+`algorithm = "…"`, which trains something, or `do = "…"`, which does not. An unknown setting is refused with the nearest
+known one. `--set NAME.setting=value` changes one setting of the stage of that name; the value is read as TOML.
+
+A model, a file or a reward that a stage takes in is written as
+
+- `@name`: what the earlier stage of that name made,
+- a path, or a Hugging Face hub id for models,
+- a data set's name, such as `hh-harmless/train`, looked for in `$TUNEFUL_DATA`, then `../shared/data`, then on the hub,
+- `world:thing`, made and not read, such as [`demo:prompts`](../explanation/demo-world.md).
+
+“Default” is the value that stands when the recipe is silent; “required” has none, and “none” means that the setting
+is not there."""
+
+COMMANDS: Final = """\
+`tuneful COMMAND --help` shows the same on a terminal. A mistake that you can mend is one line on the error stream and
+exit status 2; any other exception is a bug of ours and keeps its traceback. Ctrl-C ends with status 130, and the same
+command goes on from the last checkpoint."""
+
+
+def pages() -> dict[str, str]:
+    """The text of each generated page by its name in `docs/reference`."""
+    return {"recipes.md": recipes_page(), "commands.md": commands_page()}
+
+
+def recipes_page() -> str:
+    parts = [MARK, "# Recipes", RECIPES]
+    nested: dict[str, type] = {}
+    for kind in RUNS:
+        inputs, config = ALGORITHMS[kind] if kind in ALGORITHMS else (ACTIONS[kind], None)
+        opening = f'`algorithm = "{kind}"`' if config else f'`do = "{kind}"`'
+        parts += [f"## {kind}", f"{opening}. Leaves {_sentence(RUNS[kind])}"]
+        parts += [*(["What it takes in:"] if config else []), _table(inputs, nested)]
+        if config:
+            parts += ["Settings:", _table(config, nested)]
+    for name, cls in nested.items():
+        parts += [f"## {name}", _sentence(cls), _table(cls, {})]
+    rules = [f"| `{name}` | {_sentence(rule)} |" for name, rule in RULES.items()]
+    parts += ["## Rewards by name", "\n".join(["| `reward` | score |", "|---|---|", *rules])]
+    return "\n\n".join(parts) + "\n"
+
+
+def commands_page() -> str:
+    parts = [MARK, "# Commands", COMMANDS]
+    for name, command in _commands("tuneful", app):
+        text, _, example = (inspect.getdoc(command) or "").partition("Example: ")
+        parts += [f"## {name}", " ".join(text.split())]
+        if example:
+            parts.append(f"```console\n$ {' '.join(example.split())}\n```")
+        parts.append(_flags(command))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(cls: type, nested: dict[str, type]) -> str:
+    """One line per setting; settings that are tables of their own are added to `nested`."""
+    hints, documented = get_type_hints(cls), dict(_documented(cls))
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(cls):
+        default, meaning = documented[field.name]
+        if field.default_factory is not dataclasses.MISSING:
+            default = "{}"
+        lines.append(f"| `{field.name}` | {_type(hints[field.name], nested)} | {_default(default)} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _documented(cls: type) -> Iterator[tuple[str, tuple[str | None, str]]]:
+    """Each field's default as it is written, and its docstring, which Python itself does not keep."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if not isinstance(below, ast.Expr) or not isinstance(below.value, ast.Constant):
+            raise ValueError(f"{cls.__name__}.{field.target.id} has no docstring")
+        default = ast.get_source_segment(source, field.value) if field.value else None
+        yield field.target.id, (default, " ".join(str(below.value.value).split()).replace("|", r"\|"))
+
+
+def _type(hint: Any, nested: dict[str, type]) -> str:
+    """A type in a TOML reader's words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        (hint,) = [argument for argument in arguments if argument is not type(None)]
+        return _type(hint, nested)
+    if origin is Literal:
+        return " or ".join(f'`"{choice}"`' for choice in arguments)
+    if origin is tuple:
+        return f"list of {_type(arguments[0], nested)}"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"table of {_type(arguments[1], nested)}s"
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        nested[hint.__name__] = hint
+        return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[hint]
+
+
+def _default(source: str | None) -> str:
+    """A default as TOML would write it."""
+    if source is None:
+        return "required"
+    if source == "None":
+        return "none"
+    name, bracket, inside = source.partition("(")
+    if name.isidentifier() and bracket:
+        settings = ", ".join(part.replace("=", " = ") for part in inside.removesuffix(")").split(", "))
+        source = f"{{ {settings} }}" if settings else "{}"
+    return f"`{ {'True': 'true', 'False': 'false', '()': '[]'}.get(source, source) }`"
+
+
+def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Callable[..., None]]]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield f"{name} {command.name}", command.callback
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from _commands(f"{name} {inner.name}", inner.typer_instance)
+
+
+def _flags(command: Callable[..., None]) -> str:
+    hints = get_type_hints(command, include_extras=True)
+    lines = ["| flag | value | default | meaning |", "|---|---|---|---|"]
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint, info = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], None)
+        flag = f"`{name.upper()}`" if isinstance(info, ArgumentInfo) else f"`--{name.replace('_', '-')}`"
+        if isinstance(info, OptionInfo):  # inside Annotated the first name of a flag stands where a default would
+            names = [given for given in (info.default, *(info.param_decls or ())) if isinstance(given, str)]
+            flag = ", ".join(f"`{given}`" for given in names) or flag
+        default = "" if parameter.default is None or parameter.default is False else f"`{parameter.default}`"
+        if parameter.default is parameter.empty:
+            default = "required"
+        meaning = " ".join(((info.help if info else None) or "").split())
+        lines.append(f"| {flag} | {_value(hint)} | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _value(hint: Any) -> str:
+    """What is written after a flag; nothing when it stands alone."""
+    kinds = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
+    if get_origin(hint) is list:
+        return f"{_value(get_args(hint)[0])}, may be repeated"
+    if hint not in kinds:
+        return _value(next(argument for argument in get_args(hint) if argument is not type(None)))
+    return kinds[hint]
+
+
+def _sentence(documented: Any) -> str:
+    """The first paragraph of a docstring on one line."""
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        (REFERENCE / page).write_text(text, encoding="utf-8")

@@ -1,0 +1,252 @@
+"""PPO on the tiny model: what the first update must look like, what each setting does, what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuneful.algorithms.ppo import PPO, PPOConfig, minibatches
+from tuneful.engines.local import Optimization
+from tuneful.errors import ConfigError
+from tuneful.records import Completion, Prompt
+from tuneful.rewards.reward import Reward
+
+Build = Callable[..., Any]
+SMALL = PPOConfig(num_steps=4, prompts_per_step=4, samples_per_prompt=2, max_new_tokens=6, epochs=1, kl_coef=0.1)
+
+
+def constant(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+    return torch.ones(len(completions))
+
+
+def policy_weights(engine: Any) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in engine.roles.policy.weights.items()}
+
+
+def test_the_first_minibatch_has_ratio_1(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    engine = policy_engine()
+    PPO(engine, prompts, variety, replace(SMALL, epochs=2, temperature=0.7)).step()
+    (_, first), (_, second) = engine.seen
+    assert first["clip_fraction"] == 0
+    assert first["approx_kl"] < 1e-9  # k3 of a ratio r is about (r - 1)^2 / 2
+    # At ratio 1 the loss is minus the mean advantage, which whitening has made 0.
+    assert abs(first["policy_loss"]) < 1e-6
+    assert second["approx_kl"] > 1e-5
+
+
+def test_a_constant_reward_does_not_move_the_policy(policy_engine: Build, prompts: list[Prompt]) -> None:
+    # Without KL, with lambda 1 and values of 0, every return and so every advantage is 1, and 0 once whitened. Half of
+    # the completions end early, which must not matter either.
+    config = replace(SMALL, kl_coef=0.0, lam=1.0, value_coef=0.0, missing_eos_penalty=0.0)
+    engine = policy_engine()
+    before = policy_weights(engine)
+    metrics = PPO(engine, prompts, constant, config).step()
+    assert metrics["grad_norm"] < 1e-6
+    # Adam turns any gradient into a step of the learning rate, so weights are compared where there is none at all.
+    plain = policy_engine(optimization=Optimization(learning_rate=1e-2, adam_eps=1.0))
+    PPO(plain, prompts, constant, config).step()
+    for name, weight in policy_weights(plain).items():
+        torch.testing.assert_close(weight, before[name], atol=1e-7, rtol=0)
+
+
+def test_the_value_head_learns_a_constant_reward(policy_engine: Build, prompts: list[Prompt]) -> None:
+    engine = policy_engine()
+    learner = PPO(engine, prompts, constant, replace(SMALL, kl_coef=0.0, value_coef=1.0, value_clip=None, epochs=4))
+    seen = [learner.step() for _ in range(12)]
+    assert seen[0]["value"] == 0
+    assert abs(seen[-1]["value"]) > 0  # moved
+    assert seen[-1]["value_loss"] < 0.2 * seen[0]["value_loss"]
+
+
+def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    config = replace(SMALL, epochs=3, minibatches=3)
+    drawn = list(minibatches(8, config, seed=5))
+    assert [len(rows) for rows in drawn] == [3, 3, 2] * 3
+    epochs = [sum(drawn[3 * e : 3 * e + 3], []) for e in range(3)]
+    assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert drawn == list(minibatches(8, config, seed=5))
+    assert drawn != list(minibatches(8, config, seed=6))
+
+    engine = policy_engine()
+    PPO(engine, prompts, variety, config).step()
+    told = Counter((tuple(p), tuple(c)) for batch, _ in engine.seen for p, c in zip(batch.prompts, batch.completions))
+    assert len(engine.seen) == engine.updates == 9
+    assert sum(told.values()) == 24
+    assert all(count % 3 == 0 for count in told.values())
+
+
+def test_micro_batches_do_not_change_the_update(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    whole, cut = policy_engine(), policy_engine(tokens_per_microbatch=20)
+    for engine in (whole, cut):  # Adam's first step is the gradient's sign; a large epsilon keeps its size
+        engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
+    first, second = (PPO(engine, prompts, variety, SMALL).step() for engine in (whole, cut))
+    assert first == pytest.approx(second, abs=1e-5)
+    for name, weight in policy_weights(cut).items():
+        torch.testing.assert_close(weight, policy_weights(whole)[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_metrics_of_a_step(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    metrics = PPO(policy_engine(), prompts, variety, SMALL).step()
+    assert set(metrics) == set(
+        "policy_loss value_loss entropy clip_fraction approx_kl grad_norm reward kl kl_coef length eos_share value "
+        "explained_variance".split()
+    )
+    vocabulary = 82
+    assert 0.9 * torch.tensor(vocabulary).log() < metrics["entropy"] <= torch.tensor(vocabulary).log()
+    assert abs(metrics["kl"]) < 1e-4
+    assert metrics["kl_coef"] == 0.1
+    assert 1 <= metrics["length"] <= 6
+    assert 0 <= metrics["eos_share"] <= 1
+    assert 0 <= metrics["reward"] <= 6
+    assert metrics["explained_variance"] == pytest.approx(0, abs=1e-6)  # the value head starts at 0
+    assert metrics["grad_norm"] > 0
+
+
+def test_a_missing_end_costs_its_penalty(policy_engine: Build, prompts: list[Prompt]) -> None:
+    free, paid = (
+        PPO(policy_engine(), prompts, constant, replace(SMALL, missing_eos_penalty=penalty)).step()
+        for penalty in (0.0, 2.0)
+    )
+    assert free["reward"] == 1.0
+    assert paid["reward"] == pytest.approx(1.0 - 2.0 * (1 - paid["eos_share"]))
+
+
+def test_the_kl_controller_is_told_the_kl(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    # The KL of the first step is 0, so its error is clipped at -.2: .1 (1 - .2 * 8 / 100) = .0984. After a few steps at
+    # this rate the policy is far beyond a target of 1e-6 and the error is clipped at +.2.
+    config = replace(SMALL, kl_target=1e-3, kl_horizon=100)
+    learner = PPO(policy_engine(), prompts, variety, config)
+    assert learner.step()["kl_coef"] == 0.1
+    seen = [learner.step() for _ in range(3)]
+    for now, then in zip(seen, seen[1:], strict=False):
+        error = min(max(now["kl"] / 1e-3 - 1, -0.2), 0.2)
+        assert then["kl_coef"] == pytest.approx(now["kl_coef"] * (1 + error * 8 / 100))
+    restored = PPO(policy_engine(), prompts, variety, config)
+    restored.restore(learner.state())
+    assert restored.kl.coef == learner.kl.coef
+    assert restored.steps == 4
+
+
+def test_the_kl_penalty_holds_the_policy(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    def final_kl(kl_coef: float) -> float:
+        engine = policy_engine()
+        learner = PPO(engine, prompts, variety, replace(SMALL, kl_coef=kl_coef, epochs=2))
+        for _ in range(8):
+            learner.step()
+        rollout = learner.collect(prompts, seed=1)
+        return float(engine.kl(rollout)[0].mean())
+
+    assert final_kl(20.0) < 0.5 * final_kl(0.0)
+
+
+def test_an_entropy_bonus_keeps_entropy(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    def entropy(entropy_coef: float) -> float:
+        learner = PPO(policy_engine(), prompts, variety, replace(SMALL, entropy_coef=entropy_coef, epochs=4))
+        return [learner.step()["entropy"] for _ in range(6)][-1]
+
+    assert entropy(1.0) > entropy(0.0) + 0.01
+
+
+# Settings under which every one of the alternatives below is felt within three steps.
+FELT = PPOConfig(
+    num_steps=3,
+    prompts_per_step=3,
+    samples_per_prompt=2,
+    max_new_tokens=6,
+    epochs=2,
+    kl_coef=0.1,
+    kl_target=1.0,
+    kl_horizon=100,
+    clip=0.05,
+    value_clip=0.05,
+    max_grad_norm=0.5,
+    optimization=Optimization(learning_rate=1e-2),
+)
+ALTERNATIVES: dict[str, Any] = {
+    "num_steps": 4,
+    "prompts_per_step": 4,
+    "samples_per_prompt": 3,
+    "max_new_tokens": 5,
+    "temperature": 0.8,
+    "epochs": 1,
+    "minibatches": 2,
+    "clip": 0.3,
+    "value_clip": None,
+    "value_coef": 0.5,
+    "entropy_coef": 0.01,
+    "gamma": 0.9,
+    "lam": 0.5,
+    "kl_coef": 0.5,
+    "kl_target": 0.01,
+    "kl_horizon": 50,
+    "missing_eos_penalty": 3.0,
+    "max_grad_norm": 0.1,
+    "optimization": Optimization(learning_rate=5e-3),
+    "seed": 1,
+}
+
+
+def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    def outcome(config: PPOConfig) -> str:
+        engine = policy_engine(optimization=config.optimization, total_steps=config.updates)
+        learner = PPO(engine, prompts, variety, config)
+        for _ in range(3):
+            learner.step()
+        return str(engine.weight_hash())
+
+    assert ALTERNATIVES.keys() == {f.name for f in fields(PPOConfig)}
+    usual = outcome(FELT)
+    assert outcome(FELT) == usual
+    idle = [name for name, other in ALTERNATIVES.items() if outcome(replace(FELT, **{name: other})) == usual]
+    assert not idle
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in ("num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs")),
+        ("minibatches", 0),
+        ("minibatches", 65),
+        ("temperature", 0.0),
+        ("clip", 0.0),
+        ("clip", 1.0),
+        ("value_clip", 0.0),
+        ("value_clip", -0.2),
+        ("value_coef", -0.1),
+        ("entropy_coef", -0.1),
+        ("gamma", 0.0),
+        ("gamma", 1.5),
+        ("lam", -0.1),
+        ("lam", 1.1),
+        ("kl_coef", -0.1),
+        ("kl_target", 0.0),
+        ("kl_horizon", 0),
+        ("kl_horizon", 12),
+        ("missing_eos_penalty", -1.0),
+        ("max_grad_norm", 0.0),
+        *((name, float("nan")) for name in ("temperature", "clip", "value_clip", "value_coef", "entropy_coef", "gamma")),
+        *((name, float("nan")) for name in ("lam", "kl_coef", "kl_target", "missing_eos_penalty", "max_grad_norm")),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
+    steered = {"kl_target": 6.0} if name == "kl_horizon" else {}
+    with pytest.raises(ConfigError, match=name) as error:
+        PPOConfig(**{**steered, name: value})
+    assert str(value) in str(error.value)
+
+
+def test_a_steered_kl_needs_a_coefficient_to_start_from() -> None:
+    with pytest.raises(ConfigError, match="kl_coef must be above 0"):
+        PPOConfig(kl_coef=0.0, kl_target=6.0)
+
+
+def test_no_prompts_are_refused(policy_engine: Build, variety: Reward) -> None:
+    with pytest.raises(ConfigError, match="no prompts"):
+        PPO(policy_engine(), [], variety, SMALL)

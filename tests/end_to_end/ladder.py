@@ -1,0 +1,212 @@
+"""Two problems whose best policy is known in closed form, and the real learners let loose on them.
+
+A string problem: say `length` of `symbols` and be rewarded for the whole string; the reference is uniform. Its optimum
+is pi*(y) = e^(R(y) / beta) / sum e^(R / beta), with objective J* = beta log mean e^(R / beta) (J = E[R] - beta KL).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.models.forward import policy_outputs
+from tuneful.models.roles import Role, Roles, named_weights
+from tuneful.records import Comparison, Completion, Prompt
+
+RULED_OUT = -1e4
+PROMPT = Prompt("<bos>")
+
+
+@dataclass(frozen=True)
+class StringProblem:
+    symbols: str
+    length: int
+    beta: float
+    reward: Callable[[Sequence[str]], float]
+
+    @property
+    def strings(self) -> list[tuple[str, ...]]:
+        return list(itertools.product(self.symbols, repeat=self.length))
+
+    @property
+    def reference_objective(self) -> float:
+        return sum(map(self.reward, self.strings)) / len(self.strings)
+
+    @property
+    def best_objective(self) -> float:
+        return self.beta * log(sum(exp(self.reward(s) / self.beta) for s in self.strings) / len(self.strings))
+
+    def score(self, probabilities: Sequence[float]) -> float:
+        """(J - J_ref) / (J* - J_ref) of a policy that says string k with probability `probabilities[k]`."""
+        uniform = 1 / len(self.strings)
+        objective = sum(
+            p * (self.reward(s) - self.beta * log(p / uniform))
+            for p, s in zip(probabilities, self.strings, strict=True)
+            if p > 0
+        )
+        return (objective - self.reference_objective) / (self.best_objective - self.reference_objective)
+
+
+BANDIT = StringProblem("ab", 1, beta=1.0, reward=lambda s: float(s[0] == "a"))
+TARGET = "cadb"
+TOKEN_MDP = StringProblem("abcde", 4, beta=0.1, reward=lambda s: sum(map(str.__eq__, s, TARGET)) / len(TARGET))
+
+
+def train_ppo(problem: StringProblem, seed: int) -> list[float]:
+    """The probability of each string after PPO, its learning rate annealed to 0."""
+    config = PPOConfig(
+        num_steps=30 if problem.length == 1 else 80,
+        prompts_per_step=1,
+        samples_per_prompt=128,
+        max_new_tokens=problem.length + 1,
+        epochs=2,
+        minibatches=2,
+        lam=1.0,
+        kl_coef=problem.beta,
+        optimization=Optimization(learning_rate=1e-2),
+        seed=seed,
+    )
+    engine = engine_for(problem, seed, config.optimization, config.updates)
+
+    def reward(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+        return torch.tensor([problem.reward(c.text.split()) for c in completions])
+
+    learner = PPO(engine, [PROMPT], reward, config)
+    for _ in range(config.num_steps):
+        learner.step()
+    return string_probabilities(engine, problem)
+
+
+def train_dpo(problem: StringProblem, seed: int) -> list[float]:
+    """The probability of each string after DPO on pairs of reference samples, its learning rate annealed to 0."""
+    comparisons = bradley_terry_votes(problem, num_pairs=100 if problem.length == 1 else 2000, num_votes=500, seed=seed)
+    config = DPOConfig(
+        beta=problem.beta,
+        pairs_per_step=64,
+        epochs=8 if problem.length > 1 else 50,
+        max_grad_norm=10.0,
+        optimization=Optimization(learning_rate=1e-2),
+        seed=seed,
+    )
+    num_steps = config.num_steps(len(comparisons))
+    engine = engine_for(problem, seed, config.optimization, num_steps)
+    learner = DPO(engine, comparisons, config, engine.tokenizer)
+    for _ in range(num_steps):
+        learner.step()
+    return string_probabilities(engine, problem)
+
+
+def bradley_terry_votes(problem: StringProblem, *, num_pairs: int, num_votes: int, seed: int) -> list[Comparison]:
+    """Pairs of uniform strings, each judged by `num_votes` voters; p is the share of votes for `chosen`."""
+    draw = random.Random(seed)
+    strings = problem.strings
+    comparisons = []
+    for _ in range(num_pairs):
+        first, second = draw.sample(strings, 2)
+        wins = 1 / (1 + exp(problem.reward(second) - problem.reward(first)))
+        votes = sum(draw.random() < wins for _ in range(num_votes))
+        if 2 * votes < num_votes:
+            first, second, votes = second, first, num_votes - votes
+        comparisons.append(Comparison(PROMPT, " ".join(first), " ".join(second), p=votes / num_votes))
+    return comparisons
+
+
+def string_probabilities(engine: LocalEngine, problem: StringProblem) -> list[float]:
+    """Exact: every string is run through the policy once."""
+    assert engine.roles.policy is not None
+    ids = engine.tokenizer.convert_tokens_to_ids
+    completions = [ids([*string, "<eos>"]) for string in problem.strings]
+    with torch.no_grad():
+        outputs = policy_outputs(engine.roles.policy, [ids(["<bos>"])] * len(completions), completions)
+    assert outputs.logprobs is not None
+    probabilities = outputs.logprobs.double().sum(-1).exp()
+    torch.testing.assert_close(float(probabilities.sum()), 1.0, atol=1e-5, rtol=0)
+    return probabilities.tolist()
+
+
+def engine_for(problem: StringProblem, seed: int, optimization: Optimization, total_steps: int) -> LocalEngine:
+    """A Llama of one layer whose output layer is zero, so that it starts uniform; a frozen copy is the reference."""
+    torch.manual_seed(seed)
+    model = llama(problem)
+    reference = copy.deepcopy(model).requires_grad_(False)
+    value_head = nn.Linear(WIDTH + 1, 1)
+    nn.init.zeros_(value_head.weight)
+    nn.init.zeros_(value_head.bias)
+    roles = Roles(
+        policy=Role("policy", model, weights=named_weights("policy", model)),
+        reference=Role("reference", reference),
+        value=Role("value", model, head=value_head, weights=named_weights("value.head", value_head)),
+    )
+    return LocalEngine(roles, tokenizer(problem), optimization=optimization, total_steps=total_steps)
+
+
+WIDTH = 32
+
+
+def llama(problem: StringProblem) -> Any:
+    """A language model that says exactly `length` symbols and then its end token, which the problem gives for free."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(problem.symbols) + 3,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        tie_word_embeddings=False,
+    )
+    model: Any = LlamaForCausalLM(config).eval()
+    model.model.register_forward_hook(_add_position, with_kwargs=True)
+    model.lm_head = _EndsOnTime(problem)
+    return model
+
+
+def _add_position(trunk: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Hidden states carry their position as one more channel, for the output layer to read."""
+    position_ids = kwargs.get("position_ids")
+    states = output.last_hidden_state
+    if position_ids is None:
+        position_ids = torch.arange(states.shape[1]).expand(states.shape[:2])
+    output.last_hidden_state = torch.cat([states, position_ids[..., None].to(states.dtype)], dim=-1)
+    return output
+
+
+class _EndsOnTime(nn.Module):
+    """Logits of the symbols, all 0 at the start, and the end token alone once `length` symbols are said."""
+
+    def __init__(self, problem: StringProblem) -> None:
+        super().__init__()
+        self.length = problem.length
+        self.symbols = nn.Linear(WIDTH, len(problem.symbols), bias=False)
+        nn.init.zeros_(self.symbols.weight)
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits = nn.functional.pad(self.symbols(states[..., :-1]), (0, 3), value=RULED_OUT)
+        end = torch.full_like(logits, RULED_OUT)
+        end[..., -3] = 0.0
+        return torch.where(states[..., -1:] < self.length, logits, end)
+
+
+def tokenizer(problem: StringProblem) -> Any:
+    """One id per symbol, then <eos>, <pad> and <bos>."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate([*problem.symbols, "<eos>", "<pad>", "<bos>"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, eos_token="<eos>", pad_token="<pad>", bos_token="<bos>"
+    )

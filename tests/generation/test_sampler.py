@@ -1,0 +1,366 @@
+"""The sampler against a plain forward pass, transformers' generate, and a decoding loop without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+
+from tuneful.errors import GenerationError
+from tuneful.generation import sampler as sampler_module
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampler import Choose, Sampler
+from tuneful.generation.sampling import Sampling, uniforms
+from tuneful.models.forward import value_outputs
+from tuneful.models.roles import Role
+from tuneful.records import Prompt
+
+EOS = 2
+PROMPTS = [
+    Prompt("hello"),
+    Prompt.user("how do i cook bread today"),
+    Prompt("the dog is on the door and the sun is hot now so please shut the door"),
+    Prompt.user("stop the rain"),
+    Prompt("why"),
+]
+SAMPLING = Sampling(num_samples=3, max_new_tokens=24)
+
+
+def widened(model: Any) -> Any:
+    """Weights drawn wide, so that a wrong position or mask shows; the end token likely, so that rows leave early."""
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.25)
+    return model.eval()
+
+
+@pytest.fixture(params=["llama", "gpt2", "qwen3"])
+def model(request: pytest.FixtureRequest, tiny_model: Any) -> Any:
+    ids = {"vocab_size": tiny_model.config.vocab_size, "bos_token_id": 1, "eos_token_id": EOS}
+    if request.param == "gpt2":
+        return widened(GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **ids)))
+    if request.param == "qwen3":
+        size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        config = Qwen3Config(num_key_value_heads=2, head_dim=8, max_position_embeddings=128, **size, **ids)
+        return widened(Qwen3ForCausalLM(config))
+    return widened(tiny_model)
+
+
+@pytest.fixture
+def llama(tiny_model: Any) -> Any:
+    return widened(tiny_model)
+
+
+def sampler(model: Any, tokenizer: Any, **kwargs: Any) -> Sampler:
+    return Sampler(Role("policy", model), tokenizer, **kwargs)
+
+
+@torch.no_grad()
+def plain_logits(model: Any, prompt: list[int], completion: list[int], temperature: float = 1.0) -> Tensor:
+    """Logits [T, V] before each completion token, by transformers alone, one row, no cache."""
+    logits: Tensor = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    return logits / temperature
+
+
+def taken(logprobs: Tensor, completion: list[int]) -> Tensor:
+    return logprobs.gather(-1, torch.tensor(completion)[:, None]).squeeze(-1)
+
+
+def assert_recorded_equals_forward(model: Any, rollout: Rollout) -> None:
+    for k, completion in enumerate(rollout.completions):
+        logits = plain_logits(model, rollout.prompts[k], completion, rollout.temperature)
+        expected = taken(logits.log_softmax(-1), completion)
+        assert_close(rollout.logprobs[k, : len(completion)], expected, atol=2e-5, rtol=0)
+        assert not rollout.logprobs[k, len(completion) :].any()
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 256])
+def test_recorded_logprobs_equal_the_forward(
+    model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, max_rows: int
+) -> None:
+    """Ragged prompts, three samples each, rows that finish at different times, at every size of batch."""
+    monkeypatch.setattr(sampler_module, "MAX_ROWS", max_rows)
+    rollout = sampler(model, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=1)
+    assert len(set(map(len, rollout.completions))) > 3
+    assert {"eos", "length"} >= set(rollout.finish)
+    assert_recorded_equals_forward(model, rollout)
+
+
+def test_recorded_logprobs_are_of_the_tempered_distribution(llama: Any, tiny_tokenizer: Any) -> None:
+    sampling = Sampling(num_samples=2, max_new_tokens=8, temperature=0.6)
+    rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS, sampling, seed=1)
+    assert rollout.temperature == 0.6
+    assert_recorded_equals_forward(llama, rollout)
+
+
+def test_the_form_of_a_rollout(llama: Any, tiny_tokenizer: Any) -> None:
+    rollout = sampler(llama, tiny_tokenizer, version=7).sample(PROMPTS, SAMPLING, seed=1)
+    assert len(rollout) == 15
+    assert rollout.group.tolist() == [i for i in range(5) for _ in range(3)]
+    assert rollout.version.tolist() == [7] * 15
+    assert rollout.mask.sum(-1).tolist() == [len(c) for c in rollout.completions]
+    assert rollout.prompts[3] == tiny_tokenizer.encode("<bos><user> how do i cook bread today <assistant>")
+    assert rollout.values is None
+    assert rollout.allowed is None
+    assert torch.equal(rollout.logprobs, rollout.sampled_logprobs)
+    for ids, text, finish in zip(rollout.completions, rollout.texts, rollout.finish, strict=True):
+        assert (ids[-1] == EOS) == (finish == "eos")
+        assert EOS not in ids[:-1]
+        assert len(ids) <= 24
+        assert finish == "eos" or len(ids) == 24
+        assert text == tiny_tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_greedy_equals_generate(model: Any, tiny_tokenizer: Any) -> None:
+    rollout = sampler(model, tiny_tokenizer).sample(PROMPTS, Sampling(max_new_tokens=16, temperature=0), seed=0)
+    for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
+        ids = torch.tensor([prompt])
+        theirs = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=16,
+            eos_token_id=EOS,
+            pad_token_id=0,
+        )
+        assert completion == theirs[0, len(prompt) :].tolist()
+
+
+def test_a_greedy_rollout_can_be_scored_again(llama: Any, tiny_tokenizer: Any) -> None:
+    """Its logprobs are the policy's own, at temperature 1: dividing by 0 would give none."""
+    rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], Sampling(max_new_tokens=6, temperature=0), seed=0)
+    assert rollout.temperature == 1.0
+    assert_recorded_equals_forward(llama, rollout)
+
+
+def test_tokens_do_not_depend_on_the_batch(
+    llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+    for max_rows in (1, 2, 7, 9):
+        monkeypatch.setattr(sampler_module, "MAX_ROWS", max_rows)
+        parts = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+        assert parts.completions == whole.completions
+        assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
+
+
+def test_tokens_do_not_depend_on_prompts_that_come_after(llama: Any, tiny_tokenizer: Any) -> None:
+    whole = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+    fewer = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], SAMPLING, seed=3)
+    assert fewer.completions == whole.completions[:6]
+
+
+def test_a_sample_does_not_depend_on_how_many_are_drawn(llama: Any, tiny_tokenizer: Any) -> None:
+    three = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+    one = sampler(llama, tiny_tokenizer).sample(PROMPTS, Sampling(max_new_tokens=24), seed=3)
+    assert one.completions == three.completions[::3]
+
+
+def test_seeds_and_samples_differ(llama: Any, tiny_tokenizer: Any) -> None:
+    ours = sampler(llama, tiny_tokenizer)
+    first, again = (ours.sample(PROMPTS, SAMPLING, seed=3).completions for _ in range(2))
+    other = ours.sample(PROMPTS, SAMPLING, seed=4).completions
+    assert first == again
+    assert first != other
+    assert first[0] != first[1]
+
+
+def test_tokens_follow_a_plain_loop(llama: Any, tiny_tokenizer: Any) -> None:
+    """Inverse CDF of each plain forward, one row at a time, no cache, with the uniforms of (seed, prompt, sample, t)."""
+    sampling = Sampling(num_samples=2, max_new_tokens=10, temperature=0.8)
+    rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:3], sampling, seed=11)
+    for k, completion in enumerate(rollout.completions):
+        logits = plain_logits(llama, rollout.prompts[k], completion, 0.8)
+        for t, token in enumerate(completion):
+            uniform = float(uniforms(11, np.array([k // 2]), np.array([k % 2]), t)[0])
+            cumulative = np.cumsum(logits[t].double().softmax(-1).numpy())
+            assert token == int(np.sum(cumulative <= uniform))
+
+
+class TestStop:
+    def test_a_completion_ends_at_its_first_stop_string(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """A row goes on until its text holds one, then stops: the text is cut before it, the tokens keep it."""
+        free = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+        words = [text.split() for text in free.texts]
+        row = next(k for k, ws in enumerate(words) if len(ws) >= 6)
+        stops = (words[row][4], words[row][2])
+        first = next(t for t, word in enumerate(words[row]) if any(stop in word for stop in stops))
+        stopped = sampler(llama, tiny_tokenizer).sample(
+            PROMPTS, Sampling(num_samples=3, max_new_tokens=24, stop=stops), seed=3
+        )
+        assert stopped.finish[row] == "stop"
+        assert len(stopped.completions[row]) < len(free.completions[row])
+        assert stopped.completions[row] == free.completions[row][: len(stopped.completions[row])]
+        assert stopped.texts[row].split() == words[row][: first + 1][: len(stopped.texts[row].split())]
+        for text, finish, ids in zip(stopped.texts, stopped.finish, stopped.completions, strict=True):
+            assert not any(stop in text for stop in stops)
+            spoken = tiny_tokenizer.decode(ids, skip_special_tokens=True)
+            assert (finish == "stop") == (any(stop in spoken for stop in stops) and ids[-1] != EOS)
+        assert_recorded_equals_forward(llama, stopped)
+
+    def test_a_stop_string_may_span_tokens(self, llama: Any, tiny_tokenizer: Any) -> None:
+        free = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
+        row = next(k for k, text in enumerate(free.texts) if len(text.split()) >= 6)
+        words = free.texts[row].split()
+        stop = f"{words[2]} {words[3]}"
+        assert stop not in " ".join(words[:3])
+        stopped = sampler(llama, tiny_tokenizer).sample(
+            PROMPTS, Sampling(num_samples=3, max_new_tokens=24, stop=(stop,)), seed=3
+        )
+        assert stopped.texts[row].split() == words[:2]
+
+    def test_a_stop_string_in_what_the_template_adds(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """The template ends answers with " stop", which is no part of the text, yet ends the row as asked."""
+        tiny_tokenizer.chat_template = tiny_tokenizer.chat_template.replace(
+            "{{ eos_token if m['role'] == 'assistant' else ' ' }}",
+            "{{ ' stop' + eos_token if m['role'] == 'assistant' else ' ' }}",
+        )
+        always_stop = tiny_tokenizer.convert_tokens_to_ids("stop")
+        yes = tiny_tokenizer.convert_tokens_to_ids("yes")
+        turns = iter([yes, always_stop])
+
+        def script(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            return logits.new_full(logits.shape, -torch.inf).index_fill(1, torch.tensor([next(turns)]), 0.0)
+
+        rollout = sampler(llama, tiny_tokenizer).sample(
+            [Prompt.user("hello")], Sampling(max_new_tokens=8, stop=("stop",)), seed=0, choose=script
+        )
+        assert rollout.completions == [[yes, always_stop]]
+        assert rollout.finish == ["stop"]
+        assert rollout.texts == ["yes"]
+
+
+def nucleus(mass: float) -> Choose:
+    """The smallest set of tokens that holds `mass` of the policy's probability."""
+
+    def choose(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+        probs, order = logits.softmax(-1).sort(-1, descending=True)
+        outside = probs.cumsum(-1) - probs >= mass
+        return logits.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
+
+    return choose
+
+
+class TestChoose:
+    def test_the_policys_own_nucleus(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """Against a plain loop: allowed ids, the policy's logprob, and the logprob under the renormalised nucleus."""
+        rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5, choose=nucleus(0.7))
+        assert rollout.allowed is not None
+        assert_recorded_equals_forward(llama, rollout)
+        for k, completion in enumerate(rollout.completions):
+            logprobs = plain_logits(llama, rollout.prompts[k], completion).log_softmax(-1)
+            assert len(rollout.allowed[k]) == len(completion)
+            for t, token in enumerate(completion):
+                inside: list[int] = []
+                while sum(float(logprobs[t, i].exp()) for i in inside) < 0.7:
+                    inside.append(int(logprobs[t].argsort(descending=True)[len(inside)]))
+                assert rollout.allowed[k][t] == sorted(inside)
+                assert token in inside
+                renormalised = logprobs[t, token] - logprobs[t, inside].logsumexp(-1)
+                assert_close(rollout.sampled_logprobs[k, t], renormalised, atol=2e-5, rtol=0)
+
+    def test_a_constant_changes_nothing(self, llama: Any, tiny_tokenizer: Any) -> None:
+        free = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5)
+        raised = sampler(llama, tiny_tokenizer).sample(
+            PROMPTS, SAMPLING, seed=5, choose=lambda logits, hidden, rows: logits + 3.5
+        )
+        assert raised.completions == free.completions
+        assert_close(raised.logprobs, free.logprobs)
+        assert_close(raised.sampled_logprobs, free.logprobs, atol=2e-5, rtol=0)
+
+    def test_row_numbers_name_the_rows_of_the_rollout(
+        self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hook that makes row r say word r and then end: each row of the rollout says its own, in any batch."""
+        monkeypatch.setattr(sampler_module, "MAX_ROWS", 4)
+        steps: dict[int, int] = {}
+
+        def say(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            limited = torch.full_like(logits, -torch.inf)
+            for k, row in enumerate(rows.tolist()):
+                limited[k, EOS if steps.get(row) else 10 + row] = 0.0
+                steps[row] = 1
+            return limited
+
+        rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5, choose=say)
+        assert rollout.completions == [[10 + row, EOS] for row in range(15)]
+        assert not rollout.sampled_logprobs.any()  # nothing else was possible
+
+    def test_the_hidden_states_are_those_of_the_policy(self, llama: Any, tiny_tokenizer: Any) -> None:
+        seen: list[Tensor] = []
+
+        def look(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            seen.append(hidden)
+            assert_close(llama.lm_head(hidden), logits, atol=2e-5, rtol=1e-5)
+            return logits
+
+        sampler(llama, tiny_tokenizer).sample(PROMPTS, Sampling(max_new_tokens=4), seed=0, choose=look)
+        assert seen[0].shape == (5, 32)
+
+
+def value_head(std: float = 0.3) -> nn.Linear:
+    head = nn.Linear(32, 1)
+    nn.init.normal_(head.weight, std=std)
+    return head
+
+
+def test_values_from_the_decode_pass(llama: Any, tiny_tokenizer: Any) -> None:
+    value = Role("value", llama, head=value_head())
+    rollout = sampler(llama, tiny_tokenizer, value=value).sample(PROMPTS, SAMPLING, seed=1, values=True)
+    with torch.no_grad():
+        expected = value_outputs(value, rollout.prompts, rollout.completions).values
+    assert rollout.values is not None
+    assert expected is not None
+    assert expected.abs().max() > 0.1
+    assert_close(rollout.values, expected, atol=2e-5, rtol=0)
+
+
+def test_values_come_only_when_asked_and_only_from_the_same_trunk(llama: Any, tiny_tokenizer: Any) -> None:
+    own = Role("value", llama, head=value_head())
+    elsewhere = Role("value", nn.Linear(1, 1), head=value_head())
+    sampling = Sampling(max_new_tokens=3)
+    assert sampler(llama, tiny_tokenizer, value=own).sample(PROMPTS, sampling, seed=0).values is None
+    assert sampler(llama, tiny_tokenizer, value=elsewhere).sample(PROMPTS, sampling, seed=0, values=True).values is None
+
+
+def test_bfloat16_with_a_float32_value_head(llama: Any, tiny_tokenizer: Any) -> None:
+    half = llama.to(torch.bfloat16)
+    rollout = sampler(half, tiny_tokenizer, value=Role("value", half, head=value_head())).sample(
+        PROMPTS, Sampling(max_new_tokens=6), seed=1, values=True
+    )
+    assert rollout.logprobs.dtype == torch.float32
+    assert rollout.values is not None
+    assert rollout.values.dtype == torch.float32
+    assert rollout.values.isfinite().all()
+
+
+def test_a_prompt_longer_than_the_context(llama: Any, tiny_tokenizer: Any) -> None:
+    """Three words and the begin token are 4 tokens; 4 + 125 goes beyond 128 positions by one."""
+    ours = sampler(llama, tiny_tokenizer)
+    with pytest.raises(GenerationError) as error:
+        ours.sample([Prompt("hello"), Prompt("stop the rain")], Sampling(max_new_tokens=125), seed=0)
+    assert str(error.value).startswith('prompt "stop the rain…" has 4 tokens and max_new_tokens is 125, but the model')
+    assert "128" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_long_prompts_lose_their_beginning_when_told(llama: Any, tiny_tokenizer: Any) -> None:
+    sampling = Sampling(max_new_tokens=2, max_prompt_tokens=3)
+    rollout = sampler(llama, tiny_tokenizer).sample([Prompt("stop the rain please")], sampling, seed=0)
+    assert tiny_tokenizer.convert_ids_to_tokens(rollout.prompts[0]) == ["<bos>", "rain", "please"]
+
+
+def test_progress_is_told(llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler_module, "MAX_ROWS", 6)
+    told: list[Sequence[int]] = []
+    ours = sampler(llama, tiny_tokenizer)
+    ours.sample(PROMPTS, SAMPLING, seed=0, on_progress=lambda *numbers: told.append(numbers))
+    assert told == [(6, 15), (12, 15), (15, 15)]

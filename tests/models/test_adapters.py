@@ -1,0 +1,183 @@
+"""Named adapters on one base: which are active, what they train, and that PEFT reads what we save."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from tuneful.errors import ConfigError
+from tuneful.models.adapters import AdapterSet, LoRA
+from tuneful.models.loading import load_causal
+
+IDS = torch.tensor([[1, 7, 9, 30, 12]])
+
+
+@pytest.fixture
+def model(wide_model_dir: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32).requires_grad_(False)
+
+
+def moved(adapters: AdapterSet, name: str, seed: int) -> None:
+    """Give an adapter weights far from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for key, weight in adapters.named_parameters(name).items():
+        if "lora_B" in key:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+
+
+def logits(model: Any, adapters: AdapterSet, *names: str) -> torch.Tensor:
+    adapters.activate(names)
+    with torch.no_grad():
+        found: torch.Tensor = model(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(0, 16), (8, 0)])
+def test_a_shape_that_cannot_be(rank: int, alpha: int) -> None:
+    with pytest.raises(ConfigError) as error:
+        LoRA(rank=rank, alpha=alpha)
+    assert str(error.value) == f"lora.rank and lora.alpha must be at least 1, got {rank} and {alpha}"
+
+
+def test_a_new_adapter_changes_nothing(model: Any) -> None:
+    before = model(IDS).logits
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=4))
+    assert torch.equal(logits(model, adapters, "policy"), before)
+    assert torch.equal(logits(model, adapters), before)
+    assert not model.training
+
+
+def test_each_pass_runs_exactly_the_adapters_named(model: Any) -> None:
+    bare = copy.deepcopy(model)(IDS).logits
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=4))
+    adapters.add("value", LoRA(rank=4), seed=1)
+    moved(adapters, "policy", 1)
+    moved(adapters, "value", 2)
+    policy, value = logits(model, adapters, "policy"), logits(model, adapters, "value")
+    both = logits(model, adapters, "policy", "value")
+    assert torch.equal(logits(model, adapters), bare)
+    assert torch.equal(logits(model, adapters, "policy"), policy)
+    for one, other in ((policy, bare), (value, bare), (policy, value), (both, policy), (both, value)):
+        assert (one - other).abs().max() > 0.1
+
+
+def test_the_update_by_hand(model: Any) -> None:
+    """W + alpha / rank * B A, put into a plain copy of the model."""
+    plain = copy.deepcopy(model)
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2, alpha=8))
+    moved(adapters, "policy", 1)
+    weights = adapters.named_parameters("policy")
+    for name, module in plain.named_modules():
+        a, b = (weights.get(f"{name}.lora_{side}.policy.weight") for side in "AB")
+        if a is not None and b is not None:
+            module.weight.data += 8 / 2 * b.data @ a.data
+    assert len(weights) == 2 * 7 * 2  # A and B of seven linear layers in two blocks
+    assert_close(logits(model, adapters, "policy"), plain(IDS).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_parameters_of_one_adapter_are_its_own(model: Any) -> None:
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2))
+    adapters.add("value", LoRA(rank=2))
+    policy, value = adapters.named_parameters("policy"), adapters.named_parameters("value")
+    assert not set(policy) & set(value)
+    assert len(policy) == len(value)
+    assert all("lora_" in name for name in [*policy, *value])
+    assert not adapters.named_parameters("pol")
+
+
+def test_the_start_is_drawn_from_the_seed(model: Any) -> None:
+    def start(seed: int) -> torch.Tensor:
+        adapters = AdapterSet(copy.deepcopy(model))
+        adapters.add("policy", LoRA(rank=2), seed=seed)
+        return next(w.detach() for n, w in adapters.named_parameters("policy").items() if "lora_A" in n)
+
+    torch.manual_seed(5)
+    first = start(1)
+    torch.manual_seed(6)
+    assert torch.equal(start(1), first)
+    assert not torch.equal(start(2), first)
+
+
+def test_adding_leaves_the_global_generator_alone(model: Any) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    AdapterSet(model).add("policy", LoRA(rank=2), seed=1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_gradients_wait_for_another_roles_pass(model: Any) -> None:
+    """Two passes under different adapters, one backward: both adapters get their gradient, the base gets none."""
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2))
+    adapters.add("value", LoRA(rank=2), seed=1)
+    adapters.activate(("policy",))
+    first = model(IDS).logits.square().sum()
+    adapters.activate(("value",))
+    second = model(IDS).logits.square().sum()
+    adapters.activate(())
+    (first + second).backward()
+    for name in ("policy", "value"):
+        grads = {n: w.grad for n, w in adapters.named_parameters(name).items() if "lora_B" in n}
+        assert all(grad is not None and grad.any() for grad in grads.values()), name
+    assert all(p.grad is None for n, p in model.named_parameters() if "lora_" not in n)
+
+
+def test_an_adapter_off_gets_no_gradient(model: Any) -> None:
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2))
+    adapters.add("value", LoRA(rank=2), seed=1)
+    adapters.activate(("policy",))
+    model(IDS).logits.square().sum().backward()
+    assert all(w.grad is None for w in adapters.named_parameters("value").values())
+
+
+class TestSaved:
+    def test_peft_loads_what_we_save(self, model: Any, wide_model_dir: Path, tmp_path: Path) -> None:
+        adapters = AdapterSet(model)
+        adapters.add("policy", LoRA(rank=4))
+        adapters.add("value", LoRA(rank=4), seed=1)
+        moved(adapters, "policy", 1)
+        moved(adapters, "value", 2)
+        expected = logits(model, adapters, "policy")
+        adapters.save("policy", tmp_path / "saved")
+        assert (tmp_path / "saved" / "adapter_config.json").exists()
+        assert not any(path.is_dir() for path in (tmp_path / "saved").iterdir())
+
+        base = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
+        theirs: Any = PeftModel.from_pretrained(base, tmp_path / "saved").eval()
+        assert_close(theirs(IDS).logits, expected, atol=1e-5, rtol=1e-5)
+        assert_close(load_causal(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+
+    def test_saving_again_replaces(self, model: Any, tmp_path: Path) -> None:
+        adapters = AdapterSet(model)
+        adapters.add("policy", LoRA(rank=4))
+        adapters.save("policy", tmp_path / "saved")
+        moved(adapters, "policy", 1)
+        adapters.save("policy", tmp_path / "saved")
+        loaded = load_causal(tmp_path / "saved")
+        assert_close(loaded(IDS).logits, logits(model, adapters, "policy"), atol=1e-4, rtol=1e-4)
+
+    def test_gpt2s_transposed_layers(self, tmp_path: Path) -> None:
+        config = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=40, initializer_range=0.2)
+        config.bos_token_id, config.eos_token_id = 1, 2
+        GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+        model = load_causal(tmp_path / "base").requires_grad_(False)
+        adapters = AdapterSet(model)
+        adapters.add("policy", LoRA(rank=4))
+        moved(adapters, "policy", 1)
+        expected = logits(model, adapters, "policy")
+        assert (expected - logits(model, adapters)).abs().max() > 0.1
+        adapters.save("policy", tmp_path / "saved")
+        assert_close(load_causal(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,215 @@
+"""What the forward passes return around the logprobs (parity of those: tests/parity/test_forward.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
+
+from tuneful.errors import ModelError
+from tuneful.models.forward import lm_logits, policy_outputs, reward_scores, value_outputs
+from tuneful.models.roles import Role
+
+PROMPTS = [[1, 7, 9, 30], [1, 5], [1, 12, 13, 14, 15, 16]]
+COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9]]
+Side = Literal["right", "left"]
+
+
+@pytest.fixture
+def model(wide_model_dir: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
+
+
+def head() -> nn.Linear:
+    linear = nn.Linear(32, 1)
+    nn.init.normal_(linear.weight)
+    nn.init.constant_(linear.bias, 0.5)
+    return linear
+
+
+def values_by_hand(model: Any, linear: nn.Linear, row: int) -> Tensor:
+    """The head on the states from the last prompt token to the last but one of the row."""
+    ids = PROMPTS[row] + COMPLETIONS[row]
+    hidden = model.model(torch.tensor([ids])).last_hidden_state[0]
+    return linear(hidden[len(PROMPTS[row]) - 1 : -1]).squeeze(-1)
+
+
+@pytest.mark.parametrize("width", [None, 7])
+def test_the_mask_covers_completions_and_nothing_stands_outside(model: Any, width: int | None) -> None:
+    role = Role("policy", model)
+    outputs = policy_outputs(role, PROMPTS, COMPLETIONS, width=width, value=Role("value", model, head=head()))
+    assert outputs.mask.shape == (3, width or 4)
+    assert outputs.mask.sum(-1).tolist() == [2, 4, 1]
+    assert outputs.mask[0, :2].all()
+    for numbers in (outputs.logprobs, outputs.entropy, outputs.values):
+        assert numbers is not None
+        assert numbers.dtype == torch.float32
+        assert not numbers[~outputs.mask].any()
+        assert numbers[outputs.mask].all()
+
+
+def test_a_row_without_completion_counts_nothing(model: Any) -> None:
+    whole = policy_outputs(Role("policy", model), PROMPTS, COMPLETIONS)
+    gap = policy_outputs(Role("policy", model), [*PROMPTS, [1, 4]], [*COMPLETIONS, []])
+    assert not gap.mask[3].any()
+    assert whole.logprobs is not None
+    assert gap.logprobs is not None
+    assert_close(gap.logprobs[:3], whole.logprobs, atol=1e-5, rtol=0)
+
+
+def test_a_prompt_needs_a_token(model: Any) -> None:
+    with pytest.raises(ModelError, match="^a prompt has no tokens; every prompt needs at least one") as error:
+        policy_outputs(Role("policy", model), [[1], []], [[5], [6]])
+    assert "\n" not in str(error.value)
+
+
+def test_values_are_the_head_on_the_states_before_each_token(model: Any) -> None:
+    linear = head()
+    value = Role("value", model, head=linear)
+    shared = policy_outputs(Role("policy", model), PROMPTS, COMPLETIONS, value=value).values
+    alone = value_outputs(value, PROMPTS, COMPLETIONS).values
+    assert shared is not None
+    assert alone is not None
+    for row, completion in enumerate(COMPLETIONS):
+        expected = values_by_hand(model, linear, row)
+        assert_close(shared[row, : len(completion)], expected, atol=1e-5, rtol=1e-5)
+        assert_close(alone[row, : len(completion)], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_values_of_another_model_come_from_that_model(model: Any, tiny_model: Any) -> None:
+    linear = head()
+    values = policy_outputs(
+        Role("policy", model), PROMPTS, COMPLETIONS, value=Role("value", tiny_model, head=linear)
+    ).values
+    assert values is not None
+    assert_close(values[1, :4], values_by_hand(tiny_model, linear, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_entropy_has_a_gradient_only_when_asked(model: Any) -> None:
+    role = Role("policy", model)
+    free = policy_outputs(role, PROMPTS, COMPLETIONS).entropy
+    bound = policy_outputs(role, PROMPTS, COMPLETIONS, entropy_grad=True).entropy
+    assert free is not None
+    assert bound is not None
+    assert not free.requires_grad
+    assert bound.requires_grad
+    assert_close(free, bound.detach())
+
+
+def test_logits_are_capped_where_the_model_caps_them() -> None:
+    """Gemma 2 holds its logits within +-cap; its own forward says what they are."""
+    config = Gemma2Config(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=2.0,
+        initializer_range=0.5,
+    )
+    model: Any = Gemma2ForCausalLM(config).eval()
+    ids = torch.tensor([[3, 7, 9, 11]])
+    theirs = model(ids).logits
+    ours = lm_logits(model, model.model(ids).last_hidden_state)
+    assert theirs.abs().max() > 1.5
+    assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def classifier(family: str, num_labels: int = 1) -> Any:
+    ids = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    settings: dict[str, Any] = {"num_labels": num_labels, "initializer_range": 0.2, **ids}
+    if family == "gpt2":
+        config: Any = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **settings)
+        return GPT2ForSequenceClassification(config).eval()
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, **settings
+    )
+    return LlamaForSequenceClassification(config).eval()
+
+
+def their_scores(model: Any, side: Side) -> Tensor:
+    """The classifier's own logits of one padded batch; it finds the last token by the pad id, which is not the end's."""
+    rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+    width = max(map(len, rows))
+    pads = [[0] * (width - len(row)) for row in rows]
+    ids = torch.tensor([row + pad if side == "right" else pad + row for row, pad in zip(rows, pads, strict=True)])
+    attended = (ids != 0).long()
+    positions = (attended.cumsum(-1) - 1).clamp_min(0)
+    logits: Tensor = model(input_ids=ids, attention_mask=attended, position_ids=positions).logits
+    return logits
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_decoders_scores_are_the_classifiers_own(family: str, side: Side) -> None:
+    model = classifier(family)
+    role = Role("reward", model, head=model.score)
+    scores = reward_scores(role, PROMPTS, COMPLETIONS, padding=side)
+    assert scores.dtype == torch.float32
+    assert scores.std() > 0.05
+    assert_close(scores, their_scores(model, side)[:, 0], atol=1e-5, rtol=0)
+    assert_close(scores, their_scores(model, "right")[:, 0], atol=1e-5, rtol=0)
+
+
+def test_a_score_does_not_depend_on_its_neighbours() -> None:
+    model = classifier("llama")
+    role = Role("reward", model, head=model.score)
+    together = reward_scores(role, PROMPTS, COMPLETIONS)
+    alone = [reward_scores(role, [p], [c]) for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+    assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
+
+
+def test_a_pad_id_equal_to_the_end_does_not_move_the_reading_position() -> None:
+    """A classifier whose config calls the end token a pad would itself read one token early."""
+    model = classifier("llama")
+    role = Role("reward", model, head=model.score)
+    before = reward_scores(role, PROMPTS, COMPLETIONS)
+    model.config.pad_token_id = 2
+    assert torch.equal(reward_scores(role, PROMPTS, COMPLETIONS), before)
+
+
+def test_one_of_several_labels() -> None:
+    model = classifier("llama", num_labels=3)
+    role = Role("reward", model, head=model.score)
+    theirs = their_scores(model, "right")
+    assert_close(reward_scores(role, PROMPTS, COMPLETIONS, label=2), theirs[:, 2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_an_encoders_scores_are_its_own_of_each_row_alone(side: Side) -> None:
+    """Completion tokens are the second segment; positions begin at the row's first token on either side."""
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        num_labels=1,
+        initializer_range=0.3,
+    )
+    model: Any = BertForSequenceClassification(config).eval()
+    theirs = [
+        model(input_ids=torch.tensor([p + c]), token_type_ids=torch.tensor([[0] * len(p) + [1] * len(c)])).logits[0, 0]
+        for p, c in zip(PROMPTS, COMPLETIONS, strict=True)
+    ]
+    ours = reward_scores(Role("reward", model), PROMPTS, COMPLETIONS, padding=side)
+    assert torch.stack(theirs).std() > 0.05
+    assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)

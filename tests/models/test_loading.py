@@ -1,0 +1,202 @@
+"""Model directories in and out: dtypes, adapters merged, fresh heads, and one clear line for what cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from tuneful.errors import ModelError
+from tuneful.models.loading import (
+    is_decoder,
+    load_causal,
+    load_scorer,
+    load_tokenizer,
+    read_reward_file,
+    save_model,
+    scalar_head,
+    write_reward_file,
+)
+
+IDS = torch.tensor([[1, 7, 9, 30, 12]])
+
+
+@pytest.fixture(scope="module")
+def adapter_dir(wide_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA that peft itself made and saved on the wide model, far from zero."""
+    directory = tmp_path_factory.mktemp("adapter")
+    base: Any = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
+    model: Any = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.3)
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(wide_model_dir).save_pretrained(directory)
+    return directory
+
+
+def message(call: Callable[[], Any]) -> str:
+    with pytest.raises(ModelError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def copied_tokenizer(tiny_model_dir: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The tiny tokenizer with its config changed."""
+    directory = tmp_path / "changed"
+    shutil.copytree(tiny_model_dir, directory)
+    file = directory / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+    return directory
+
+
+class TestTokenizer:
+    def test_right_padding(self, tiny_model_dir: Path) -> None:
+        assert load_tokenizer(tiny_model_dir).padding_side == "right"
+        assert load_tokenizer(str(tiny_model_dir)).eos_token == "<eos>"
+
+    def test_no_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
+        path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.pop("eos_token"))
+        assert message(lambda: load_tokenizer(path)) == (
+            f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json"
+        )
+
+    def test_pad_is_the_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
+        path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.update(pad_token="<eos>"))
+        found = message(lambda: load_tokenizer(path))
+        assert found.startswith(f"{path}: pad_token and eos_token are both '<eos>'; give the tokenizer its own pad")
+
+    def test_missing_directory(self, tmp_path: Path) -> None:
+        assert message(lambda: load_tokenizer(tmp_path / "none")) == f"{tmp_path / 'none'}: no such model directory"
+
+    def test_a_directory_without_tokenizer(self, tmp_path: Path) -> None:
+        assert message(lambda: load_tokenizer(tmp_path)).startswith(f"{tmp_path}: no tokenizer could be loaded: ")
+
+
+class TestCausal:
+    def test_dropout_is_off_and_the_dtype_is_given(self, wide_model_dir: Path) -> None:
+        model = load_causal(wide_model_dir)
+        assert not model.training
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        half = load_causal(wide_model_dir, dtype="bfloat16")
+        assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+        assert_close(half(IDS).logits.float(), model(IDS).logits, atol=0.3, rtol=0.05)
+
+    def test_an_adapter_is_merged(self, wide_model_dir: Path, adapter_dir: Path) -> None:
+        """Against peft's own unmerged forward."""
+        from peft import PeftModel
+
+        base: Any = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
+        bare = base(IDS).logits
+        theirs = PeftModel.from_pretrained(base, adapter_dir)(IDS).logits
+        assert (theirs - bare).abs().max() > 0.5
+        ours = load_causal(adapter_dir)
+        assert_close(ours(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
+        assert not any("lora" in name for name, _ in ours.named_parameters())
+
+    @pytest.mark.parametrize("name", ["none", "~/no-such-model", "./none"])
+    def test_missing_directory(self, name: str) -> None:
+        assert message(lambda: load_causal(Path(name))) == f"{Path(name)}: no such model directory"
+
+    def test_a_directory_without_model(self, tmp_path: Path) -> None:
+        assert message(lambda: load_causal(tmp_path)).startswith(f"{tmp_path}: no AutoModelForCausalLM could be loaded")
+
+    def test_an_adapter_whose_base_is_gone(self, adapter_dir: Path, tmp_path: Path) -> None:
+        shutil.copytree(adapter_dir, tmp_path / "adapter")
+        file = tmp_path / "adapter" / "adapter_config.json"
+        config = json.loads(file.read_text())
+        gone = tmp_path / "gone"
+        file.write_text(json.dumps(config | {"base_model_name_or_path": str(gone)}))
+        assert str(gone) in message(lambda: load_causal(tmp_path / "adapter"))
+
+
+def test_saving_keeps_logits_and_chat_template(wide_model_dir: Path, tmp_path: Path) -> None:
+    model = load_causal(wide_model_dir)
+    save_model(model, load_tokenizer(wide_model_dir), tmp_path / "saved")
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    assert torch.equal(again(IDS).logits, model(IDS).logits)
+    assert load_tokenizer(tmp_path / "saved").chat_template == load_tokenizer(wide_model_dir).chat_template
+
+
+class TestScorer:
+    def test_a_fresh_head_on_the_language_models_trunk(self, wide_model_dir: Path) -> None:
+        model = load_scorer(wide_model_dir)
+        hidden = model.base_model(IDS).last_hidden_state
+        assert_close(hidden, load_causal(wide_model_dir).base_model(IDS).last_hidden_state)
+        assert is_decoder(model)
+        assert scalar_head(model).bias is None
+        assert not model.training
+
+    def test_the_head_is_drawn_from_the_seed(self, wide_model_dir: Path) -> None:
+        """N(0, 1 / 33): 20 draws of 32 give its standard deviation, .174, within 4 standard errors (.005)."""
+
+        def head(seed: int) -> Tensor:
+            return scalar_head(load_scorer(wide_model_dir, seed=seed)).weight.detach()
+
+        assert torch.equal(head(3), head(3))
+        many = torch.cat([head(seed) for seed in range(20)])
+        assert abs(float(many.std()) - 33**-0.5) < 0.02
+        assert abs(float(many.mean())) < 0.03
+
+    def test_a_saved_reward_model_comes_back_as_it_was(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        model = load_scorer(wide_model_dir, seed=3)
+        save_model(model, load_tokenizer(wide_model_dir), tmp_path / "reward")
+        again = load_scorer(tmp_path / "reward", seed=4)
+        assert torch.equal(scalar_head(again).weight, scalar_head(model).weight)
+        assert torch.equal(again(IDS).logits, model(IDS).logits)
+
+    def test_transformers_reads_the_same_score(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        """The pad id is set, so the plain classifier accepts batches and reads the last token."""
+        model = load_scorer(wide_model_dir)
+        save_model(model, load_tokenizer(wide_model_dir), tmp_path / "reward")
+        plain: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward", dtype=torch.float32)
+        padded = torch.tensor([[1, 7, 9, 2, 0, 0], [1, 7, 9, 5, 6, 2]])
+        attended = (padded != 0).long()
+        scores = plain(padded, attention_mask=attended).logits[:, 0]
+        expected = model.score(model.base_model(torch.tensor([[1, 7, 9, 2]])).last_hidden_state[:, -1])[0]
+        assert_close(scores[:1], expected, atol=1e-5, rtol=0)
+
+    def test_a_reward_model_that_starts_from_a_tuned_adapter(self, adapter_dir: Path) -> None:
+        """Its trunk is the merged model's, its head is drawn from the seed like any other, its pad id is set."""
+        model = load_scorer(adapter_dir, seed=3)
+        hidden = load_causal(adapter_dir).base_model(IDS).last_hidden_state
+        assert_close(model.base_model(IDS).last_hidden_state, hidden, atol=1e-4, rtol=1e-4)
+        torch.manual_seed(123)
+        again = load_scorer(adapter_dir, seed=3)
+        assert torch.equal(scalar_head(again).weight, scalar_head(model).weight)
+        assert model.config.pad_token_id == 0
+
+    def test_a_missing_directory(self, tmp_path: Path) -> None:
+        assert message(lambda: load_scorer(tmp_path / "none")) == f"{tmp_path / 'none'}: no such model directory"
+
+    def test_a_directory_without_model(self, tmp_path: Path) -> None:
+        assert message(lambda: load_scorer(tmp_path)).startswith(f"{tmp_path}: no ")
+
+    def test_bfloat16(self, wide_model_dir: Path) -> None:
+        model = load_scorer(wide_model_dir, dtype="bfloat16")
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        assert model(IDS).logits.isfinite().all()
+
+    def test_a_language_model_has_no_score_head(self, tiny_model: Any) -> None:
+        assert not is_decoder(tiny_model)
+
+
+def test_the_reward_file(tmp_path: Path) -> None:
+    assert read_reward_file(tmp_path) == {}
+    write_reward_file(tmp_path, {"gain": 0.25, "bias": -0.5})
+    assert json.loads((tmp_path / "reward.json").read_text()) == {"gain": 0.25, "bias": -0.5}
+    assert read_reward_file(tmp_path) == {"gain": 0.25, "bias": -0.5}
