@@ -136,9 +136,7 @@ def test_a_stop_rule_ends_the_run_and_saves(tmp_path: Path) -> None:
 
 def test_a_rule_that_logs_does_not_end_the_run(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path / "run", {}) as record:
-        reason = run(
-            Counter(), record, num_steps=4, evaluate=evaluate, evaluate_every=1, stop_rules=[AtStep(3, "log")]
-        )
+        reason = run(Counter(), record, num_steps=4, evaluate=evaluate, evaluate_every=1, stop_rules=[AtStep(3, "log")])
     assert reason == "all 4 steps done"
     assert [(row["step"], row["action"]) for row in rows(tmp_path / "run", "alarm")] == [(3, "log"), (4, "log")]
 

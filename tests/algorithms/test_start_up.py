@@ -35,7 +35,7 @@ def supervised(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     save_model(model, load_tokenizer(tiny_model_dir), directory)
     return directory
 
@@ -93,7 +93,7 @@ def test_a_sampler_at_another_temperature_is_stopped(
             return replace(hot, temperature=sampling.temperature)
 
     monkeypatch.setattr(local, "Sampler", Hotter)
-    with pytest.raises(CheckError, match="logprob difference between sampler and trainer .* look at temperature"):
+    with pytest.raises(CheckError, match=r"logprob difference between sampler and trainer .* look at temperature"):
         check_start(engine, prompts, variety, CONFIG, seed=0)
 
 
@@ -102,7 +102,7 @@ def test_a_reward_that_reads_its_neighbours_is_stopped(engine: LocalEngine, prom
         lengths = torch.tensor([float(len(p.text)) for p in prompts])
         return lengths / lengths.max()
 
-    with pytest.raises(CheckError, match="change of a reward with its batch or padding .* neighbours"):
+    with pytest.raises(CheckError, match=r"change of a reward with its batch or padding .* neighbours"):
         check_start(engine, prompts, share_of_longest, CONFIG, seed=0)
 
 
@@ -164,7 +164,7 @@ def test_every_broken_check_is_named(
 ) -> None:
     wrong = LocalEngine(policy_roles(supervised, reference=tiny_model_dir), load_tokenizer(supervised))
     wrong.tokenizer.pad_token = "<eos>"
-    with pytest.raises(CheckError, match="pad token equal to end token.*; KL"):
+    with pytest.raises(CheckError, match=r"pad token equal to end token.*; KL"):
         check_start(wrong, prompts, variety, CONFIG, seed=0)
 
 

@@ -66,7 +66,7 @@ TOKEN_MDP = StringProblem("abcde", 4, beta=0.1, reward=lambda s: sum(map(str.__e
 def train_ppo(problem: StringProblem, seed: int) -> list[float]:
     """The probability of each string after PPO, its learning rate annealed to 0."""
     config = PPOConfig(
-        num_steps=30 if problem.length == 1 else 80,
+        num_steps=60 if problem.length == 1 else 80,
         prompts_per_step=1,
         samples_per_prompt=128,
         max_new_tokens=problem.length + 1,

@@ -131,5 +131,6 @@ def outcome(out: Path) -> dict[str, Any]:
         "learner": json.loads((last / "learner.json").read_text()),
         "samples": (out / "samples.jsonl").read_bytes(),
         "metrics": [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
-        "checkpoints": sorted(p.name for p in (out / "checkpoints").iterdir()),
+        # An older checkpoint may stay behind when the kill came just before its removal; nothing unfinished may.
+        "unfinished": [path.name for path in out.rglob("*.part")],
     }

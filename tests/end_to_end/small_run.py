@@ -95,7 +95,8 @@ def main() -> None:
                 status = 2
             except BaseException:
                 traceback.print_exc()
-            finally:
+                raise
+            finally:  # never back into the loop, which is the parent's
                 os._exit(status)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()

@@ -141,9 +141,7 @@ def test_a_greedy_rollout_can_be_scored_again(llama: Any, tiny_tokenizer: Any) -
     assert_recorded_equals_forward(llama, rollout)
 
 
-def test_tokens_do_not_depend_on_the_batch(
-    llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_do_not_depend_on_the_batch(llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
     for max_rows in (1, 2, 7, 9):
         monkeypatch.setattr(sampler_module, "MAX_ROWS", max_rows)
@@ -174,7 +172,7 @@ def test_seeds_and_samples_differ(llama: Any, tiny_tokenizer: Any) -> None:
 
 
 def test_tokens_follow_a_plain_loop(llama: Any, tiny_tokenizer: Any) -> None:
-    """Inverse CDF of each plain forward, one row at a time, no cache, with the uniforms of (seed, prompt, sample, t)."""
+    """Inverse CDF of plain forwards, row by row, without cache, by the uniforms of (seed, prompt, sample, t)."""
     sampling = Sampling(num_samples=2, max_new_tokens=10, temperature=0.8)
     rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:3], sampling, seed=11)
     for k, completion in enumerate(rollout.completions):

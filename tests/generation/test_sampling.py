@@ -61,9 +61,9 @@ def test_a_uniform_does_not_depend_on_its_neighbours() -> None:
 def test_uniforms_look_uniform_and_independent() -> None:
     """Kolmogorov-Smirnov over all, and no correlation between neighbours along seed, prompt, sample and token."""
     grid = np.array([[p, s] for p in range(20) for s in range(20)], dtype=np.int64)
-    cube = torch.stack([
-        torch.stack([uniforms(seed, grid[:, 0], grid[:, 1], token) for token in range(20)]) for seed in range(5)
-    ]).reshape(5, 20, 20, 20)  # seed, token, prompt, sample
+    cube = torch.stack(
+        [torch.stack([uniforms(seed, grid[:, 0], grid[:, 1], token) for token in range(20)]) for seed in range(5)]
+    ).reshape(5, 20, 20, 20)  # seed, token, prompt, sample
     assert cube.min() >= 0
     assert cube.max() < 1
     assert stats.kstest(cube.flatten().numpy(), "uniform").pvalue > 0.001

@@ -73,7 +73,7 @@ def test_a_row_without_completion_counts_nothing(model: Any) -> None:
 
 
 def test_a_prompt_needs_a_token(model: Any) -> None:
-    with pytest.raises(ModelError, match="^a prompt has no tokens; every prompt needs at least one") as error:
+    with pytest.raises(ModelError, match=r"^a prompt has no tokens; every prompt needs at least one") as error:
         policy_outputs(Role("policy", model), [[1], []], [[5], [6]])
     assert "\n" not in str(error.value)
 
@@ -138,14 +138,12 @@ def classifier(family: str, num_labels: int = 1) -> Any:
     if family == "gpt2":
         config: Any = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **settings)
         return GPT2ForSequenceClassification(config).eval()
-    config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, **settings
-    )
+    config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, **settings)
     return LlamaForSequenceClassification(config).eval()
 
 
 def their_scores(model: Any, side: Side) -> Tensor:
-    """The classifier's own logits of one padded batch; it finds the last token by the pad id, which is not the end's."""
+    """The classifier's own logits of one padded batch; it finds the last token by the pad id, not the end id."""
     rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     width = max(map(len, rows))
     pads = [[0] * (width - len(row)) for row in rows]

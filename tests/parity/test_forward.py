@@ -1,7 +1,7 @@
 """Our forward passes against transformers' own, with its attention masks and positions, on three model families.
 
-The reference pads as trainers usually do (left, right) or runs each row alone; ours has no attention mask at all. Weights
-are drawn wide, so that a wrong position, mask or shift moves logprobs by whole nats.
+The reference pads as trainers usually do (left, right) or runs each row alone; ours has no attention mask at all.
+Weights are drawn wide, so that a wrong position, mask or shift moves logprobs by whole nats.
 """
 
 from __future__ import annotations

@@ -48,8 +48,11 @@ class DPOConfig:
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise ConfigError(f"dpo.beta must be above 0, got {self.beta}; the DPO paper uses 0.1")
-        if self.pairs_per_step < 1 or self.epochs < 1:
-            raise ConfigError("dpo.pairs_per_step and dpo.epochs must be at least 1")
+        for name in ("pairs_per_step", "epochs", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"dpo.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"dpo.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
 
     def num_steps(self, num_pairs: int) -> int:
         """Optimizer steps of the whole run."""

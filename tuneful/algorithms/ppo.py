@@ -54,8 +54,8 @@ class PPOConfig:
     """Optimizer steps per epoch."""
     clip: float = 0.2
     """The probability ratio is held within [1 - clip, 1 + clip]."""
-    value_clip: float | None = 0.2
-    """Values are held within this of what they were at collection; None: not held."""
+    value_clip: float = 0.2
+    """Values are held within this of what they were at collection; 0: not held."""
     value_coef: float = 0.1
     """Weight of the value loss beside the policy loss."""
     entropy_coef: float = 0.0
@@ -83,6 +83,8 @@ class PPOConfig:
         for name in ("num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ppo.{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
+            raise ConfigError(f"ppo.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
         if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
             raise ConfigError(
                 f"ppo.minibatches is {self.minibatches} but a step has only "
@@ -92,8 +94,25 @@ class PPOConfig:
             raise ConfigError(f"ppo.clip must lie between 0 and 1, got {self.clip}; the PPO paper uses 0.2")
         if not self.temperature > 0:
             raise ConfigError(f"ppo.temperature must be above 0, got {self.temperature}; greedy sampling has no ratio")
-        if self.kl_coef < 0:
-            raise ConfigError(f"ppo.kl_coef must not be negative, got {self.kl_coef}")
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(
+                f"ppo.gamma must be above 0 and at most 1, got {self.gamma}; completions are short, use 1"
+            )
+        if not 0 <= self.lam <= 1:
+            raise ConfigError(f"ppo.lam must lie between 0 and 1, got {self.lam}; the PPO paper uses 0.95")
+        for name in ("value_clip", "value_coef", "entropy_coef", "missing_eos_penalty"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"ppo.{name} must be at least 0, got {getattr(self, name)}; 0 leaves it out")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"ppo.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
+        # Told a KL on its target, the controller stays where it is, but refuses a horizon it cannot steer with.
+        self.kl_controller().update(self.kl_target or 0.0, self.prompts_per_step * self.samples_per_prompt)
+
+    def kl_controller(self) -> KLController:
+        """What weighs the KL penalty, at its start."""
+        if self.kl_target is None:
+            return FixedKL(self.kl_coef)
+        return AdaptiveKL(self.kl_coef, self.kl_target, self.kl_horizon)
 
     @property
     def sampling(self) -> Sampling:
@@ -122,11 +141,7 @@ class PPO:
         self.reward = reward
         self.config = config
         self.order = shuffled_epochs(len(prompts), config.seed)
-        self.kl: KLController = (
-            FixedKL(config.kl_coef)
-            if config.kl_target is None
-            else AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
-        )
+        self.kl = config.kl_controller()
         self.steps = 0
 
     def step(self) -> Metrics:
@@ -233,7 +248,7 @@ def ppo_loss(
         experience.values[at],
         experience.returns[at],
         mask,
-        clip=config.value_clip,
+        clip=config.value_clip or None,
         num_tokens=num_tokens,
     )
     entropy = masked_sum(outputs.entropy, mask) / num_tokens

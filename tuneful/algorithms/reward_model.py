@@ -46,8 +46,13 @@ class RewardModelConfig:
     """Order of the prompts."""
 
     def __post_init__(self) -> None:
-        if self.prompts_per_step < 1 or self.epochs < 1:
-            raise ConfigError("reward.prompts_per_step and reward.epochs must be at least 1")
+        for name in ("prompts_per_step", "epochs", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"reward.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.center_coef >= 0:
+            raise ConfigError(f"reward.center_coef must be at least 0, got {self.center_coef}; 0 leaves it out")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"reward.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
 
     def num_steps(self, num_prompts: int) -> int:
         """Optimizer steps of the whole run."""

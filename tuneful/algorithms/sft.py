@@ -38,8 +38,11 @@ class SFTConfig:
     """Order of the demonstrations."""
 
     def __post_init__(self) -> None:
-        if self.demonstrations_per_step < 1 or self.epochs < 1:
-            raise ConfigError("sft.demonstrations_per_step and sft.epochs must be at least 1")
+        for name in ("demonstrations_per_step", "epochs", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sft.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"sft.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
 
     def num_steps(self, num_demonstrations: int) -> int:
         """Optimizer steps of the whole run."""

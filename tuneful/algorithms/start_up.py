@@ -63,6 +63,8 @@ def check_start(
     tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged.
     Raises CheckError with every broken finding; RewardError when a reward is not finite.
     """
+    ends = _end_token(engine.tokenizer)
+    _refuse_broken(ends[:1])  # without an end token nothing can be sampled
     sampling = replace(config.sampling, num_samples=1)
     asked = [prompts[i % len(prompts)] for i in range(NUM_ROLLOUTS)]
     penalty = config.missing_eos_penalty

@@ -62,13 +62,17 @@ class AdapterSet:
         self.model.eval()
 
     def activate(self, names: tuple[str, ...]) -> None:
-        """Run the base with exactly these adapters; () is the base alone. Gradients reach active ones only."""
+        """Run the base with exactly these adapters; () is the base alone. The pass has gradients for these only."""
         if names == self._active:
             return
         for layer in self._layers:
             layer.enable_adapters(bool(names))
             if names:
                 layer.set_adapter(list(names))
+            # PEFT freezes what is off, which would drop the gradient of a pass whose backward is still to come.
+            for key, weight in layer.named_parameters():
+                if "lora_" in key:
+                    weight.requires_grad_(True)
         self._active = names
 
     def named_parameters(self, name: str) -> dict[str, nn.Parameter]:

@@ -125,9 +125,10 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
             if _is_adapter(directory):
                 from peft import PeftConfig, PeftModel
 
-                base = PeftConfig.from_pretrained(directory).base_model_name_or_path
-                model = _load(base, auto_class, dtype, **kwargs)
-                model = PeftModel.from_pretrained(model, directory).merge_and_unload()
+                config = PeftConfig.from_pretrained(directory)
+                config.task_type = None  # merged into a classifier, a language model's adapter is as good as another
+                model = _load(config.base_model_name_or_path, auto_class, dtype, **kwargs)
+                model = PeftModel.from_pretrained(model, directory, config=config).merge_and_unload()
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
                 model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)

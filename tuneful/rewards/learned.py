@@ -27,7 +27,7 @@ class LearnedReward:
     gain: float = 1.0
     bias: float = 0.0
     max_tokens: int | None = None
-    """Longest prompt + completion; prompts are cut on the left, completions never. None: the model's context."""
+    """Longest prompt + completion; prompts are cut on the left first (`encode`). None: the model's context."""
     tokens_per_batch: int = 16_384
     padding: Literal["right", "left"] = "right"
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
@@ -78,7 +78,7 @@ def encode_pair(
     config = role.model.config.get_text_config()
     limit = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
     if role.head is None:
-        answer = [*tokenizer.encode(completion, add_special_tokens=False), tokenizer.sep_token_id]
+        answer = [*tokenizer.encode(completion, add_special_tokens=False)[: limit - 3], tokenizer.sep_token_id]
         question = tokenizer.encode(prompt.text, add_special_tokens=False)
         room = limit - len(answer) - 2
         return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer

@@ -1,0 +1,194 @@
+"""Reward modelling on the tiny model: how pairs are grouped, the loss by hand, that it can overfit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import fields, replace
+from math import exp, log
+from typing import Any
+
+import pytest
+import torch
+
+from tuneful.algorithms.reward_model import PromptPairs, RewardModel, RewardModelConfig, group_pairs
+from tuneful.engines.local import Optimization
+from tuneful.errors import ConfigError
+from tuneful.records import Comparison, Prompt
+
+Build = Callable[..., Any]
+CONFIG = RewardModelConfig(prompts_per_step=2, optimization=Optimization(learning_rate=1e-2))
+WORDS = "bread cold cook day dog door fine fix good green house light please quiet rain red sun tea wait water".split()
+
+
+def ranking(prompt: Prompt, *texts: str) -> list[Comparison]:
+    """All pairs of completions given best first."""
+    return [Comparison(prompt, a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
+
+
+def grouped(engine: Any, comparisons: list[Comparison], max_tokens: int = 64) -> list[PromptPairs]:
+    return group_pairs(comparisons, engine.roles.reward, engine.tokenizer, max_tokens)
+
+
+@pytest.fixture
+def comparisons(prompts: list[Prompt]) -> list[Comparison]:
+    return [
+        *ranking(prompts[0], "hello", "hello to you", "no", "stop it now"),
+        *ranking(prompts[1], "turn it and wait", "why"),
+        Comparison(prompts[2], "when it is quiet", "not today", p=0.8, margin=0.5),
+        *ranking(prompts[3], "it is open", "no", "what"),
+    ]
+
+
+def test_a_ranking_of_four_is_one_element_of_four_rows_and_six_pairs(
+    reward_engine: Build, comparisons: list[Comparison]
+) -> None:
+    groups = grouped(reward_engine(), comparisons)
+    assert [len(g.completions) for g in groups] == [4, 2, 2, 3]
+    assert [len(g.chosen) for g in groups] == [6, 1, 1, 3]
+    assert list(zip(groups[0].chosen, groups[0].rejected, strict=True)) == [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 2),
+        (1, 3),
+        (2, 3),
+    ]
+    assert groups[0].weight == pytest.approx([1 / 6] * 6)
+    assert all(sum(g.weight) == pytest.approx(1) for g in groups)
+    assert (groups[2].p, groups[2].margin) == ([0.8], [0.5])
+
+
+def test_every_completion_runs_once_a_step(reward_engine: Build, comparisons: list[Comparison]) -> None:
+    engine = reward_engine()
+    RewardModel(engine, grouped(engine, comparisons), replace(CONFIG, prompts_per_step=4)).step()
+    ((batch, _),) = engine.seen
+    assert len(batch.completions) == 4 + 2 + 2 + 3
+    assert len({(tuple(p), tuple(c)) for p, c in zip(batch.prompts, batch.completions, strict=True)}) == 11
+    assert sorted(map(batch.units.count, set(batch.units))) == [2, 2, 3, 4]
+
+
+def test_unlike_weights_are_kept_in_proportion(reward_engine: Build, prompts: list[Prompt]) -> None:
+    pairs = [Comparison(prompts[0], "hello", "no", weight=3.0), Comparison(prompts[0], "hello", "stop", weight=1.0)]
+    (group,) = grouped(reward_engine(), pairs)
+    assert group.weight == pytest.approx([0.75, 0.25])
+
+
+def test_a_pair_of_equal_sides_is_left_out(reward_engine: Build, prompts: list[Prompt]) -> None:
+    same_ids = Comparison(prompts[0], "xylophone", "zeppelin")  # both words are unknown to the tokenizer
+    pairs = [Comparison(prompts[0], "no", "no"), same_ids, Comparison(prompts[0], "hello", "no")]
+    (group,) = grouped(reward_engine(), [*pairs, Comparison(prompts[1], "yes", "yes")])
+    assert len(group.chosen) == 1
+    assert group.weight == [1.0]
+
+
+def test_the_same_judgment_twice_shares_the_prompts_weight(reward_engine: Build, prompts: list[Prompt]) -> None:
+    (group,) = grouped(reward_engine(), [Comparison(prompts[0], "hello", "no")] * 2)
+    assert (group.chosen, group.rejected, group.weight) == ([0, 0], [1, 1], [0.5, 0.5])
+    assert len(group.completions) == 2
+
+
+def test_a_tie_pulls_both_sides_together(reward_engine: Build, prompts: list[Prompt]) -> None:
+    engine = reward_engine()
+    groups = grouped(engine, [Comparison(prompts[0], "hello", "no", p=0.5)])
+    learner = RewardModel(engine, groups, replace(CONFIG, prompts_per_step=1))
+    seen = [learner.step() for _ in range(25)]
+    assert abs(seen[-1]["margin"]) < 0.05
+    assert seen[-1]["loss"] == pytest.approx(log(2), abs=1e-3)
+
+
+def test_a_group_of_its_own_is_kept_apart(reward_engine: Build, prompts: list[Prompt]) -> None:
+    pairs = [Comparison(prompts[0], "hello", "no", group=name) for name in ("first", "second")]
+    assert len(grouped(reward_engine(), pairs)) == 2
+
+
+def test_the_loss_of_a_step_by_hand(reward_engine: Build, comparisons: list[Comparison]) -> None:
+    engine = reward_engine()
+    groups = grouped(engine, comparisons)
+    from tuneful.models.forward import reward_scores
+
+    expected = accuracy = 0.0
+    for group in groups:
+        with torch.no_grad():
+            scores = reward_scores(engine.roles.reward, group.prompts, group.completions).tolist()
+        for c, r, p, m in zip(group.chosen, group.rejected, group.p, group.margin, strict=True):
+            win = 1 / (1 + exp(-(scores[c] - scores[r] - m)))
+            expected -= (p * log(win) + (1 - p) * log(1 - win)) / len(group.chosen) / 4
+            accuracy += (scores[c] > scores[r]) / len(group.chosen) / 4
+    metrics = RewardModel(engine, groups, replace(CONFIG, prompts_per_step=4)).step()
+    assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
+    assert metrics["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert set(metrics) == {"loss", "accuracy", "margin", "grad_norm"}
+
+
+def test_micro_batches_do_not_change_the_update(reward_engine: Build, comparisons: list[Comparison]) -> None:
+    outcomes = []
+    for tokens in (10_000, 1):
+        engine = reward_engine(
+            tokens_per_microbatch=tokens,
+            optimization=Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0),
+        )
+        metrics = RewardModel(engine, grouped(engine, comparisons), replace(CONFIG, prompts_per_step=4)).step()
+        outcomes.append((metrics, [w.detach() for w in engine.roles.reward.weights.values()]))
+    assert outcomes[0][0] == pytest.approx(outcomes[1][0], abs=1e-5)
+    for first, second in zip(outcomes[0][1], outcomes[1][1], strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-3)
+
+
+def test_it_overfits_64_pairs(reward_engine: Build) -> None:
+    """Labels drawn by lot have nothing to generalise from; memory alone can tell them."""
+    draw = random.Random(3)
+    pairs = [
+        Comparison(Prompt.user(" ".join(draw.choices(WORDS, k=3))), *(" ".join(draw.choices(WORDS, k=4)) for _ in "ab"))
+        for _ in range(64)
+    ]
+    engine = reward_engine()
+    learner = RewardModel(engine, grouped(engine, pairs), replace(CONFIG, prompts_per_step=64))
+    seen = [learner.step() for _ in range(40)]
+    assert seen[-1]["accuracy"] == 1
+    assert seen[-1]["loss"] < 0.1
+
+
+ALTERNATIVES: dict[str, Any] = {
+    "prompts_per_step": 3,
+    "epochs": 2,
+    "center_coef": 0.1,
+    "max_tokens": 9,
+    "max_grad_norm": 0.1,
+    "optimization": Optimization(learning_rate=5e-3),
+    "seed": 1,
+}
+
+
+def test_every_setting_changes_the_outcome(reward_engine: Build, comparisons: list[Comparison]) -> None:
+    def outcome(config: RewardModelConfig) -> str:
+        steps = config.num_steps(4)
+        engine = reward_engine(optimization=config.optimization, total_steps=steps)
+        learner = RewardModel(engine, grouped(engine, comparisons, config.max_tokens), config)
+        for _ in range(steps):
+            learner.step()
+        return str(engine.weight_hash())
+
+    assert ALTERNATIVES.keys() == {f.name for f in fields(RewardModelConfig)}
+    usual = outcome(CONFIG)
+    assert outcome(CONFIG) == usual
+    idle = [name for name, other in ALTERNATIVES.items() if outcome(replace(CONFIG, **{name: other})) == usual]
+    assert not idle
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in ("prompts_per_step", "epochs", "max_tokens")),
+        *(("center_coef", value) for value in (-0.1, float("nan"))),
+        *(("max_grad_norm", value) for value in (0.0, float("nan"))),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"reward\.{name} .*got {value}"):
+        RewardModelConfig(**{name: value})
+
+
+def test_no_comparisons_are_refused(reward_engine: Build) -> None:
+    with pytest.raises(ConfigError, match="no comparisons"):
+        RewardModel(reward_engine(), [], CONFIG)

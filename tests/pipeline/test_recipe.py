@@ -1,0 +1,86 @@
+"""Recipes: every shipped one loads, and a mistake is named before anything heavy starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuneful.errors import ConfigError
+from tuneful.pipeline.recipe import load_recipe, shipped_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+PPO = """
+[[stage]]
+name = "tune"
+algorithm = "ppo"
+model = "somewhere"
+prompts = "prompts.jsonl"
+reward = "shorter"
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_shipped_recipe_loads(path: Path):
+    recipe = load_recipe(path, seed=3)
+    assert recipe.stages
+    assert {stage.config.seed for stage in recipe.stages if stage.config is not None} == {3}
+    assert shipped_recipe(path.stem).read_bytes() == path.read_bytes()
+
+
+def test_the_leash_is_all_that_sets_the_two_demos_apart():
+    leashed, free = (load_recipe(shipped_recipe(name)) for name in ("demo", "demo_no_leash"))
+    assert [s.as_table() for s in leashed.stages[:4]] == [s.as_table() for s in free.stages[:4]]
+    by_name = {s.name: s for s in free.stages}
+    assert by_name["ppo"].config.kl_coef == 0
+    assert by_name["ppo"].inputs.alarm.action == "log"
+
+
+def test_inputs_and_settings_stand_in_one_table(tmp_path):
+    recipe = load_recipe(written(tmp_path, PPO + "clip = 0.1\nlora = { rank = 4 }\n"), ["tune.kl_coef=0.3", "seed=9"])
+    (stage,) = recipe.stages
+    assert (stage.config.clip, stage.config.kl_coef, stage.config.seed) == (0.1, 0.3, 9)
+    assert (stage.inputs.lora.rank, stage.inputs.reward) == (4, "shorter")
+
+
+def test_an_override_reaches_into_a_nested_table(tmp_path):
+    recipe = load_recipe(written(tmp_path, PPO), ["tune.optimization.learning_rate=0.5"])
+    assert recipe.stages[0].config.optimization.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PPO + "clip_range = 0.1\n", 'stage tune: unknown setting "clip_range"'),
+        (PPO + "kl_coeff = 0.1\n", 'unknown setting "kl_coeff"; did you mean "kl_coef"?'),
+        (
+            PPO + "optimization = { learning_rat = 1 }\n",
+            'unknown setting "learning_rat"; did you mean "learning_rate"?',
+        ),
+        (PPO.replace('"ppo"', '"pppo"'), 'algorithm = "pppo" is unknown; did you mean "ppo"?'),
+        (PPO.replace('"somewhere"', '"@sft"'), 'model = "@sft" names no earlier stage'),
+        (PPO + PPO, 'two stages are called "tune"'),
+        (PPO.replace('name = "tune"', 'name = "my stage"'), "every stage needs a name"),
+        (PPO + "clip = 2.0\n", "ppo.clip must lie between 0 and 1, got 2.0"),
+        ("[[stages]]\n", 'unknown setting "stages"; did you mean "stage"?'),
+        ("seed = 1\n", "a recipe needs at least one"),
+        ('[[stage]]\nname = "x"\n', 'say either algorithm = "…" or do = "…"'),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, text, said):
+    with pytest.raises(ConfigError) as error:
+        load_recipe(written(tmp_path, text))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_of_an_unknown_stage_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r'no stage "tun"; did you mean "tune"'):
+        load_recipe(written(tmp_path, PPO), ["tun.clip=0.1"])

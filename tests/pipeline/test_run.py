@@ -1,0 +1,164 @@
+"""Whole pipelines on a tiny model: what each stage leaves behind, which split it reads, and continuing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tuneful.data.formats import write_jsonl
+from tuneful.errors import RunError
+from tuneful.pipeline.recipe import load_recipe
+from tuneful.pipeline.run import run_recipe
+
+WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
+
+RECIPE = """
+[splits]
+reward = 0.4
+rl = 0.2
+dev = 0.2
+test = 0.2
+
+[[stage]]
+name = "sft"
+algorithm = "sft"
+model = "{model}"
+demonstrations = "{demonstrations}"
+demonstrations_per_step = 8
+
+[[stage]]
+name = "reward"
+algorithm = "reward"
+model = "@sft"
+comparisons = "{comparisons}"
+normalise_prompts = "{comparisons}"
+normalise_model = "@sft"
+normalise_samples = 32
+max_new_tokens = 6
+prompts_per_step = 8
+test = "{comparisons}"
+
+[[stage]]
+name = "ppo"
+algorithm = "ppo"
+model = "@sft"
+prompts = "{comparisons}"
+reward = "@reward"
+num_steps = 3
+prompts_per_step = 4
+max_new_tokens = 6
+epochs = 1
+evaluate_every = 2
+evaluate_prompts = 4
+optimization = {{ learning_rate = 1e-3 }}
+
+[[stage]]
+name = "dpo"
+algorithm = "dpo"
+model = "@sft"
+comparisons = "{comparisons}"
+pairs_per_step = 8
+lora = {{ rank = 2 }}
+
+[[stage]]
+name = "evaluate"
+do = "evaluate"
+before = "@sft"
+after = "@ppo"
+prompts = "{comparisons}"
+num_samples = 2
+max_new_tokens = 6
+reward = "@reward"
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_model_dir) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    prompts = [f"{a} {b}" for a in WORDS for b in WORDS[:4]]
+    pairs = [{"prompt": [{"role": "user", "content": p}], "chosen": "yes", "rejected": "no no no"} for p in prompts]
+    for row in pairs:
+        row |= {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    write_jsonl(folder / "sft.jsonl", ({"prompt": r["prompt"], "completion": "yes please"} for r in pairs))
+    path = folder / "recipe.toml"
+    files = {"comparisons": folder / "pairs.jsonl", "demonstrations": folder / "sft.jsonl"}
+    path.write_text(RECIPE.format(model=tiny_model_dir, **files))
+    return path
+
+
+@pytest.fixture(scope="module")
+def out(recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "run"
+    run_recipe(load_recipe(recipe), folder)
+    return folder
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def test_every_stage_leaves_a_run_directory(out):
+    for stage in ("sft", "reward", "ppo", "dpo"):
+        names = {p.name for p in (out / stage).iterdir()}
+        assert {"run.json", "metrics.jsonl", "samples.jsonl", "model", "report.json", "report.html"} <= names
+        assert read(out / stage / "run.json")["done"] is True
+
+
+def test_models_load_as_they_are(out):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(out / "ppo" / "model")
+    AutoTokenizer.from_pretrained(out / "ppo" / "model")
+    scorer = AutoModelForSequenceClassification.from_pretrained(out / "reward" / "model")
+    assert scorer.config.num_labels == 1
+    assert {"gain", "bias", "reads", "base"} <= read(out / "reward" / "model" / "reward.json").keys()
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(out / "sft" / "model"), out / "dpo" / "model")
+
+
+def test_scores_of_the_reference_are_normalised(out):
+    """The 32 completions that set gain and bias have mean 0 and std 1, so fresh ones stay within a few errors."""
+    checks = {c["name"]: c for c in read(out / "ppo" / "run.json")["checks"]}
+    (name,) = [n for n in checks if "mean reward of reference completions" in n]
+    assert checks[name]["value"] < 6
+
+
+def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out):
+    record = read(out / "ppo" / "run.json")
+    assert set(record["splits"].values()) == {"reward", "rl", "dev", "test"}
+    assert {(r["split"], r["purpose"]) for r in record["reads"] if r["stage"] == "ppo"} == {
+        ("rl", "train"),
+        ("dev", "stop"),
+    }
+
+
+def test_the_report_is_measured_with_intervals(out):
+    report = read(out / "evaluate" / "report.json")
+    for side in ("before", "after", "difference"):
+        assert {"mean", "interval", "n"} <= report[side]["reward"].keys()
+    assert 0 <= report["win_rate"]["mean"] <= 1
+    assert report["kl"]["estimator"] == "exact"
+
+
+def test_running_again_changes_nothing(out, recipe):
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.suffix == ".safetensors"}
+    run_recipe(load_recipe(recipe), out)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_recipe_is_refused_with_the_difference(out, recipe):
+    with pytest.raises(RunError, match=r"kl_coef = 0\.05 there, 0\.5 here"):
+        run_recipe(load_recipe(recipe, ["ppo.kl_coef=0.5"]), out)
+
+
+def test_the_same_recipe_makes_the_same_numbers(out, recipe, tmp_path):
+    run_recipe(load_recipe(recipe), tmp_path / "again")
+    for stage in ("reward", "ppo"):
+        rows = [
+            [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.open()]
+            for path in (out / stage / "metrics.jsonl", tmp_path / "again" / stage / "metrics.jsonl")
+        ]
+        assert rows[0] == rows[1]

@@ -1,0 +1,166 @@
+"""Trained reward models as rewards: what they read, how scores are scaled, and what saving keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification
+
+from tuneful.models.loading import load_scorer, load_tokenizer, save_model, write_reward_file
+from tuneful.models.roles import Role
+from tuneful.records import Completion, Prompt
+from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.load import load_reward
+
+PROMPTS = [Prompt.user("hello"), Prompt.user("how do i cook bread"), Prompt("the dog is hot")]
+COMPLETIONS = [Completion("yes please", finish="eos"), Completion("no"), Completion("good dog thank you", finish="eos")]
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path) -> Any:
+    """A decoder classifier whose scores spread."""
+    scorer = load_scorer(tiny_model_dir)
+    with torch.no_grad():
+        for weight in scorer.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.25)
+    return scorer
+
+
+@pytest.fixture
+def reward(model: Any, tiny_tokenizer: Any) -> LearnedReward:
+    return LearnedReward(Role("reward", model, head=model.score), tiny_tokenizer)
+
+
+class Fixed(LearnedReward):
+    """Raw scores given from outside, for the arithmetic around them."""
+
+    def raw(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+        return torch.tensor([-2.0, 6.0])
+
+
+def test_what_a_decoder_reads(reward: LearnedReward, tiny_tokenizer: Any) -> None:
+    """The chat form with its end token; a cut-off answer stands without one."""
+
+    def words(finish: Any) -> list[str]:
+        prompt, answer = reward.encode(PROMPTS[0], Completion("yes please", finish=finish))
+        return [*tiny_tokenizer.convert_ids_to_tokens(prompt), "|", *tiny_tokenizer.convert_ids_to_tokens(answer)]
+
+    whole = ["<bos>", "<user>", "hello", "<assistant>", "|", "yes", "please", "<eos>"]
+    for finish in ("eos", "stop", None):
+        assert words(finish) == whole
+    for finish in ("length", "abort"):
+        assert words(finish) == whole[:-1]
+
+
+def test_scores_are_the_classifiers_own(reward: LearnedReward, model: Any) -> None:
+    """Each row alone through transformers' classifier."""
+    for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
+        ids = [token for part in reward.encode(prompt, completion) for token in part]
+        expected = model(torch.tensor([ids])).logits[0]
+        assert_close(reward([prompt], [completion]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("changes", [{"padding": "left"}, {"tokens_per_batch": 1}, {"tokens_per_batch": 16}])
+def test_padding_and_batches_change_nothing(reward: LearnedReward, changes: dict[str, Any]) -> None:
+    scores = reward(PROMPTS, COMPLETIONS)
+    assert scores.std() > 0.05
+    assert_close(replace(reward, **changes)(PROMPTS, COMPLETIONS), scores, atol=1e-5, rtol=0)
+
+
+def test_prompts_lose_their_beginning(reward: LearnedReward, tiny_tokenizer: Any) -> None:
+    prompt = Prompt("a b c d e f g h i j k l m n o p q r s t " * 2 + "how do i cook bread today")
+    answer = Completion("yes please", finish="eos")
+    ids, completion = replace(reward, max_tokens=20).encode(prompt, answer)
+    assert len(ids) + len(completion) == 20
+    assert tiny_tokenizer.convert_ids_to_tokens(ids)[0] == "<bos>"
+    assert tiny_tokenizer.convert_ids_to_tokens(ids)[-6:] == "how do i cook bread today".split()
+    assert tiny_tokenizer.convert_ids_to_tokens(completion) == ["yes", "please", "<eos>"]
+
+
+def test_the_models_context_is_the_limit_without_one(reward: LearnedReward) -> None:
+    ids, completion = reward.encode(Prompt("hello " * 300), Completion("yes", finish="eos"))
+    assert len(ids) + len(completion) == 128
+    assert reward([Prompt("hello " * 300)], [Completion("yes " * 300)]).isfinite().all()
+
+
+def test_gain_and_bias_by_hand(model: Any, tiny_tokenizer: Any) -> None:
+    """Raw -2 and 6 have mean 2 and standard deviation 4: gain 1/4, bias -1/2, scores -1 and 1."""
+    reward = Fixed(Role("reward", model, head=model.score), tiny_tokenizer)
+    scaled = reward.normalised_on(PROMPTS[:2], COMPLETIONS[:2])
+    assert scaled.gain == pytest.approx(0.25)
+    assert scaled.bias == pytest.approx(-0.5)
+    assert_close(scaled(PROMPTS[:2], COMPLETIONS[:2]), torch.tensor([-1.0, 1.0]))
+
+
+def test_normalised_scores_have_mean_0_and_deviation_1(reward: LearnedReward) -> None:
+    scores = reward.normalised_on(PROMPTS, COMPLETIONS)(PROMPTS, COMPLETIONS)
+    assert_close(scores.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert_close(scores.std(correction=0), torch.tensor(1.0), atol=1e-5, rtol=0)
+
+
+def test_a_constant_reward_is_not_blown_up(reward: LearnedReward) -> None:
+    scaled = reward.normalised_on(PROMPTS[:1] * 3, COMPLETIONS[:1] * 3)
+    assert scaled(PROMPTS[:1], COMPLETIONS[:1]).isfinite().all()
+
+
+def test_saved_and_loaded(reward: LearnedReward, model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    scaled = replace(reward, gain=0.25, bias=-0.5)
+    save_model(model, tiny_tokenizer, tmp_path / "reward")
+    bare = LearnedReward.load(tmp_path / "reward")
+    assert (bare.gain, bare.bias) == (1.0, 0.0)
+    write_reward_file(tmp_path / "reward", {"gain": 0.25, "bias": -0.5})
+    loaded = load_reward(str(tmp_path / "reward"))
+    assert isinstance(loaded, LearnedReward)
+    assert torch.equal(loaded(PROMPTS, COMPLETIONS), scaled(PROMPTS, COMPLETIONS))
+    assert_close(loaded(PROMPTS, COMPLETIONS), 0.25 * bare(PROMPTS, COMPLETIONS) - 0.5)
+
+
+class TestEncoder:
+    @pytest.fixture
+    def plain(self, bert_dir: Path) -> Any:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(bert_dir, dtype=torch.float32)
+        return model.eval()
+
+    PROMPTS = (Prompt("how do i cook bread"), Prompt("the dog is hotter"), Prompt.user("cold"))
+    COMPLETIONS = (Completion("good"), Completion("please cook the hottest dog"), Completion("thank you"))
+
+    @pytest.mark.parametrize("padding", ["right", "left"])
+    def test_scores_are_its_own(self, bert_dir: Path, plain: Any, padding: Any) -> None:
+        """Pairs encoded by the tokenizer itself, segments included, each row alone."""
+        tokenizer = load_tokenizer(bert_dir)
+        scores = replace(LearnedReward.load(bert_dir), padding=padding)(self.PROMPTS, self.COMPLETIONS)
+        assert scores.std() > 0.01
+        for prompt, completion, score in zip(self.PROMPTS, self.COMPLETIONS, scores, strict=True):
+            pair = tokenizer(prompt.text, completion.text, return_tensors="pt")
+            assert pair["token_type_ids"].any()
+            assert_close(score, plain(**pair).logits[0, 0], atol=1e-5, rtol=0)
+
+    def test_ids_are_the_tokenizers_own(self, bert_dir: Path) -> None:
+        reward = LearnedReward.load(bert_dir)
+        first, second = reward.encode(self.PROMPTS[1], self.COMPLETIONS[1])
+        pair = load_tokenizer(bert_dir)(self.PROMPTS[1].text, self.COMPLETIONS[1].text)
+        assert first + second == pair["input_ids"]
+        assert pair["token_type_ids"] == [0] * len(first) + [1] * len(second)
+
+    def test_long_prompts_lose_their_beginning(self, bert_dir: Path) -> None:
+        """48 positions: the first segment keeps its mark and its last words."""
+        reward = LearnedReward.load(bert_dir)
+        first, second = reward.encode(Prompt("the dog is " * 30 + "how do i"), Completion("cook bread"))
+        names = reward.tokenizer.convert_ids_to_tokens(first)
+        assert len(first) + len(second) == 48
+        assert names[0] == "[CLS]"
+        assert names[-4:] == ["how", "do", "i", "[SEP]"]
+
+    def test_a_completion_longer_than_the_context_is_still_scored(self, bert_dir: Path) -> None:
+        reward = LearnedReward.load(bert_dir)
+        first, second = reward.encode(Prompt("how do i cook"), Completion("the dog is " * 30))
+        assert len(first) + len(second) <= 48
+        assert reward([Prompt("how do i cook")], [Completion("the dog is " * 30)]).isfinite().all()

@@ -1,0 +1,53 @@
+"""Rules by name, functions by place, and one clear line for what is neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuneful.errors import RewardError
+from tuneful.records import Completion, Prompt
+from tuneful.rewards.load import load_reward
+from tuneful.rewards.rules import RULES, load_function, longer, shorter
+
+PROMPTS = [Prompt("a"), Prompt("b")]
+COMPLETIONS = [Completion("three little words"), Completion("")]
+
+
+def message(reference: str) -> str:
+    with pytest.raises(RewardError) as error:
+        load_reward(reference)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_rules_count_words() -> None:
+    assert shorter(PROMPTS, COMPLETIONS).tolist() == [-3, 0]
+    assert longer(PROMPTS, COMPLETIONS).tolist() == [3, 0]
+
+
+def test_a_rule_by_name() -> None:
+    assert set(RULES) == {"shorter", "longer"}
+    assert load_reward("shorter") is shorter
+
+
+def test_a_function_of_a_module() -> None:
+    assert load_reward("tuneful.rewards.rules:longer") is longer
+
+
+def test_a_function_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import torch\n\ndef vowels(prompts, completions):\n    return torch.ones(len(completions))\n")
+    assert load_function(f"{file}:vowels")(PROMPTS, COMPLETIONS).tolist() == [1, 1]
+    found = message(f"{file}:vowel")
+    assert found == f'reward "{file}:vowel": {file} has no function "vowel"; did you mean "vowels"?'
+
+
+def test_what_does_not_exist(tmp_path: Path) -> None:
+    assert message("shortr") == (
+        'reward "shortr": no such model directory or rule; did you mean "shorter"?; '
+        'a function of your own is written "./file.py:function"'
+    )
+    assert message("no.such.module:f").startswith('reward "no.such.module:f": No module named ')
+    assert message(f"{tmp_path / 'none.py'}:f").startswith(f'reward "{tmp_path / "none.py"}:f": ')
