@@ -57,7 +57,7 @@ def test_a_constant_reward_does_not_move_the_policy(policy_engine: Build, prompt
 
 def test_the_value_head_learns_a_constant_reward(policy_engine: Build, prompts: list[Prompt]) -> None:
     engine = policy_engine()
-    config = replace(SMALL, kl_coef=0.0, value_coef=1.0, value_clip=None, epochs=4, lam=1.0, missing_eos_penalty=0.0)
+    config = replace(SMALL, kl_coef=0.0, value_coef=1.0, value_clip=0.0, epochs=4, lam=1.0, missing_eos_penalty=0.0)
     learner = PPO(engine, prompts, constant, config)
     seen = [learner.step() for _ in range(12)]
     assert seen[0]["value"] == 0
@@ -181,7 +181,7 @@ ALTERNATIVES: dict[str, Any] = {
     "epochs": 1,
     "minibatches": 2,
     "clip": 0.3,
-    "value_clip": None,
+    "value_clip": 0.0,
     "value_coef": 0.5,
     "entropy_coef": 0.01,
     "gamma": 0.9,
@@ -221,7 +221,6 @@ def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[P
         ("temperature", 0.0),
         ("clip", 0.0),
         ("clip", 1.0),
-        ("value_clip", 0.0),
         ("value_clip", -0.2),
         ("value_coef", -0.1),
         ("entropy_coef", -0.1),
