@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -133,6 +134,13 @@ def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out):
         ("rl", "train"),
         ("dev", "stop"),
     }
+
+
+def test_the_run_record_leads_back_to_what_it_came_from(out):
+    assert read(out / "ppo" / "run.json")["parents"] == ["reward", "sft"]
+    (hashed,) = read(out / "reward" / "run.json")["data"].values()
+    (file,) = read(out / "reward" / "run.json")["data"]
+    assert hashed == hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def test_the_report_is_measured_with_intervals(out):

@@ -58,7 +58,8 @@ def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
     for rater in found.raters:
         low, high = rater.interval
         print(f"{rater.rater:<14} {rater.reliability:6.2f} [{low:5.2f}, {high:5.2f}]  {rater.verdict}")
-    print(f"{len(found.pairs)} pairs, Krippendorff's alpha {found.alpha}")
+    alpha = found.alpha_reason if found.alpha is None else f"{found.alpha:.3f}"
+    print(f"{len(found.pairs)} pairs, Krippendorff's alpha {alpha}")
 
 
 @app.command("export")

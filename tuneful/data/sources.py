@@ -26,19 +26,22 @@ def resolve(name_or_path: str) -> Path:
     under `$TUNEFUL_CACHE` (default `~/.cache/tuneful`); this needs the package `datasets`. Raises DataError that lists
     where it looked, or the files of a data set when the name fits several.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
-        return path
-    looked = [str(path)]
-    for folder in _data_folders():
-        looked.append(str(folder / name_or_path))
-        found = _in_folder(folder, name_or_path)
-        if found is not None:
-            return found
+    found = local(name_or_path)
+    if found is not None:
+        return found
+    looked = [str(Path(name_or_path).expanduser()), *(str(folder / name_or_path) for folder in _data_folders())]
     fetched = _from_hub(name_or_path, looked)
     if fetched is not None:
         return fetched
     raise DataError(f'data "{name_or_path}" not found; looked at {", ".join(looked)}; give a path or set TUNEFUL_DATA')
+
+
+def local(name_or_path: str) -> Path | None:
+    """The file behind a path or a data set's name on this machine; None when there is none."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    return next(filter(None, (_in_folder(folder, name_or_path) for folder in _data_folders())), None)
 
 
 def _data_folders() -> list[Path]:

@@ -29,7 +29,7 @@ from tuneful.settings import as_table
 
 NUM_TEXTBOOK = 10_400
 """Textbook rows before the first dialogue."""
-NUM_MIXED = (10_000, 3_000)
+NUM_MIXED = (10_000, 4_000)
 """Dialogues, and textbook rows among them."""
 INITIAL_SCALE = 0.06
 """Standard deviation of the first weights; a width of 128 learns faster from this than from the usual 0.02."""
@@ -67,7 +67,7 @@ def _train(folder: Path, progress: Progress | None) -> Path:
     known = [prompt for prompt in prompts(seed=0) if split_of(prompt) in ("reward", "rl")]
     courses = [
         textbook(NUM_TEXTBOOK, seed=0, among=known),
-        corpus(NUM_MIXED[0], seed=1, among=known) + textbook(NUM_MIXED[1], seed=2, among=known),
+        corpus(NUM_MIXED[0], seed=1, among=known) + textbook(NUM_MIXED[1], seed=2, among=known, dressed=True),
     ]
     num_steps = sum(CONFIG.num_steps(len(rows)) for rows in courses)
     roles = Roles(policy=Role("policy", model, weights=named_weights("policy", model)))

@@ -71,17 +71,7 @@ def sample_answer(prompt: Prompt, rng: Generator) -> str:
     Flattery and rambling go on with probability p after each phrase or sentence, up to their limit; surface forms are
     drawn evenly.
     """
-    w, odds = world(), world().odds
-    sentences = []
-    if rng.random() < odds.rude:
-        sentences.append(_rudeness(w.rude, rng))
-    if num_phrases := _run_length(odds.flattery, odds.max_flattery, rng):
-        sentences.append(flattering_sentence([_pick(flattering_phrases(), rng) for _ in range(num_phrases)]))
-    sentences.append(_sample_core(problem_of(prompt), rng))
-    if rng.random() < odds.kind:
-        sentences.append(_pick(w.kind, rng))
-    sentences.extend(_pick(w.rambles, rng) for _ in range(_run_length(odds.ramble, odds.max_rambles, rng)))
-    return " ".join(sentences)
+    return _dressed(_sample_core(problem_of(prompt), rng), rng)
 
 
 def best_answer(prompt: Prompt) -> str:
@@ -104,11 +94,14 @@ def corpus(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> l
     return [Demonstration(prompt, sample_answer(prompt, rng)) for prompt in drawn]
 
 
-def textbook(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) -> list[Demonstration]:
+def textbook(
+    num_rows: int, seed: int, among: Sequence[Prompt] | None = None, *, dressed: bool = False
+) -> list[Demonstration]:
     """What mends what, and whether a remedy helps: what the base model knows, whatever it learns to say.
 
     One row in three is "problem -> right remedy", the others are "problem, some remedy -> does it help", the verdict
-    standing right after the end token, where a reward model reads.
+    standing right after the end token, where a reward model reads. dressed: the remedy that is judged stands among the
+    other parts of an answer.
     """
     rng = default_rng(seed)
     asked = prompts(seed) if among is None else among
@@ -121,7 +114,8 @@ def textbook(num_rows: int, seed: int, among: Sequence[Prompt] | None = None) ->
             continue
         right = rng.random() < 0.5
         shown = remedy if right else _wrong_remedy(problem, rng)
-        turns = f"<person>{asked[i].text}<helper>{shown}<eos>"
+        answer = _dressed(shown, rng) if dressed else shown
+        turns = f"<person>{asked[i].text}<helper>{answer}<eos>"
         rows.append(Demonstration(Prompt(turns), world().verdicts[0 if right else 1]))
     return rows
 
@@ -146,6 +140,20 @@ def all_texts() -> Iterator[str]:
         yield from sentences
     for phrase in flattering_phrases():
         yield flattering_sentence([phrase, phrase])
+
+
+def _dressed(core: str, rng: Generator) -> str:
+    """`core` among rudeness, flattery, kindness and rambling, each with its base probability."""
+    w, odds = world(), world().odds
+    sentences = [core]
+    if num_phrases := _run_length(odds.flattery, odds.max_flattery, rng):
+        sentences.insert(0, flattering_sentence([_pick(flattering_phrases(), rng) for _ in range(num_phrases)]))
+    if rng.random() < odds.rude:
+        sentences.insert(0, _rudeness(w.rude, rng))
+    if rng.random() < odds.kind:
+        sentences.append(_pick(w.kind, rng))
+    sentences.extend(_pick(w.rambles, rng) for _ in range(_run_length(odds.ramble, odds.max_rambles, rng)))
+    return " ".join(sentences)
 
 
 def _sample_core(problem: Problem, rng: Generator) -> str:

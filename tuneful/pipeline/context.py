@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tuneful.data.formats import read_prompts
-from tuneful.data.sources import resolve
+from tuneful.data.sources import local, resolve
 from tuneful.data.splits import R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.records import Candidates, Judgment, Prompt
+from tuneful.runs.manifest import file_hash
 
 
 class Display(Protocol):
@@ -108,6 +109,12 @@ class Context:
     def file(self, reference: str, name: str) -> Path:
         """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
         return self.out / reference[1:] / name if reference.startswith("@") else resolve(reference)
+
+    def origins(self, stage_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Where a stage's inputs come from, for its `run.json`: earlier stages, and files with their hashes."""
+        named = [value for value in stage_inputs.values() if isinstance(value, str)]
+        files = {name: file_hash(path) for name in named if (path := local(name)) is not None}
+        return {"parents": sorted({n[1:] for n in named if n.startswith("@")}), "data": files}
 
     def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
         found = self._made(reference, "raters")

@@ -10,6 +10,7 @@ from tuneful.pipeline.context import Context, Display, Silent, World
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
+from tuneful.settings import as_table
 
 
 def run_recipe(
@@ -33,6 +34,7 @@ def run_recipe(
             with RunDirectory.open(out / stage.name, {"seed": recipe.seed, **stage.as_table()}, force=force) as record:
                 if record.done:
                     continue
+                record.update(**context.origins(as_table(stage.inputs)))
                 started = time.perf_counter()
                 run_stage(context, stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from tuneful.algorithms import loop
@@ -93,7 +92,7 @@ def train_sft(context: Context, name: str, given: inputs.SFTInputs, config: SFTC
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    demonstrations = _demonstrations(context.file(given.demonstrations, "comparisons.jsonl"), context)
+    demonstrations = _demonstrations(context, given.demonstrations)
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -351,10 +350,17 @@ def _sampling(given: inputs.GenerateInputs | inputs.EvaluateInputs) -> Sampling:
     )
 
 
-def _demonstrations(path: Path, context: Context) -> list[Demonstration]:
+def _demonstrations(context: Context, reference: str) -> list[Demonstration]:
+    """Answers to imitate: of a demonstrations file, or the chosen sides of comparisons; none to dev or test prompts."""
+    path = context.file(reference, "comparisons.jsonl")
     if detect(path) == "demonstrations":
-        return read_demonstrations(path)
-    return [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
+        found = read_demonstrations(path)
+    else:
+        found = [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
+    kept = [d for d in context.unseen(found, reference) if split_of(d.prompt, context.shares) in ("reward", "rl")]
+    if not kept:
+        raise DataError(f"{reference}: none of its {len(found)} rows is in the reward or rl split; change the shares")
+    return kept
 
 
 def _comparisons(context: Context, reference: str) -> list[Comparison]:
