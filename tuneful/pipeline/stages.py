@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
+
+from torch import Tensor
 
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
@@ -192,7 +195,10 @@ def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOC
 
 
 def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: RunDirectory) -> None:
-    """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals."""
+    """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals.
+
+    Perplexity is that of each side's answers under the model `before`.
+    """
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=name)[: given.limit]
     sampling = _sampling(given)
     before = _answers(context, given.before, prompts, sampling, fold(context.seed, 2))
@@ -211,6 +217,8 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
     judge = given.judge.partition(":")[2] if given.judge else ("reward" if given.reward else None)
     report = compare_models(prompts, old, new, measures, judge=judge, seed=context.seed)
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
+    report["before"]["perplexity"] = _perplexity(before, before.logprobs)
+    report["after"]["perplexity"] = _perplexity(after, engine.score("reference", after))
     report["after"]["eos_share"] = sum(f == "eos" for f in after.finish) / len(after)
     report["before"]["eos_share"] = sum(f == "eos" for f in before.finish) / len(before)
     rows = zip(prompts, old, new, strict=True)
@@ -409,6 +417,11 @@ def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout)
         scores = reward(asked, rollout.as_completions())
         known |= {(p.id, t): float(s) for p, t, s in zip(asked, rollout.texts, scores, strict=True)}
     return lambda prompt, text: known[prompt.id, text]
+
+
+def _perplexity(rollout: Rollout, logprobs: Tensor) -> float:
+    """exp of the mean negative log-likelihood per token: how odd the texts are to the model of these logprobs."""
+    return math.exp(-float((logprobs * rollout.mask).sum()) / rollout.num_tokens)
 
 
 def _by_prompt(texts: Sequence[str], num_samples: int) -> list[list[str]]:
