@@ -112,7 +112,7 @@ class Context:
 
     def origins(self, stage_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Where a stage's inputs come from, for its `run.json`: earlier stages, and files with their hashes."""
-        named = [value for value in stage_inputs.values() if isinstance(value, str)]
+        named = [value for value in stage_inputs.values() if isinstance(value, str) and not Path(value).is_dir()]
         files = {name: file_hash(path) for name in named if (path := local(name)) is not None}
         return {"parents": sorted({n[1:] for n in named if n.startswith("@")}), "data": files}
 
