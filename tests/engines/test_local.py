@@ -80,7 +80,7 @@ class TestRate:
 
     @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])
     def test_a_rate_that_cannot_be(self, rate: float) -> None:
-        with pytest.raises(ConfigError, match=r"^learning_rate must be above 0, got "):
+        with pytest.raises(ConfigError, match=r"^optimization.learning_rate must be above 0, got "):
             Optimization(learning_rate=rate)
 
     def test_the_engine_follows_it(self, wide_dir: Path) -> None:

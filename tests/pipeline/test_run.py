@@ -108,6 +108,12 @@ def test_every_stage_leaves_a_run_directory(out):
         assert read(out / stage / "run.json")["done"] is True
 
 
+def test_one_report_stands_above_the_stages(out):
+    report = read(out / "report.json")
+    assert {"seed", "seconds", "reward_model", "before", "after", "win_rate"} <= report.keys()
+    assert (out / "report.html").stat().st_size > 10_000
+
+
 def test_models_load_as_they_are(out):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

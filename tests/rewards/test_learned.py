@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
+from tuneful.errors import RewardError
 from tuneful.models.loading import load_scorer, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
@@ -106,9 +107,20 @@ def test_normalised_scores_have_mean_0_and_deviation_1(reward: LearnedReward) ->
     assert_close(scores.std(correction=0), torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
-def test_a_constant_reward_is_not_blown_up(reward: LearnedReward) -> None:
-    scaled = reward.normalised_on(PROMPTS[:1] * 3, COMPLETIONS[:1] * 3)
-    assert scaled(PROMPTS[:1], COMPLETIONS[:1]).isfinite().all()
+def test_a_constant_reward_is_refused(reward: LearnedReward) -> None:
+    with pytest.raises(RewardError, match="it has learned nothing"):
+        reward.normalised_on(PROMPTS[:1] * 3, COMPLETIONS[:1] * 3)
+
+
+def test_the_length_it_was_trained_on_is_read_back(
+    reward: LearnedReward, model: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    save_model(model, tiny_tokenizer, tmp_path / "reward")
+    write_reward_file(tmp_path / "reward", {"gain": 1.0, "bias": 0.0, "max_tokens": 24})
+    long = Prompt.user("hot house " * 40)
+    cut, whole = LearnedReward.load(tmp_path / "reward"), reward
+    assert sum(map(len, cut.encode(long, COMPLETIONS[0]))) == 24
+    assert sum(map(len, whole.encode(long, COMPLETIONS[0]))) > 24
 
 
 def test_saved_and_loaded(reward: LearnedReward, model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:

@@ -49,5 +49,5 @@ def test_what_does_not_exist(tmp_path: Path) -> None:
         'reward "shortr": no such model directory or rule; did you mean "shorter"?; '
         'a function of your own is written "./file.py:function"'
     )
-    assert message("no.such.module:f").startswith('reward "no.such.module:f": No module named ')
+    assert message("no.such.module:f").startswith('reward "no.such.module:f": no.such.module cannot be loaded: ')
     assert message(f"{tmp_path / 'none.py'}:f").startswith(f'reward "{tmp_path / "none.py"}:f": ')

@@ -66,6 +66,8 @@ class Pairs:
     prompts: list[list[int]]
     completions: list[list[int]]
     p: Tensor
+    weight: Tensor
+    """float32 [P]: what each pair counts; the pairs of one prompt share weight 1."""
     reference: Tensor
     """float32 [2P]: the reference's log-probability of each row."""
 
@@ -109,22 +111,24 @@ class DPO:
 def pair_loss(
     outputs: Outputs, part: list[int], *, pairs: Pairs, rows: Sequence[int], beta: float
 ) -> tuple[Tensor, Metrics]:
-    """DPO loss of the pairs whose rows are in this micro-batch, over all pairs of the step."""
+    """DPO loss of the pairs whose rows are in this micro-batch, by weight, over all pairs of the step."""
     assert outputs.logprobs is not None
     order = sorted(range(len(part)), key=lambda k: part[k])
     at = torch.tensor([rows[part[k]] for k in order], device=outputs.logprobs.device)
     policy = outputs.logprobs.sum(-1)[order]
     reference = pairs.reference[at]
     chosen, rejected = policy[0::2], policy[1::2]
-    losses = dpo_loss(chosen, rejected, reference[0::2], reference[1::2], beta=beta, p=pairs.p[at[0::2] // 2])
-    num_pairs = len(rows) / 2
+    number = at[0::2] // 2
+    losses = dpo_loss(chosen, rejected, reference[0::2], reference[1::2], beta=beta, p=pairs.p[number])
+    total = float(pairs.weight[torch.tensor(rows[0::2], device=at.device) // 2].sum())
+    share = pairs.weight[number] / total
     margin = beta * ((chosen - reference[0::2]) - (rejected - reference[1::2]))
     metrics = {
-        "loss": losses.sum() / num_pairs,
-        "accuracy": (margin > 0).float().sum() / num_pairs,
-        "margin": margin.sum() / num_pairs,
-        "chosen_logprob": chosen.sum() / num_pairs,
-        "rejected_logprob": rejected.sum() / num_pairs,
+        "loss": (losses * share).sum(),
+        "accuracy": ((margin > 0).float() * share).sum(),
+        "margin": (margin * share).sum(),
+        "chosen_logprob": (chosen * share).sum(),
+        "rejected_logprob": (rejected * share).sum(),
     }
     return metrics["loss"], {name: float(value.detach()) for name, value in metrics.items()}
 
@@ -140,7 +144,8 @@ def encode(engine: Engine, comparisons: Sequence[Comparison], tokenizer: Any, ma
             completions.append(completion)
     reference = engine.score("reference", _as_rollout(prompts, completions)).sum(-1)
     p = torch.tensor([c.p for c in comparisons], device=reference.device)
-    return Pairs(prompts, completions, p, reference)
+    weight = torch.tensor([c.weight for c in comparisons], device=reference.device)
+    return Pairs(prompts, completions, p, weight, reference)
 
 
 def _as_rollout(prompts: list[list[int]], completions: list[list[int]]) -> Rollout:

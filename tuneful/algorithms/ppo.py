@@ -147,9 +147,9 @@ class PPO:
     def step(self) -> Metrics:
         size = self.config.prompts_per_step
         prompts = [self.prompts[self.order(self.steps * size + k)] for k in range(size)]
-        rollout = self.collect(prompts, seed=fold(self.config.seed, self.steps))
+        rollout = self.collect(prompts, seed=fold(self.config.seed, "rollout", self.steps))
         metrics = update(
-            self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, self.steps)
+            self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, "update", self.steps)
         )
         self.kl.update(metrics["kl"], len(rollout))
         self.engine.publish_weights()

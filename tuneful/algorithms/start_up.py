@@ -17,7 +17,7 @@ from tuneful.errors import CheckError
 from tuneful.functional.advantages import shape_rewards
 from tuneful.functional.kl import k1
 from tuneful.generation.rollout import Rollout
-from tuneful.generation.sampling import Sampling
+from tuneful.generation.sampling import Sampling, fold
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward, checked
@@ -68,7 +68,7 @@ def check_start(
     sampling = replace(config.sampling, num_samples=1)
     asked = [prompts[i % len(prompts)] for i in range(NUM_ROLLOUTS)]
     penalty = config.missing_eos_penalty
-    rollout = collect(engine, asked, sampling, reward, seed=seed, missing_eos_penalty=penalty)
+    rollout = collect(engine, asked, sampling, reward, seed=fold(seed, "check"), missing_eos_penalty=penalty)
     findings = [
         *ends,
         *_logprobs(engine, rollout, tuned=tuned),
@@ -94,7 +94,8 @@ def _end_token(tokenizer: Any) -> list[Finding]:
 
 
 def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Finding]:
-    half = next(iter(engine.roles.weights().values())).dtype != torch.float32
+    policy = engine.roles.policy
+    half = policy is not None and policy.model.dtype != torch.float32
     kl, estimator = engine.kl(rollout)
     drift = (engine.score("policy", rollout) - rollout.logprobs).abs() * rollout.mask
     return [

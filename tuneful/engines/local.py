@@ -44,8 +44,12 @@ class Optimization:
     """Adam's epsilon; 1e-5 as in PPO's reference code."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("learning_rate", "adam_eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optimization.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"optimization.{name} must be at least 0, got {getattr(self, name)}")
 
     def rate(self, step: int, total_steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) out of `total_steps`."""
@@ -121,7 +125,8 @@ class LocalEngine:
     @torch.no_grad()
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:
         width = rollout.mask.shape[1]
-        result = torch.zeros(len(rollout) if role == "reward" else rollout.mask.shape, device=rollout.mask.device)
+        shape = len(rollout) if role == "reward" else rollout.mask.shape
+        result = torch.zeros(shape, device=self._role(role).device)
         for rows in self._microbatches(rollout.prompts, rollout.completions, None):
             prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
             if role == "reward":

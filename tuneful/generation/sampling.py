@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tuneful.errors import ConfigError
+from tuneful.records import content_hash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +41,12 @@ class Sampling:
             raise ConfigError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
 
 
-def fold(*keys: int) -> int:
-    """One 63-bit seed from several integers, for example (seed, step)."""
+def fold(*keys: int | str) -> int:
+    """One 63-bit seed from several keys, for example (seed, "rollout", step); the word keeps purposes apart."""
     state = np.zeros(1, dtype=np.uint64)
     for key in keys:
-        state = _mix(state + np.uint64(key % 2**64))
+        number = int(content_hash(key), 16) if isinstance(key, str) else key
+        state = _mix(state + np.uint64(number % 2**64))
     return int(state[0] >> np.uint64(1))
 
 

@@ -15,6 +15,9 @@ from tuneful.evaluation.comparison import Measure
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.runs.manifest import file_hash
 
+DATA_INPUTS = ("prompts", "completions", "judgments", "comparisons", "demonstrations", "normalise_prompts", "test")
+"""Inputs of stages that may be files of rows."""
+
 
 class Display(Protocol):
     """Tells a person how far a run is."""
@@ -112,9 +115,10 @@ class Context:
 
     def origins(self, stage_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Where a stage's inputs come from, for its `run.json`: earlier stages, and files with their hashes."""
-        named = [value for value in stage_inputs.values() if isinstance(value, str) and not Path(value).is_dir()]
-        files = {name: file_hash(path) for name in named if (path := local(name)) is not None}
-        return {"parents": sorted({n[1:] for n in named if n.startswith("@")}), "data": files}
+        given = {name: value for name, value in stage_inputs.items() if isinstance(value, str)}
+        data = {value for name, value in given.items() if name in DATA_INPUTS}
+        files = {value: file_hash(path) for value in sorted(data) if (path := local(value)) is not None}
+        return {"parents": sorted({v[1:] for v in given.values() if v.startswith("@")}), "data": files}
 
     def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
         found = self._made(reference, "raters")

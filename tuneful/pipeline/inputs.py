@@ -20,7 +20,7 @@ class GenerateInputs:
     """Model directory, hub id, `world:model` or `@stage`."""
     prompts: str
     """Prompt file, data set or `world:prompts`."""
-    split: str = "reward"
+    split: Literal["reward", "rl", "dev", "test"] = "reward"
     """Which split of the prompts."""
     limit: int | None = None
     """At most this many prompts."""
@@ -32,6 +32,9 @@ class GenerateInputs:
     """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Sampling temperature."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, limit=self.limit, num_samples=self.num_samples, max_new_tokens=self.max_new_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,9 @@ class RewardInputs:
     tokens_per_microbatch: int = 8_192
     """Padded tokens per forward pass; changes memory, not results."""
 
+    def __post_init__(self) -> None:
+        _at_least(16, normalise_samples=self.normalise_samples)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPOInputs:
@@ -138,9 +144,8 @@ class PPOInputs:
     """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
-        for name in ("evaluate_every", "evaluate_prompts", "evaluate_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"ppo.{name} must be at least 1, got {getattr(self, name)}")
+        _at_least(1, evaluate_every=self.evaluate_every, evaluate_samples=self.evaluate_samples)
+        _at_least(2, evaluate_prompts=self.evaluate_prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,3 +190,13 @@ class EvaluateInputs:
     """Further measures of a completion: `world:measure`."""
     judge: str | None = None
     """The measure whose higher value wins; without it the reward."""
+
+    def __post_init__(self) -> None:
+        _at_least(2, limit=self.limit)
+        _at_least(1, num_samples=self.num_samples, max_new_tokens=self.max_new_tokens)
+
+
+def _at_least(least: int, **settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {value}")

@@ -14,7 +14,7 @@ kl_coef = 0.05            # settings below
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tuneful.algorithms.sft import SFTConfig
 from tuneful.data.splits import SHARES
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.pipeline import inputs
-from tuneful.settings import as_table, build, parse_override, read_toml
+from tuneful.settings import as_table, build, override, parse_override, read_toml
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
     "sft": (inputs.SFTInputs, SFTConfig),
@@ -42,6 +42,18 @@ ACTIONS: dict[str, type] = {
     "evaluate": inputs.EvaluateInputs,
 }
 """Inputs of everything that is no algorithm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a recipe says before its stages."""
+
+    seed: int = 0
+    """Everything random follows from it."""
+    held_out: tuple[str, ...] = ()
+    """Files that are wholly test; what shares a first turn with them trains nothing."""
+    splits: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    """Shares of all other prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,35 +92,29 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
     Raises ConfigError naming the file, the stage, the setting and the way out.
     """
     tables = read_toml(path)
-    _refuse_unknown(tables, ("seed", "held_out", "splits", "stage"), str(path))
-    stages = [dict(stage) for stage in tables.get("stage", [])]
-    by_name = {stage.get("name"): stage for stage in stages}
+    _refuse_unknown(tables, ("stage", *(f.name for f in fields(Header))), str(path))
+    stages = tables.pop("stage", [])
+    if not isinstance(stages, list) or not stages:
+        raise ConfigError(f"{path}: a recipe needs at least one [[stage]] table, with two brackets")
+    named = {str(stage.get("name", k)): stage for k, stage in enumerate(stages, start=1)}
+    if len(named) < len(stages):
+        twice = next(n for n in named if sum(s.get("name") == n for s in stages) > 1)
+        raise ConfigError(f'{path}: two stages are called "{twice}"')
+    known = [*named, *(f.name for f in fields(Header))]
     for assignment in overrides:
-        names, value = parse_override(assignment)
-        if len(names) == 1:
-            _refuse_unknown({names[0]: value}, ("seed",), f"--set {assignment}")
-            tables[names[0]] = value
-            continue
-        if names[0] not in by_name:
-            known = did_you_mean(names[0], [n for n in by_name if n])
-            raise ConfigError(f'--set {assignment}: the recipe has no stage "{names[0]}"{known}')
-        node = by_name[names[0]]
-        for name in names[1:-1]:
-            node[name] = node = dict(node.get(name, {}))
-        node[names[-1]] = value
+        first = parse_override(assignment)[0][0]
+        if first not in known:
+            raise ConfigError(f'--set {assignment}: the recipe has no stage "{first}"{did_you_mean(first, known)}')
+    changed = override({**tables, **named}, overrides)
     if seed is not None:
-        tables["seed"] = seed
-    if not stages:
-        raise ConfigError(f"{path}: a recipe needs at least one [[stage]] table")
-    number = int(tables.get("seed", 0))
+        changed["seed"] = seed
+    header = build(Header, {name: value for name, value in changed.items() if name not in named}, where=str(path))
     built: list[Stage] = []
-    for position, table in enumerate(stages, start=1):
-        stage = _stage(table, f"{path}: stage {table.get('name', position)}", number)
+    for name in named:
+        stage = _stage(changed[name], f"{path}: stage {name}", header.seed)
         _check_references(stage, built, str(path))
         built.append(stage)
-    return Recipe(
-        str(path), number, dict(tables.get("splits", SHARES)), tuple(built), tuple(tables.get("held_out", ()))
-    )
+    return Recipe(str(path), header.seed, header.splits, tuple(built), header.held_out)
 
 
 def shipped_recipe(name: str) -> Path:
@@ -145,8 +151,6 @@ def _stage(table: dict[str, Any], where: str, seed: int) -> Stage:
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
     names = [s.name for s in before]
-    if stage.name in names:
-        raise ConfigError(f'{where}: two stages are called "{stage.name}"')
     for setting, value in as_table(stage.inputs).items():
         if isinstance(value, str) and value.startswith("@") and value[1:] not in names:
             near = did_you_mean(value[1:], names)

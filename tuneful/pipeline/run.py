@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
+from tuneful.runs.logs import read_log
 from tuneful.settings import as_table
 
 
@@ -39,5 +43,20 @@ def run_recipe(
                 run_stage(context, stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
                 pipeline.update(seconds=seconds)
+        if not pipeline.done:
+            report = pipeline_report(recipe, out, seconds)
+            write_json(out / "report.json", report)
+            metrics = [row for stage in recipe.stages for row in read_log(out / stage.name / "metrics.jsonl")]
+            write_report(out / "report.html", report, metrics=metrics, title=Path(recipe.source).stem)
         pipeline.finish()
     return seconds
+
+
+def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """One report above those of the stages: what each found, the later one where two found the same thing."""
+    report: dict[str, Any] = {"seed": recipe.seed}
+    for stage in recipe.stages:
+        file = out / stage.name / "report.json"
+        if file.exists():
+            report |= json.loads(file.read_text(encoding="utf-8"))
+    return report | {"seconds": {**seconds, "total": sum(seconds.values())}}

@@ -50,7 +50,7 @@ from tuneful.pipeline.recipe import Stage
 from tuneful.records import Candidates, Comparison, Completion, Demonstration, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
-from tuneful.rewards.reward import Reward
+from tuneful.rewards.reward import Reward, checked
 from tuneful.rollouts.collect import score
 from tuneful.runs.directory import RunDirectory
 
@@ -59,7 +59,7 @@ def generate(context: Context, name: str, given: inputs.GenerateInputs, record: 
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
     purpose: Purpose = "train" if given.split in ("reward", "rl") else "report"
     prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=name)[: given.limit]
-    rollout = _answers(context, given.model, prompts, _sampling(given), context.seed)
+    rollout = _answers(context, given.model, prompts, _sampling(given), fold(context.seed, "generate"))
     candidates = with_ids(candidates_of(prompts, rollout, given.model))
     write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates), force=True)
     record.finish(num_prompts=len(prompts), num_completions=len(rollout))
@@ -123,7 +123,7 @@ def train_reward(
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
-    rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, 1))
+    rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, "normalise"))
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
     _save_role(role, tokenizer, record)
@@ -137,8 +137,7 @@ def train_reward(
     write_reward_file(record.path / "model", facts)
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
-        held_out = read_comparisons(context.file(given.test, "comparisons.jsonl"), on_skip=context.display.note)
-        report["reward_model"] = accuracy_report(reward, held_out)
+        report["reward_model"] = accuracy_report(reward, _test_comparisons(context, given.test))
     _report(record, report)
     record.finish(ended=ended)
 
@@ -158,8 +157,7 @@ def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOC
     if record.latest_checkpoint() is None:
         checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
         for finding in checks:
-            if finding.warning and not finding.passed:
-                context.display.note(f"warning: {finding}")
+            context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
     learner = PPO(engine, prompts, reward, config)
     evaluate = DevEvaluation(engine, dev, reward, second, config, given.evaluate_samples)
@@ -201,12 +199,12 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
     """
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=name)[: given.limit]
     sampling = _sampling(given)
-    before = _answers(context, given.before, prompts, sampling, fold(context.seed, 2))
+    before = _answers(context, given.before, prompts, sampling, fold(context.seed, "before"))
     after_path = context.model(given.after)
     tokenizer = load_tokenizer(after_path)
     roles = policy_roles(after_path, reference=context.model(given.before))
     engine = LocalEngine(roles, tokenizer)
-    after = engine.sample(prompts, sampling, seed=fold(context.seed, 3), on_progress=_telling(context))
+    after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=_telling(context))
     kl, estimator = engine.kl(after)
 
     measures: dict[str, Measure] = {"length": lambda _, text: float(len(text.split()))}
@@ -214,7 +212,7 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
         measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
     old, new = _by_prompt(before.texts, given.num_samples), _by_prompt(after.texts, given.num_samples)
-    judge = given.judge.partition(":")[2] if given.judge else ("reward" if given.reward else None)
+    judge = given.judge.rpartition(":")[2] if given.judge else ("reward" if given.reward else None)
     report = compare_models(prompts, old, new, measures, judge=judge, seed=context.seed)
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
     report["before"]["perplexity"] = _perplexity(before, before.logprobs)
@@ -255,7 +253,7 @@ class DevEvaluation:
         self._reference_texts: list[str] | None = None
 
     def __call__(self, step: int) -> Evaluation:
-        rollout = self.engine.sample(self.prompts, self.sampling, seed=fold(self.config.seed, 1, step))
+        rollout = self.engine.sample(self.prompts, self.sampling, seed=fold(self.config.seed, "dev", step))
         kl, _ = self.engine.kl(rollout)
         scores = score(rollout, self.prompts, self.reward, self.config.missing_eos_penalty)
         measures = {
@@ -276,7 +274,7 @@ class DevEvaluation:
         """What the reference answers to the dev prompts."""
         if self._reference_texts is None:
             reference = self.engine.as_reference()
-            seed = fold(self.config.seed, 1, 0)
+            seed = fold(self.config.seed, "dev", 0)
             self._reference_texts = reference.sample(self.prompts, self.sampling, seed=seed).texts
         return self._reference_texts
 
@@ -380,6 +378,16 @@ def _comparisons(context: Context, reference: str) -> list[Comparison]:
     return kept
 
 
+def _test_comparisons(context: Context, reference: str) -> list[Comparison]:
+    """Comparisons to report on: all of a held-out file, else those of the test split."""
+    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
+    if reference not in context.held_out:
+        found = [c for c in found if split_of(c.prompt, context.shares) == "test"]
+    if not found:
+        raise DataError(f'{reference}: none of it is in the test split; change the shares or list it in "held_out"')
+    return found
+
+
 def _reward(context: Context, reference: str) -> Reward:
     if reference.startswith("@"):
         return LearnedReward.load(context.model(reference))
@@ -414,7 +422,7 @@ def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout)
     known: dict[tuple[str, str], float] = {}
     for rollout in rollouts:
         asked = [prompts[g] for g in rollout.group.tolist()]
-        scores = reward(asked, rollout.as_completions())
+        scores = checked(reward, asked, rollout.as_completions())
         known |= {(p.id, t): float(s) for p, t, s in zip(asked, rollout.texts, scores, strict=True)}
     return lambda prompt, text: known[prompt.id, text]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
+from tuneful.errors import RewardError
 from tuneful.models.forward import reward_scores
 from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
 from tuneful.models.roles import Role
@@ -39,7 +40,13 @@ class LearnedReward:
         facts = read_reward_file(Path(path))
         head = scalar_head(model) if hasattr(model, "score") else None
         role = Role("reward", model, head=head)
-        return cls(role, load_tokenizer(path), gain=facts.get("gain", 1.0), bias=facts.get("bias", 0.0))
+        return cls(
+            role,
+            load_tokenizer(path),
+            gain=facts.get("gain", 1.0),
+            bias=facts.get("bias", 0.0),
+            max_tokens=facts.get("max_tokens"),
+        )
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] normalised scores."""
@@ -67,8 +74,13 @@ class LearnedReward:
     def normalised_on(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> LearnedReward:
         """This reward rescaled to mean 0 and standard deviation 1 on reference completions."""
         raw = self.raw(prompts, completions)
-        gain = 1.0 / float(raw.std(correction=0).clamp_min(1e-6))
-        return replace(self, gain=gain, bias=-gain * float(raw.mean()))
+        spread = float(raw.std(correction=0))
+        if not spread > 1e-6:
+            raise RewardError(
+                f"the reward model gives all {len(raw)} reference completions the score {float(raw.mean()):.3g}; "
+                "it has learned nothing: more comparisons, more steps or a higher learning rate"
+            )
+        return replace(self, gain=1 / spread, bias=-float(raw.mean()) / spread)
 
 
 def encode_pair(

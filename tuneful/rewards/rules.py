@@ -43,8 +43,8 @@ def load_function(reference: str) -> Reward:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except (ImportError, FileNotFoundError) as error:
-        raise RewardError(f'reward "{reference}": {error}') from None
+    except Exception as error:
+        raise RewardError(f'reward "{reference}": {place} cannot be loaded: {type(error).__name__}: {error}') from error
     function = getattr(module, name, None)
     if not callable(function):
         functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
