@@ -187,7 +187,7 @@ ALTERNATIVES: dict[str, Any] = {
     "gamma": 0.9,
     "lam": 0.5,
     "kl_coef": 0.5,
-    "kl_target": 1e6,
+    "kl_target": None,
     "kl_horizon": 50,
     "missing_eos_penalty": 3.0,
     "max_grad_norm": 0.1,

@@ -18,12 +18,12 @@ def command(
 
     import typer
 
-    from tuneful.cli.progress import RichDisplay
+    from tuneful.cli.progress import RichDisplay, resumable
     from tuneful.demo.run import run_demo
     from tuneful.pipeline.recipe import load_recipe, shipped_recipe
 
     recipe = load_recipe(shipped_recipe("demo"), set_ or (), seed=seed)
-    with RichDisplay() as display:
+    with resumable(), RichDisplay() as display:
         report = run_demo(recipe, out, display=display, force=force)
     if as_json:
         print(json.dumps(report))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, Out, Seed
+from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Out, Seed
 
 
 def command(
@@ -17,6 +17,7 @@ def command(
     reward: Annotated[str | None, typer.Option(help="A reward to measure both with.")] = None,
     num_samples: Annotated[int, typer.Option(help="Completions per prompt and model.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 128,
+    max_prompt_tokens: MaxPromptTokens = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -38,6 +39,7 @@ def command(
         prompts=str(in_),
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
+        max_prompt_tokens=max_prompt_tokens,
         reward=reward,
     )
     recipe = Recipe("command line", seed, {"test": 1.0}, (Stage("evaluate", "evaluate", given, None),))

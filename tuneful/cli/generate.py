@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, Model, Out, Seed, refuse_existing
+from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Model, Out, Seed, refuse_existing
 
 
 def command(
@@ -15,6 +15,7 @@ def command(
     out: Out,
     num_samples: Annotated[int, typer.Option(help="Completions per prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 128,
+    max_prompt_tokens: MaxPromptTokens = None,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 1.0,
     seed: Seed = 0,
     force: Force = False,
@@ -36,7 +37,12 @@ def command(
     from tuneful.pipeline.stages import candidates_of
 
     prompts = read_prompts(in_)
-    sampling = Sampling(num_samples=num_samples, max_new_tokens=max_new_tokens, temperature=temperature)
+    sampling = Sampling(
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        temperature=temperature,
+    )
     engine = LocalEngine(Roles(policy=Role("policy", load_causal(model))), load_tokenizer(model))
     with RichDisplay() as display:
         display.stage("generate", model)

@@ -1,4 +1,4 @@
-"""`tuneful label`: judgments in files, until the store comes."""
+"""`tuneful label`: judgments in files."""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ In = Annotated[Path, typer.Option("--in", help="Rows to read: JSONL, also .gz.")
 Model = Annotated[str, typer.Option("--model", help="Model directory or hub id.")]
 Reward = Annotated[str, typer.Option("--reward", help='Reward model directory, rule, or "./file.py:function".')]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+MaxPromptTokens = Annotated[
+    int | None, typer.Option("--max-prompt-tokens", help="Longer prompts lose their beginning; without it, refused.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: stage.setting=value.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for scripts.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]

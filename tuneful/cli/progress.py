@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SHOWN = ("reward", "kl", "loss", "accuracy", "length")
 """Metrics beside the bar, in this order."""
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C inside ends the command with a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 class RichDisplay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,20 +28,28 @@ def run_command(
     """
     import json
 
-    from tuneful.cli.progress import RichDisplay
+    from tuneful.cli.progress import RichDisplay, resumable
     from tuneful.demo.run import shipped_worlds
     from tuneful.pipeline.recipe import load_recipe
     from tuneful.pipeline.run import run_recipe
 
     loaded = load_recipe(recipe, set_ or (), seed=seed)
-    with RichDisplay() as display:
+    with resumable(), RichDisplay() as display:
         seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, force=force)
-    reports = {stage.name: str(out / stage.name / "report.html") for stage in loaded.stages}
+    reports = written_reports(out, [stage.name for stage in loaded.stages])
     if as_json:
         print(json.dumps({"seconds": seconds, "reports": reports}))
-    else:
-        for name, path in reports.items():
-            print(f"{name:<12} {seconds.get(name, 0.0):7.1f} s  {path}")
+        return
+    if "" in reports:
+        print(f"the report is {reports['']}")
+    for stage in loaded.stages:
+        print(f"{stage.name:<12} {seconds.get(stage.name, 0.0):7.1f} s  {reports.get(stage.name, '')}".rstrip())
+
+
+def written_reports(out: Path, stages: Iterable[str]) -> dict[str, str]:
+    """The reports that exist under a run by stage, the whole run's first, under the name ""."""
+    places = {name: out / name / "report.html" for name in ("", *stages)}
+    return {name: str(path) for name, path in places.items() if path.exists()}
 
 
 def train_command(

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
 from tuneful.cli.options import Force, In, Json, Out, Reward, refuse_existing
+
+if TYPE_CHECKING:
+    from tuneful.data.formats import Row
+
+ANSWERS_AT_ONCE = 256
+"""Answers scored between two steps of the progress bar."""
 
 
 def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Json = False) -> None:
-    """The score of every answer in a completions or demonstrations file, one row per answer.
+    """The rows of a completions or demonstrations file as they are, with a score added to every answer.
 
     Example: tuneful score --reward runs/demo/reward/model --in answers.jsonl --out scored.jsonl
     """
     import json
 
     refuse_existing(out, force)
-    from tuneful.data.formats import read_answers, write_jsonl
+    from tuneful.cli.progress import RichDisplay
+    from tuneful.data.formats import read_answers, read_rows, write_jsonl
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
 
     answers = read_answers(in_)
-    scores = checked(load_reward(reward), [p for p, _ in answers], [c for _, c in answers]).tolist()
-    rows = (
-        {"prompt": prompt.as_json(), "completion": completion.text, "score": score}
-        for (prompt, completion), score in zip(answers, scores, strict=True)
-    )
-    write_jsonl(out, rows, force=force)
+    scorer = load_reward(reward)
+    scores: list[float] = []
+    with RichDisplay() as display:
+        display.stage("score", reward)
+        for start in range(0, len(answers), ANSWERS_AT_ONCE):
+            prompts, completions = zip(*answers[start : start + ANSWERS_AT_ONCE], strict=True)
+            scores += checked(scorer, prompts, completions).tolist()
+            display.step(len(scores), len(answers), {})
+    following = iter(scores)
+    write_jsonl(out, (_scored(row, following) for row in read_rows(in_)), force=force)
     mean = sum(scores) / len(scores)
-    told = {"out": str(out), "rows": len(scores), "mean": mean}
-    print(json.dumps(told) if as_json else f"{len(scores)} rows in {out}, mean score {mean:.3f}")
+    told = {"out": str(out), "answers": len(scores), "mean": mean}
+    print(json.dumps(told) if as_json else f"{len(scores)} answers in {out}, mean score {mean:.3f}")
+
+
+def _scored(row: Row, following: Iterator[float]) -> Mapping[str, Any]:
+    """The fields of a row with the next scores: one on each of its completions, or one on the row."""
+    if "completions" not in row.fields:
+        return {**row.fields, "score": next(following)}
+    offered = (c if isinstance(c, dict) else {"text": c} for c in row.fields["completions"])
+    return {**row.fields, "completions": [{**c, "score": next(following)} for c in offered]}
