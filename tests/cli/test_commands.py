@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,10 @@ def tuneful(*arguments: object, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env={**os.environ, **environment}, timeout=240
     )
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +49,95 @@ def test_generate_writes_completions_that_can_be_read(answers):
 def test_score_adds_a_score_to_each_answer(answers, tmp_path):
     done = tuneful("score", "--reward", "shorter", "--in", answers, "--out", tmp_path / "scored.jsonl")
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").open()]
-    assert [row["score"] for row in rows] == [-len(row["completion"].split()) for row in rows]
+    given, rows = read(answers), read(tmp_path / "scored.jsonl")
+    scores = [[c.pop("score") for c in row["completions"]] for row in rows]
+    assert rows == given
+    assert scores == [[-len(c["text"].split()) for c in row["completions"]] for row in given]
+
+
+def test_score_keeps_what_the_rows_hold(tmp_path):
+    demonstrations = [
+        {"prompt": "hot", "completion": "cold tea", "source": 7},
+        {"source": None, "completion": "why", "prompt": "tea"},
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", demonstrations)
+    done = tuneful("score", "--reward", "shorter", "--in", tmp_path / "rows.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    given = zip(demonstrations, (-2.0, -1.0), strict=True)
+    assert read(tmp_path / "out.jsonl") == [{**row, "score": score} for row, score in given]
+
+
+def test_a_long_prompt_can_be_cut(answers, tiny_model_dir, tmp_path):
+    write_jsonl(tmp_path / "long.jsonl", [{"prompt": "hot " * 200}])
+    options = ("--out", tmp_path / "out.jsonl", "--max-new-tokens", 3, "--max-prompt-tokens", 20)
+    done = tuneful("generate", "--model", tiny_model_dir, "--in", tmp_path / "long.jsonl", *options)
+    assert done.returncode == 0, done.stderr
+    assert len(read_candidates(tmp_path / "out.jsonl")) == 1
+
+
+def test_run_names_the_reports_that_exist(tmp_path):
+    from tuneful.cli.run import written_reports
+
+    for folder in ("ppo", "samples"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "ppo" / "report.html").touch()
+    assert written_reports(tmp_path, ["samples", "ppo"]) == {"ppo": str(tmp_path / "ppo" / "report.html")}
+    (tmp_path / "report.html").touch()
+    assert list(written_reports(tmp_path, ["samples", "ppo"])) == ["", "ppo"]
+
+
+PRESSES_CTRL_C = "import signal\n\ndef score(prompts, completions):\n    signal.raise_signal(signal.SIGINT)\n"
+
+
+def test_ctrl_c_says_how_to_go_on_where_that_can_be(answers, tiny_model_dir, tmp_path):
+    reward = tmp_path / "press.py"
+    reward.write_text(PRESSES_CTRL_C)
+    text = RECIPE.format(model=tiny_model_dir, prompts=prompts_file(tmp_path), reward=f"{reward}:score", length=5)
+    (tmp_path / "ppo.toml").write_text(text)
+    stopped = tuneful("train", tmp_path / "ppo.toml", "--out", tmp_path / "out")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "stopped; the same command continues from the last checkpoint" in stopped.stderr
+    stopped = tuneful("score", "--reward", f"{reward}:score", "--in", answers, "--out", tmp_path / "scored.jsonl")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "continues" not in stopped.stderr
+
+
+def findings(*arguments: object, status: int) -> dict[str, dict[str, Any]]:
+    done = tuneful("doctor", *arguments, "--json")
+    assert done.returncode == status, done.stderr
+    told = json.loads(done.stdout)
+    assert told["passed"] == (status == 0)
+    return {f"{f['about']}: {f['name']}": f for f in told["findings"]}
+
+
+def test_doctor_finds_a_sound_model_data_and_reward_sound(answers, tiny_model_dir):
+    found = findings("--model", tiny_model_dir, "--in", answers, "--reward", tiny_model_dir, status=0)
+    assert found["data: format"]["value"] == "completions"
+    assert (found["data: rows"]["value"], found["data: prompts"]["value"]) == (2, 2)
+    assert (found["model: end token"]["value"], found["model: pad token"]["value"]) == ("<eos>", "<pad>")
+    assert found["model: context"]["value"] == 128
+    assert found["model: change of a logprob in a batch"]["value"] < 1e-4
+    assert found["reward: change of a score with the padding"]["value"] < 1e-4
+
+
+READS_ITS_NEIGHBOURS = (
+    "import torch\n\ndef score(prompts, completions):\n    return torch.arange(float(len(completions)))\n"
+)
+
+
+def test_doctor_names_the_mend_of_what_is_broken(tmp_path):
+    same = "\n\nHuman: hot?\n\nAssistant: yes"
+    rows = [{"chosen": same, "rejected": same}, {"chosen": same, "rejected": same + " no"}]
+    write_jsonl(tmp_path / "pairs.jsonl", [*rows, rows[1]])
+    (tmp_path / "order.py").write_text(READS_ITS_NEIGHBOURS)
+    options = ("--in", tmp_path / "pairs.jsonl", "--reward", f"{tmp_path}/order.py:score")
+    found = findings(*options, "--model", tmp_path / "nowhere", status=1)
+    assert found["data: rows skipped"]["value"] == 1
+    assert "pairs.jsonl:1" in found["data: rows skipped"]["mend"]
+    assert found["data: rows of a prompt seen before"]["value"] == 1
+    assert found["reward: change of a score in a batch"]["value"] == 3.0  # the last of the four has number 3
+    failed = {name for name, finding in found.items() if finding["status"] == "fail"}
+    assert failed == {"reward: change of a score in a batch", "model: error"}
 
 
 def test_nothing_is_overwritten_without_force(answers, tmp_path):
@@ -80,15 +172,20 @@ max_new_tokens = {length}
 """
 
 
+def prompts_file(folder: Path) -> Path:
+    """Enough prompts that every split has some."""
+    texts = [
+        f"hot house {a} {b}" for a in "tea tap dog day rain".split() for b in "red cold green fine fix help".split()
+    ]
+    write_jsonl(folder / "prompts.jsonl", ({"prompt": [{"role": "user", "content": text}]} for text in texts))
+    return folder / "prompts.jsonl"
+
+
 def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
     """Name -> (arguments, what the one line says)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    prompts = folder / "prompts.jsonl"
-    texts = [
-        f"hot house {a} {b}" for a in "tea tap dog day rain".split() for b in "red cold green fine fix help".split()
-    ]
-    write_jsonl(prompts, ({"prompt": [{"role": "user", "content": text}]} for text in texts))
+    prompts = prompts_file(folder)
     broken = folder / "broken.jsonl"
     broken.write_text('{"prompt": "hot"}\n{"prompt": \n')
     empty = folder / "empty.jsonl"

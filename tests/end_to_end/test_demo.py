@@ -72,5 +72,5 @@ def test_reports_are_on_prompts_no_stage_has_used(out: Path) -> None:
 
 def test_the_page_stands_alone(out: Path) -> None:
     page = (out / "report.html").read_text()
-    assert "http" not in page.replace("http://www.w3.org/", "")
+    assert "://" not in page
     assert page.count("<svg") >= 4

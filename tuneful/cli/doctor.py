@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import typer
 
 from tuneful.cli.options import Json
-from tuneful.errors import DataError, RewardError, TunefulError
+from tuneful.errors import DataError, TunefulError
 from tuneful.records import Completion, Prompt
+
+Status = Literal["ok", "note", "fail"]
 
 INVARIANCE = 1e-4
 """Largest change of a logprob or a score, in float32, that rounding explains."""
@@ -32,7 +34,7 @@ class Finding:
     about: str
     name: str
     value: str | int | float | bool | None
-    status: Literal["ok", "note", "fail"] = "ok"
+    status: Status = "ok"
     mend: str = ""
 
 
@@ -85,7 +87,7 @@ def look_at_machine() -> Iterator[Finding]:
         mend = "" if half else "train in float32; this device only emulates bfloat16"
         yield Finding("machine", "bfloat16", half, "ok" if half else "note", mend)
     else:
-        yield Finding("machine", "device", f"cpu ({torch.backends.cpu.get_cpu_capability()})")  # type: ignore[no-untyped-call]
+        yield Finding("machine", "device", f"cpu ({torch.backends.cpu.get_cpu_capability()})")
         yield Finding("machine", "bfloat16", "works, seldom faster than float32 on a CPU")
 
 
@@ -95,26 +97,24 @@ def look_at_data(path: Path) -> Iterator[Finding]:
 
     kind = formats.detect(path)
     yield Finding("data", "format", kind)
+    readers: dict[str, Callable[[Path], object]] = {
+        "completions": formats.read_candidates,
+        "demonstrations": formats.read_demonstrations,
+        "preferences": formats.read_comparisons,
+    }
+    if kind in readers:
+        readers[kind](path)
     skipped: list[str] = []
-    if kind == "completions":
-        asked = [item.prompt for item in formats.read_candidates(path)]
-    elif kind == "demonstrations":
-        asked = [row.prompt for row in formats.read_demonstrations(path)]
-    elif kind == "prompts":
-        unique = formats.read_prompts(path)
-        asked = [*unique, *unique[:1] * (sum(1 for _ in formats.read_rows(path)) - len(unique))]
-    else:
-        asked = [row.prompt for row in formats.read_comparisons(path, on_skip=skipped.append)]
-    prompts = {prompt.id for prompt in asked}
-    yield Finding("data", "rows", len(asked) + len(skipped))
-    yield Finding("data", "prompts", len(prompts))
-    again = len(asked) - len(prompts)
-    mend = "leave out rows that say the same; rows of one prompt stay in one split and share its weight"
+    prompts = len(formats.read_prompts(path, on_skip=skipped.append))
+    rows = sum(1 for _ in formats.read_rows(path))
+    yield Finding("data", "rows", rows)
+    yield Finding("data", "prompts", prompts)
+    again = rows - len(skipped) - prompts
+    mend = "no matter for answers to the same prompt, which stay in one split; else leave them out"
     yield Finding("data", "rows of a prompt seen before", again, "note" if again else "ok", mend if again else "")
-    if not asked:
-        raise DataError(f"{path}: no row can be used, the first because: {skipped[0]}; mend the rows")
-    mend = f"the first is {skipped[0]}" if skipped else ""
-    yield Finding("data", "rows skipped", len(skipped), "note" if skipped else "ok", mend)
+    mend = f"the first: {skipped[0]}" if skipped else ""
+    status: Status = "fail" if not prompts else "note" if skipped else "ok"
+    yield Finding("data", "rows skipped", len(skipped), status, mend)
 
 
 def look_at_model(path: str) -> Iterator[Finding]:
@@ -144,15 +144,17 @@ def look_at_model(path: str) -> Iterator[Finding]:
     rows = [pair_ids(p, c.text, tokenizer, max_tokens=context) for p, (_, c) in zip(asked, ANSWERS, strict=True)]
     role = Role("policy", model)
 
-    def totals(chosen: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
-        outputs = policy_outputs(role, [p for p, _ in chosen], [c for _, c in chosen])
+    width = max(len(completion) for _, completion in rows)
+
+    def logprobs(chosen: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
+        outputs = policy_outputs(role, [p for p, _ in chosen], [c for _, c in chosen], width=width)
         assert outputs.logprobs is not None
-        return outputs.logprobs.sum(-1)
+        return outputs.logprobs
 
     with torch.no_grad():
-        drift = (totals(rows) - torch.cat([totals([row]) for row in rows])).abs().max()
+        drift = (logprobs(rows) - torch.cat([logprobs([row]) for row in rows])).abs().max()
     mend = "train with one completion per forward pass, or use an architecture whose attention is causal"
-    yield _below("model", "change of a completion's logprob in a batch", float(drift), mend)
+    yield _below("model", "change of a logprob in a batch", float(drift), mend)
 
 
 def look_at_reward(reference: str, answers: Sequence[tuple[Prompt, Completion]]) -> Iterator[Finding]:

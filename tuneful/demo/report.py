@@ -19,6 +19,7 @@ from tuneful.evaluation.comparison import Measure
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
+from tuneful.runs.logs import read_log
 
 MEASURES: Mapping[str, Measure] = {
     "true_utility": true_utility,
@@ -60,6 +61,14 @@ def demo_report(out: Path, seed: int, base: Path) -> dict[str, Any]:
         for name, value, bar, passed in required(report)
     ]
     return report
+
+
+def utility_curve(stage: Path) -> dict[int, float]:
+    """Mean true utility of the dev answers that a finished RL stage logged, by step: computed when the run is over."""
+    utilities: dict[int, list[float]] = {}
+    for row in read_log(stage / "samples.jsonl"):
+        utilities.setdefault(row["step"], []).append(true_utility(Prompt.user(row["prompt"]), row["completion"]))
+    return {step: float(np.mean(values)) for step, values in utilities.items()}
 
 
 def required(report: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, bool]]:
