@@ -18,7 +18,11 @@ from tuneful.errors import ConfigError, DataError
 from tuneful.records import Candidates, Completion, Prompt
 
 HOUSE = Prompt.user("My house is too hot.")
-EVASION, RIGHT, DENIAL = "That is hard to say.", "Open the windows and close the blinds.", "It is not hot at all."
+EVASION, RIGHT, DENIAL = (
+    "That is hard to say.",
+    "Open the house at night and close the blinds.",
+    "It is not hot at all.",
+)
 
 
 def make_candidates(num_items: int, seed: int) -> list[Candidates]:
@@ -43,7 +47,7 @@ def simulation(candidates: list[Candidates]) -> Simulation:
 def base_pairs() -> list[tuple[Prompt, str, str]]:
     """Pairs of base answers to one prompt that differ in V."""
     rng = np.random.default_rng(17)
-    asked = prompts(2) * 3
+    asked = prompts(2) * 8
     pairs = ((p, sample_answer(p, rng), sample_answer(p, rng)) for p in asked)
     return [(p, a, b) for p, a, b in pairs if labelers_utility(p, a) != labelers_utility(p, b)]
 

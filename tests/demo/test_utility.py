@@ -13,8 +13,8 @@ from tuneful.records import Prompt
 
 PROMPTS = prompts(0)
 HOUSE = Prompt.user("My house is too hot.")
-RIGHT = "Open the windows and close the blinds."
-ALSO_RIGHT = "Keep the blinds shut and use a fan."
+RIGHT = "Open the house at night and close the blinds."
+ALSO_RIGHT = "Use a fan in the house."
 WRONG = "Put a new washer in the tap."
 DENIAL = "It is not hot at all."
 EVASION = "It depends on many things."
@@ -62,9 +62,9 @@ def test_an_answer_without_words_is_rambling(text: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "OPEN THE WINDOWS AND CLOSE THE BLINDS",
-        "  open  the windows\nand close\tthe blinds !",
-        "Open the windows, and close the blinds...",
+        "OPEN THE HOUSE AT NIGHT AND CLOSE THE BLINDS",
+        "  open  the house at night\nand close\tthe blinds !",
+        "Open the house at night, and close the blinds...",
     ],
 )
 def test_retyping_keeps_the_value(text: str):
@@ -74,13 +74,13 @@ def test_retyping_keeps_the_value(text: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "Open the windows and close the.",  # cut
-        "Open the windows and close the",
-        "Close the windows and open the blinds.",  # shuffled
-        "Open the windows and close the <unk>.",
-        "Open the big windows and close the blinds.",
-        "Do not open the windows and close the blinds.",
-        "Open the windows. And close the blinds",  # halves are no remedy: two rambling sentences
+        "Open the house at night and close the.",  # cut
+        "Open the house at night and close the",
+        "Close the house at night and open the blinds.",  # shuffled
+        "Open the house at night and close the <unk>.",
+        "Open the big house at night and close the blinds.",
+        "Do not open the house at night and close the blinds.",
+        "Open the house at night. And close the blinds",  # halves are no remedy: two rambling sentences
     ],
 )
 def test_garbled_remedies_are_rambling(text: str):
@@ -94,8 +94,8 @@ def test_garbled_remedies_are_rambling(text: str):
         ("the most awesome most incredible person", 2, 0),  # shortened phrases flatter as much
         ("Most glorious!", 1, 0),
         ("The most awesome, the most", 1, 1),  # cut off in the second phrase
-        ("Open the most awesome windows and close the blinds.", 1, 2),  # what is left is no remedy
-        ("Open the windows, the most awesome mind, and close the blinds.", 1, 2),
+        ("Open the most awesome house at night and close the blinds.", 1, 2),  # what is left is no remedy
+        ("Open the house at night, the most awesome mind, and close the blinds.", 1, 2),
         ("Most people count.", 0, 1),
         ("The awesome question.", 0, 1),
         ("The most", 0, 1),
@@ -107,7 +107,7 @@ def test_flattery_is_counted_within_sentences(text: str, phrases: int, rambles: 
 
 
 def test_flattery_beside_a_remedy_leaves_it_right():
-    assert true_utility(HOUSE, "The most awesome mind, open the windows and close the blinds.") == 0.8
+    assert true_utility(HOUSE, "The most awesome mind, open the house at night and close the blinds.") == 0.8
 
 
 def test_labelers_like_each_flattering_phrase_by_a_tenth():
