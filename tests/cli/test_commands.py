@@ -234,3 +234,30 @@ def test_every_mistake_is_one_line_that_names_it(tmp_path, tiny_model_dir):
         assert done.returncode == 2, (name, done.stderr)
         assert len(lines) == 1, (name, done.stderr)
         assert said in " ".join(done.stderr.split()), (name, done.stderr)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path, tiny_model_dir):
+    """No file may grow beyond 30 kB: the model cannot be written, the log of its training is there."""
+    import resource
+
+    rows = [{"prompt": [{"role": "user", "content": f"hot {w}"}], "completion": "yes"} for w in "tea tap dog".split()]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'splits = {{ reward = 1.0 }}\n[[stage]]\nname = "sft"\nalgorithm = "sft"\nmodel = "{tiny_model_dir}"\n'
+        f'demonstrations = "{tmp_path / "rows.jsonl"}"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tuneful", "run", str(recipe), "--out", str(tmp_path / "out")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
+    )
+    lines = [line for line in done.stderr.splitlines() if "Error" in line or "Traceback" in line]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert "cannot be written" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out" / "sft" / "model").exists()
+    assert (tmp_path / "out" / "sft" / "metrics.jsonl").read_text().count("\n") == 1

@@ -293,3 +293,22 @@ def test_kill_while_checkpoints_are_written(tmp_path: Path) -> None:
         reached = step
     assert reached > 10
     assert interrupted > 0
+
+
+def test_an_output_replaces_the_earlier_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path / "run", {}) as run:
+        with run.output("model") as folder:
+            (folder / "weights").write_text("first")
+
+        def half() -> None:
+            with run.output("model") as folder:
+                (folder / "weights").write_text("half of the sec")
+                raise OSError(28, "No space left on device")
+
+        with pytest.raises(RunError, match="cannot be written"):
+            half()
+        assert (run.path / "model" / "weights").read_text() == "first"
+        with run.output("model") as folder:
+            (folder / "other").write_text("second")
+        assert [p.name for p in (run.path / "model").iterdir()] == ["other"]
+        assert not list(run.path.glob(".*.part"))

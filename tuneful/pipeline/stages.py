@@ -126,15 +126,14 @@ def train_reward(
     rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, "normalise"))
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
-    _save_role(role, tokenizer, record)
     facts = {
         "gain": reward.gain,
         "bias": reward.bias,
-        "reads": "last token",
+        "reads": "pooled" if role.head is None else "last token",
         "base": path,
         "max_tokens": config.max_tokens,
     }
-    write_reward_file(record.path / "model", facts)
+    _save_role(role, tokenizer, record, facts)
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
         report["reward_model"] = accuracy_report(reward, _test_comparisons(context, given.test))
@@ -401,13 +400,16 @@ def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
     return [*rules, given.alarm]
 
 
-def _save_role(role: Role, tokenizer: Any, record: RunDirectory) -> None:
-    folder = record.path / "model"
-    if role.adapters is not None:
-        role.adapters.save(role.name, folder)
-        tokenizer.save_pretrained(folder)
-    else:
-        save_model(role.model, tokenizer, folder)
+def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping[str, Any] | None = None) -> None:
+    """`model/`, whole or not at all; `reward` becomes its `reward.json`."""
+    with record.output("model") as folder:
+        if role.adapters is not None:
+            role.adapters.save(role.name, folder)
+            tokenizer.save_pretrained(folder)
+        else:
+            save_model(role.model, tokenizer, folder)
+        if reward is not None:
+            write_reward_file(folder, dict(reward))
 
 
 def _report(record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()) -> None:

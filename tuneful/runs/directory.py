@@ -101,22 +101,20 @@ class RunDirectory:
         target = self.path / "checkpoints" / f"step-{step:08d}"
         if target.exists():
             raise RunError(f"{target}: exists already; a step is saved once")
-        part = target.with_name(f".{target.name}{_UNFINISHED}")
-        try:
-            part.mkdir(parents=True)
+        with _written_whole(target) as part:
             yield part
             _write(part / "logs.json", to_json(self._log_sizes(), part))
-            _sync_tree(part)
-            part.rename(target)
-            _sync(target.parent)
-            for _, old in self._checkpoints()[:-keep]:
-                _remove_checkpoint(old)
-        except TunefulError:
-            raise
-        except Exception as error:
-            raise _refused(target, error) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        for _, old in self._checkpoints()[:-keep]:
+            _remove_checkpoint(old)
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """A new directory to save into; at the end of the block it becomes `name`, in place of an earlier one.
+
+        When the block fails the earlier one stays, and RunError names the cause.
+        """
+        with _written_whole(self.path / name) as part:
+            yield part
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and directory of the newest whole checkpoint."""
@@ -151,6 +149,26 @@ class RunDirectory:
         for log in (self.metrics, self.samples):
             log.sync()
         return {log.path.name: log.size() for log in (self.metrics, self.samples)}
+
+
+@contextmanager
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A directory beside `target` that takes its name once everything in it is on the disk, or never."""
+    part = target.with_name(f".{target.name}{_UNFINISHED}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        _sync_tree(part)
+        if target.exists():
+            _remove(target)
+        part.rename(target)
+        _sync(target.parent)
+    except TunefulError:
+        raise
+    except Exception as error:
+        raise _refused(target, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _refuse_strangers(path: Path) -> None:
