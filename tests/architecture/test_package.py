@@ -64,7 +64,6 @@ def test_the_installed_package_is_the_wheel_s(installed: Path, tmp_path: Path) -
     assert Path(where.strip()) == installed / "tuneful" / "__init__.py"
 
 
-@pytest.mark.skipif(not (ROOT / "tuneful/cli/main.py").is_file(), reason="tuneful/cli/main.py is not there")
 def test_the_command_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     as_module = run(sys.executable, "-m", "tuneful", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
     as_script = run(installed / "bin" / "tuneful", "--help", cwd=tmp_path, PYTHONPATH=str(installed))

@@ -12,10 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "peft", "datasets", "scipy", "matplotlib", "pandas"}
 
-needs_command = pytest.mark.skipif(
-    not (ROOT / "tuneful/cli/main.py").is_file(), reason="tuneful/cli/main.py is not there"
-)
-
 
 def imported_by(statement: str) -> set[str]:
     """Top-level names of what a fresh interpreter has imported after `statement`."""
@@ -28,7 +24,6 @@ def test_the_package_imports_nothing_heavy() -> None:
     assert not imported_by("import tuneful") & HEAVY
 
 
-@needs_command
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     call = (

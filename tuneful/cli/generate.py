@@ -34,7 +34,7 @@ def command(
     from tuneful.generation.sampling import Sampling
     from tuneful.models.loading import load_causal, load_tokenizer
     from tuneful.models.roles import Role, Roles
-    from tuneful.pipeline.stages import candidates_of
+    from tuneful.rollouts.collect import candidates_of
 
     prompts = read_prompts(in_)
     sampling = Sampling(

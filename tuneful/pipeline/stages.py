@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
-from tuneful.algorithms.loop import Evaluation
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
@@ -36,7 +35,6 @@ from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
-from tuneful.evaluation.text_measures import hacking_signals
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.export import to_comparisons
 from tuneful.feedback.judgments import read_judgments, write_judgments
@@ -46,12 +44,13 @@ from tuneful.models.loading import load_causal, load_tokenizer, save_model, writ
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
 from tuneful.pipeline.context import Context
+from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.recipe import Stage
-from tuneful.records import Candidates, Comparison, Completion, Demonstration, Prompt
+from tuneful.records import Comparison, Completion, Demonstration, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
-from tuneful.rollouts.collect import score
+from tuneful.rollouts.collect import candidates_of
 from tuneful.runs.directory import RunDirectory
 
 
@@ -226,64 +225,6 @@ def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: 
     )
     _report(record, report, samples=_side_by_side(prompts, old, new, measures, judge))
     record.finish(num_prompts=len(prompts))
-
-
-class DevEvaluation:
-    """Evaluates the policy on dev prompts: what stop rules and the alarm see, and what a person can read.
-
-    The first call is the reference that later texts are compared with; on resume it is sampled again, bit for bit.
-    """
-
-    def __init__(
-        self,
-        engine: LocalEngine,
-        prompts: Sequence[Prompt],
-        reward: Reward,
-        second: Reward | None,
-        config: PPOConfig,
-        num_samples: int,
-    ) -> None:
-        self.engine = engine
-        self.prompts = prompts
-        self.reward = reward
-        self.second = second
-        self.config = config
-        self.sampling = replace(config.sampling, num_samples=num_samples)
-        self._reference_texts: list[str] | None = None
-
-    def __call__(self, step: int) -> Evaluation:
-        rollout = self.engine.sample(self.prompts, self.sampling, seed=fold(self.config.seed, "dev", step))
-        kl, _ = self.engine.kl(rollout)
-        scores = score(rollout, self.prompts, self.reward, self.config.missing_eos_penalty)
-        measures = {
-            "reward": float(scores.mean()),
-            "kl": float(kl.mean()),
-            "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
-            **hacking_signals(rollout.texts, self.reference_texts()),
-        }
-        if self.second is not None:
-            watched = score(rollout, self.prompts, self.second, 0.0)
-            seen = bootstrap_mean(watched.cpu().numpy(), rollout.group.cpu().numpy())
-            measures |= {"second_reward": seen.mean, "second_reward_low": seen.low, "second_reward_high": seen.high}
-        rows = zip(rollout.group.tolist(), rollout.texts, scores.tolist(), kl.tolist(), strict=True)
-        samples = [{"prompt": self.prompts[g].text, "completion": text, "score": s, "kl": k} for g, text, s, k in rows]
-        return Evaluation(measures, samples)
-
-    def reference_texts(self) -> list[str]:
-        """What the reference answers to the dev prompts."""
-        if self._reference_texts is None:
-            reference = self.engine.as_reference()
-            seed = fold(self.config.seed, "dev", 0)
-            self._reference_texts = reference.sample(self.prompts, self.sampling, seed=seed).texts
-        return self._reference_texts
-
-
-def candidates_of(prompts: Sequence[Prompt], rollout: Rollout, model: str) -> list[Candidates]:
-    """A rollout's completions gathered by prompt, each naming the model that made it."""
-    answers: list[list[Completion]] = [[] for _ in prompts]
-    for group, completion in zip(rollout.group.tolist(), rollout.as_completions(), strict=True):
-        answers[group].append(replace(completion, model=model))
-    return [Candidates(prompt, tuple(rows)) for prompt, rows in zip(prompts, answers, strict=True)]
 
 
 def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> dict[str, Any]:

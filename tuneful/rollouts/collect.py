@@ -10,7 +10,7 @@ from torch import Tensor
 from tuneful.engines.protocol import Engine
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
-from tuneful.records import Prompt
+from tuneful.records import Candidates, Completion, Prompt
 from tuneful.rewards.reward import Reward, checked, penalise_missing_end
 
 
@@ -43,3 +43,11 @@ def score(rollout: Rollout, prompts: Sequence[Prompt], reward: Reward, missing_e
     asked = [prompts[g] for g in rollout.group.tolist()]
     completions = rollout.as_completions()
     return penalise_missing_end(checked(reward, asked, completions), completions, missing_eos_penalty)
+
+
+def candidates_of(prompts: Sequence[Prompt], rollout: Rollout, model: str) -> list[Candidates]:
+    """A rollout's completions gathered by prompt, each naming the model that made it."""
+    answers: list[list[Completion]] = [[] for _ in prompts]
+    for group, completion in zip(rollout.group.tolist(), rollout.as_completions(), strict=True):
+        answers[group].append(replace(completion, model=model))
+    return [Candidates(prompt, tuple(rows)) for prompt, rows in zip(prompts, answers, strict=True)]
