@@ -53,7 +53,8 @@ _NAMES_OF = {
     "tuneful.algorithms.ppo": ("PPO", "PPOConfig"),
     "tuneful.algorithms.reward_model": ("RewardModel", "RewardModelConfig"),
     "tuneful.algorithms.sft": ("SFT", "SFTConfig"),
-    "tuneful.engines.local": ("LocalEngine", "Optimization"),
+    "tuneful.engines.local": ("LocalEngine",),
+    "tuneful.engines.optimization": ("Optimization",),
     "tuneful.errors": ("TunefulError",),
     "tuneful.feedback.consensus": ("consensus",),
     "tuneful.feedback.export": ("to_comparisons",),
@@ -73,7 +74,8 @@ if TYPE_CHECKING:
     from tuneful.algorithms.ppo import PPO, PPOConfig
     from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig
     from tuneful.algorithms.sft import SFT, SFTConfig
-    from tuneful.engines.local import LocalEngine, Optimization
+    from tuneful.engines.local import LocalEngine
+    from tuneful.engines.optimization import Optimization
     from tuneful.errors import TunefulError
     from tuneful.feedback.consensus import consensus
     from tuneful.feedback.export import to_comparisons

@@ -46,6 +46,25 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(f'{where}: "{place}" = {first["input"]!r}: {first["msg"]}') from None
 
 
+def require_at_least(least: float, config: object, table: str, *names: str, hint: str = "") -> None:
+    """Refuse settings of a dataclass below `least`; None counts as left out.
+
+    table: what stands before the name in the error, for example "ppo."; hint: what is usual.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{table}{name} must be at least {least:g}, got {value}{hint and f'; {hint}'}")
+
+
+def require_above(bound: float, config: object, table: str, *names: str, hint: str = "") -> None:
+    """Refuse settings of a dataclass that are not above `bound`; see require_at_least."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > bound:
+            raise ConfigError(f"{table}{name} must be above {bound:g}, got {value}{hint and f'; {hint}'}")
+
+
 def parse_override(assignment: str) -> tuple[list[str], Any]:
     """`a.b=0.3` -> (["a", "b"], 0.3). The value is read as TOML, a bare word as a string."""
     path, equals, text = assignment.partition("=")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.generation.rollout import Rollout
 from tuneful.models.loading import load_tokenizer

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tuneful.algorithms.dpo import DPO, DPOConfig
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.records import Comparison, Prompt
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tuneful.algorithms.ppo import PPO, PPOConfig, minibatches
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.reward import Reward

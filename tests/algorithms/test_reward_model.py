@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tuneful.algorithms.reward_model import PromptPairs, RewardModel, RewardModelConfig, group_pairs
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.records import Comparison, Prompt
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tuneful.algorithms.sft import SFT, SFTConfig
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.generation.sampling import Sampling
 from tuneful.records import Demonstration, Prompt

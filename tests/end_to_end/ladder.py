@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from tuneful.algorithms.dpo import DPO, DPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.models.forward import policy_outputs
 from tuneful.models.roles import Role, Roles, named_weights
 from tuneful.records import Comparison, Completion, Prompt

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tuneful.algorithms.loop import Evaluation, Progress, run
 from tuneful.algorithms.ppo import PPO, PPOConfig
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import TunefulError
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_tokenizer

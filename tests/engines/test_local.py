@@ -17,7 +17,8 @@ from torch.testing import assert_close
 
 from tuneful.algorithms import ppo, reward_model, sft
 from tuneful.engines import local
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Metrics
 from tuneful.errors import CheckError, ConfigError
 from tuneful.generation.rollout import Rollout
@@ -445,7 +446,7 @@ def test_an_engine_that_trains_nothing(wide_dir: Path, tmp_path: Path) -> None:
 
 
 def test_bfloat16_samples_scores_and_learns(wide_dir: Path) -> None:
-    ours = engine(policy_roles(wide_dir, dtype="bfloat16", value="head"), wide_dir)
+    ours = engine(policy_roles(wide_dir, lora=LoRA(rank=4), dtype="bfloat16", value="head"), wide_dir)
     rollout = ours.sample(PROMPTS, SAMPLING, seed=1, values=True)
     assert (ours.score("policy", rollout) - rollout.logprobs).abs().max() < 0.2
     batch = Batch(role="policy", prompts=rollout.prompts, completions=rollout.completions, with_values=True)

@@ -39,11 +39,11 @@ def logits(model: Any, adapters: AdapterSet, *names: str) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(0, 16), (8, 0)])
-def test_a_shape_that_cannot_be(rank: int, alpha: int) -> None:
+@pytest.mark.parametrize("name", ["rank", "alpha"])
+def test_a_shape_that_cannot_be(name: str) -> None:
     with pytest.raises(ConfigError) as error:
-        LoRA(rank=rank, alpha=alpha)
-    assert str(error.value) == f"lora.rank and lora.alpha must be at least 1, got {rank} and {alpha}"
+        LoRA(**{name: 0})
+    assert str(error.value) == f"lora.{name} must be at least 1, got 0"
 
 
 def test_a_new_adapter_changes_nothing(model: Any) -> None:

@@ -12,15 +12,27 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from tuneful.errors import ConfigError
+from tuneful.errors import ConfigError, ModelError
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import policy_outputs, reward_scores, value_outputs
-from tuneful.models.loading import load_causal, load_scorer, load_tokenizer, save_model
-from tuneful.models.roles import Role, Roles, ValueKind, policy_roles, reward_roles
+from tuneful.models.loading import load_causal, load_scorer, load_tokenizer, save_model, write_reward_file
+from tuneful.models.roles import Role, Roles, ValueKind, policy_roles, reward_on, reward_roles
 
 LORA = LoRA(rank=4)
 PROMPTS = [[1, 7, 9, 30], [1, 5]]
 COMPLETIONS = [[8, 2], [20, 21, 22, 2]]
+
+
+@pytest.fixture
+def reward_dir(wide_model_dir: Path, tmp_path: Path) -> Path:
+    """A reward model as an adapter with a head, trained and saved by ourselves."""
+    roles = reward_roles(wide_model_dir, lora=LORA, seed=3)
+    assert roles.reward is not None and roles.reward.adapters is not None
+    reward = roles.reward
+    train(roles, lambda: -(reward_scores(reward, PROMPTS, COMPLETIONS) * torch.tensor([1.0, -1.0])).sum(), steps=5)
+    roles.reward.adapters.save("reward", tmp_path / "reward")
+    load_tokenizer(wide_model_dir).save_pretrained(tmp_path / "reward")
+    return tmp_path / "reward"
 
 
 def logprobs(role: Role | None) -> Tensor:
@@ -101,16 +113,22 @@ class TestPolicy:
         assert policy_roles(wide_model_dir, with_reference=False).reference is None
         assert policy_roles(wide_model_dir, lora=LORA, with_reference=False).reference is None
 
-    def test_bfloat16(self, wide_model_dir: Path) -> None:
-        for lora in (None, LORA):
-            roles = policy_roles(wide_model_dir, lora=lora, dtype="bfloat16", value="head")
-            assert roles.policy is not None
-            outputs = policy_outputs(roles.policy, PROMPTS, COMPLETIONS, value=roles.value)
-            assert outputs.logprobs is not None
-            assert outputs.values is not None
-            assert outputs.logprobs.dtype == outputs.values.dtype == torch.float32
-            (outputs.values.sum() - outputs.logprobs.mean()).backward()
-            assert all(w.grad is not None and w.grad.isfinite().all() for w in roles.weights().values())
+    def test_a_bfloat16_base(self, wide_model_dir: Path) -> None:
+        """Adapters, heads and what comes out are float32."""
+        roles = policy_roles(wide_model_dir, lora=LORA, dtype="bfloat16", value="head")
+        assert roles.policy is not None
+        outputs = policy_outputs(roles.policy, PROMPTS, COMPLETIONS, value=roles.value)
+        assert outputs.logprobs is not None
+        assert outputs.values is not None
+        assert outputs.logprobs.dtype == outputs.values.dtype == torch.float32
+        assert {w.dtype for w in roles.weights().values()} == {torch.float32}
+        (outputs.values.sum() - outputs.logprobs.mean()).backward()
+        assert all(w.grad is not None and w.grad.isfinite().all() for w in roles.weights().values())
+
+    def test_bfloat16_weights_are_not_trained_themselves(self, wide_model_dir: Path) -> None:
+        for build in (policy_roles, reward_roles):
+            with pytest.raises(ConfigError, match='base_dtype = "bfloat16" needs lora'):
+                build(wide_model_dir, dtype="bfloat16")
 
 
 class TestTunedAdapter:
@@ -181,16 +199,32 @@ class TestValue:
         silent = [n for n, w in roles.weights().items() if "lora_A" not in n and (w.grad is None or not w.grad.any())]
         assert silent == []
 
-    def test_a_model_of_its_own(self, wide_model_dir: Path, tiny_model_dir: Path) -> None:
-        """It starts from the directory given, else from the policy's, under a fresh head."""
-        for start in (None, tiny_model_dir):
-            roles = policy_roles(wide_model_dir, value="model", value_from=start, seed=3)
-            assert roles.value is not None
-            fresh = load_scorer(start or wide_model_dir, seed=3)
-            expected = value_outputs(Role("plain", fresh, head=fresh.score), PROMPTS, COMPLETIONS).values
-            assert_close(value_outputs(roles.value, PROMPTS, COMPLETIONS).values, expected)
-            assert roles.policy is not None
-            assert not roles.value.shares_trunk(roles.policy)
+    def test_a_model_of_its_own(self, wide_model_dir: Path) -> None:
+        """The policy's weights under a head of zeros."""
+        roles = policy_roles(wide_model_dir, value="model", seed=3)
+        assert roles.value is not None and roles.policy is not None
+        assert not roles.value.shares_trunk(roles.policy)
+        values = value_outputs(roles.value, PROMPTS, COMPLETIONS).values
+        assert values is not None
+        assert not values.any()
+
+    @pytest.mark.parametrize("kind", ["adapter", "model"])
+    def test_it_may_start_from_a_reward_model(self, wide_model_dir: Path, reward_dir: Path, kind: ValueKind) -> None:
+        """Its value at the last state is gain * score + bias, the score being that of transformers' own classifier."""
+        write_reward_file(reward_dir, {"gain": 2.0, "bias": -0.5})
+        roles = policy_roles(wide_model_dir, lora=LORA, value=kind, value_from=reward_dir)
+        assert roles.value is not None
+        row = [*PROMPTS[1], *COMPLETIONS[1]]
+        classifier = load_scorer(reward_dir)
+        with torch.no_grad():
+            expected = 2.0 * classifier(torch.tensor([row[:-1]])).logits[0, 0] - 0.5
+            values = value_outputs(roles.value, PROMPTS, COMPLETIONS).values
+        assert values is not None
+        assert_close(values[1, 3], expected, atol=1e-4, rtol=1e-4)
+
+    def test_a_head_cannot_start_from_a_reward_model(self, wide_model_dir: Path, reward_dir: Path) -> None:
+        with pytest.raises(ConfigError, match='value_from needs value = "adapter" or "model"'):
+            policy_roles(wide_model_dir, value="head", value_from=reward_dir)
 
     def test_an_adapter_needs_adapters(self, wide_model_dir: Path) -> None:
         with pytest.raises(ConfigError) as error:
@@ -285,3 +319,61 @@ def test_a_plain_model_is_what_the_roles_compute(wide_model_dir: Path) -> None:
     plain: Any = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
     expected = plain(torch.tensor([PROMPTS[0] + COMPLETIONS[0]])).logits.log_softmax(-1)[0, 3, 8]
     assert_close(logprobs(policy_roles(wide_model_dir, lora=LORA).policy)[0, 0], expected, atol=1e-5, rtol=0)
+
+
+class TestOneBase:
+    """Policy, reference, value and reward as adapters on one base."""
+
+    def test_four_roles_and_one_model(self, wide_model_dir: Path, reward_dir: Path) -> None:
+        roles = policy_roles(wide_model_dir, lora=LORA, value="adapter")
+        assert roles.policy is not None and roles.reference is not None and roles.value is not None
+        reward = reward_on(roles.policy, reward_dir)
+        assert len({id(role.model) for role in (roles.policy, roles.reference, roles.value, reward)}) == 1
+        alone = load_scorer(reward_dir)
+        expected = reward_scores(Role("plain", alone, head=alone.score), PROMPTS, COMPLETIONS)
+        assert_close(reward_scores(reward, PROMPTS, COMPLETIONS), expected, atol=1e-4, rtol=1e-4)
+
+    def test_on_a_bfloat16_base(self, wide_model_dir: Path, reward_dir: Path) -> None:
+        policy = policy_roles(wide_model_dir, lora=LORA, dtype="bfloat16").policy
+        assert policy is not None
+        alone = load_scorer(reward_dir)
+        expected = reward_scores(Role("plain", alone, head=alone.score), PROMPTS, COMPLETIONS)
+        found = reward_scores(reward_on(policy, reward_dir), PROMPTS, COMPLETIONS)
+        assert_close(found, expected, atol=0.1 * float(expected.std()), rtol=0.05)
+
+    def test_training_the_policy_leaves_the_reward_alone(self, wide_model_dir: Path, reward_dir: Path) -> None:
+        roles = policy_roles(wide_model_dir, lora=LORA, value="adapter")
+        assert roles.policy is not None
+        reward = reward_on(roles.policy, reward_dir)
+        before, start = reward_scores(reward, PROMPTS, COMPLETIONS).detach(), logprobs(roles.policy).detach()
+        train(roles, lambda: -logprobs(roles.policy).mean())
+        assert torch.equal(reward_scores(reward, PROMPTS, COMPLETIONS), before)
+        assert torch.equal(logprobs(roles.reference), start)
+        assert (logprobs(roles.policy) - start).abs().max() > 0.01
+
+    def test_a_policy_without_adapters(self, wide_model_dir: Path, reward_dir: Path) -> None:
+        policy = policy_roles(wide_model_dir).policy
+        assert policy is not None
+        with pytest.raises(ConfigError, match="share_base needs lora"):
+            reward_on(policy, reward_dir)
+
+    def test_a_reward_of_its_own(self, wide_model_dir: Path) -> None:
+        policy = policy_roles(wide_model_dir, lora=LORA).policy
+        assert policy is not None
+        with pytest.raises(
+            ConfigError, match=f"{wide_model_dir}: this reward is a model of its own; train it with lora"
+        ):
+            reward_on(policy, wide_model_dir)
+
+    def test_an_adapter_of_another_base(self, tiny_model_dir: Path, reward_dir: Path) -> None:
+        policy = policy_roles(tiny_model_dir, lora=LORA).policy
+        assert policy is not None
+        with pytest.raises(ModelError, match=r"which is not the base .* train it on that base"):
+            reward_on(policy, reward_dir)
+
+    def test_an_adapter_without_a_head(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        policy = policy_roles(wide_model_dir, lora=LORA).policy
+        assert policy is not None and policy.adapters is not None
+        policy.adapters.save("policy", tmp_path / "policy")
+        with pytest.raises(ConfigError, match="this adapter has no score head, so it is no reward model"):
+            reward_on(policy, tmp_path / "policy")

@@ -149,6 +149,21 @@ def test_the_run_record_leads_back_to_what_it_came_from(out):
     assert hashed == hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
+def test_one_base_for_all_roles_learns_what_separate_models_learn(recipe, tmp_path):
+    """Same seed and adapters: scores, KL and loss of every step agree to rounding."""
+    adapters = ["reward.lora={rank = 2}", "ppo.lora={rank = 2}", "ppo.optimization.learning_rate=0.01"]
+    steps = {}
+    for shared in ("true", "false"):
+        folder = tmp_path / shared
+        run_recipe(load_recipe(recipe, [*adapters, f"ppo.share_base={shared}"]), folder)
+        rows = [json.loads(line) for line in (folder / "ppo" / "metrics.jsonl").read_text().splitlines()]
+        steps[shared] = [row for row in rows if row["kind"] == "train"]
+    assert len(steps["true"]) == 3
+    for one, other in zip(steps["true"], steps["false"], strict=True):
+        for name in ("reward", "kl", "policy_loss", "value_loss"):
+            assert one[name] == pytest.approx(other[name], abs=1e-4), name
+
+
 def test_the_report_is_measured_with_intervals(out):
     report = read(out / "evaluate" / "report.json")
     for side in ("before", "after", "difference"):

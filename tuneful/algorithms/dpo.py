@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.data.batching import shuffled_epochs
+from tuneful.data.batching import shuffled_batches
 from tuneful.data.templates import pair_ids
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.preference_losses import dpo_loss
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +47,9 @@ class DPOConfig:
     """Order of the comparisons."""
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ConfigError(f"dpo.beta must be above 0, got {self.beta}; the DPO paper uses 0.1")
-        for name in ("pairs_per_step", "epochs", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"dpo.{name} must be at least 1, got {getattr(self, name)}")
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"dpo.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
+        require_above(0, self, "dpo.", "beta", hint="the DPO paper uses 0.1")
+        require_at_least(1, self, "dpo.", "pairs_per_step", "epochs", "max_tokens")
+        require_above(0, self, "dpo.", "max_grad_norm", hint="1 is usual")
 
     def num_steps(self, num_pairs: int) -> int:
         """Optimizer steps of the whole run."""
@@ -81,18 +78,17 @@ class DPO:
         self.engine = engine
         self.config = config
         self.pairs = encode(engine, comparisons, tokenizer, config.max_tokens)
-        self.order = shuffled_epochs(len(comparisons), config.seed)
+        self.batch = shuffled_batches(len(comparisons), config.pairs_per_step, config.seed)
         self.steps = 0
 
     def step(self) -> Metrics:
-        size = self.config.pairs_per_step
-        pairs = [self.order(self.steps * size + k) for k in range(size)]
+        pairs = self.batch(self.steps)
         rows = [row for k in pairs for row in (2 * k, 2 * k + 1)]
         batch = Batch(
             role="policy",
             prompts=[self.pairs.prompts[r] for r in rows],
             completions=[self.pairs.completions[r] for r in rows],
-            units=[k for k in range(size) for _ in range(2)],
+            units=[k for k in range(len(pairs)) for _ in range(2)],
         )
         loss = partial(pair_loss, pairs=self.pairs, rows=rows, beta=self.config.beta)
         seen = MetricMean()

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tuneful.algorithms.kl_control import AdaptiveKL, FixedKL, KLController
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.data.batching import shuffled_epochs
-from tuneful.engines.local import Optimization
+from tuneful.data.batching import shuffled_batches, shuffled_epochs
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.advantages import gae, shape_rewards
@@ -30,6 +30,7 @@ from tuneful.models.forward import Outputs
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
 from tuneful.rollouts.collect import collect
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +81,8 @@ class PPOConfig:
     """Order of prompts, and what is sampled."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"ppo.{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
-            raise ConfigError(f"ppo.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
+        require_at_least(1, self, "ppo.", "num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens")
+        require_at_least(1, self, "ppo.", "epochs", "minibatches", "max_prompt_tokens")
         if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
             raise ConfigError(
                 f"ppo.minibatches is {self.minibatches} but a step has only "
@@ -92,19 +90,16 @@ class PPOConfig:
             )
         if not 0 < self.clip < 1:
             raise ConfigError(f"ppo.clip must lie between 0 and 1, got {self.clip}; the PPO paper uses 0.2")
-        if not self.temperature > 0:
-            raise ConfigError(f"ppo.temperature must be above 0, got {self.temperature}; greedy sampling has no ratio")
+        require_above(0, self, "ppo.", "temperature", hint="greedy sampling has no ratio")
         if not 0 < self.gamma <= 1:
             raise ConfigError(
                 f"ppo.gamma must be above 0 and at most 1, got {self.gamma}; completions are short, use 1"
             )
         if not 0 <= self.lam <= 1:
             raise ConfigError(f"ppo.lam must lie between 0 and 1, got {self.lam}; the PPO paper uses 0.95")
-        for name in ("value_clip", "value_coef", "entropy_coef", "missing_eos_penalty"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"ppo.{name} must be at least 0, got {getattr(self, name)}; 0 leaves it out")
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"ppo.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
+        optional = ("value_clip", "value_coef", "entropy_coef", "missing_eos_penalty")
+        require_at_least(0, self, "ppo.", *optional, hint="0 leaves it out")
+        require_above(0, self, "ppo.", "max_grad_norm", hint="1 is usual")
         # Told a KL on its target, the controller stays where it is, but refuses a horizon it cannot steer with.
         self.kl_controller().update(self.kl_target or 0.0, self.prompts_per_step * self.samples_per_prompt)
 
@@ -140,13 +135,12 @@ class PPO:
         self.prompts = prompts
         self.reward = reward
         self.config = config
-        self.order = shuffled_epochs(len(prompts), config.seed)
+        self.batch = shuffled_batches(len(prompts), config.prompts_per_step, config.seed)
         self.kl = config.kl_controller()
         self.steps = 0
 
     def step(self) -> Metrics:
-        size = self.config.prompts_per_step
-        prompts = [self.prompts[self.order(self.steps * size + k)] for k in range(size)]
+        prompts = [self.prompts[k] for k in self.batch(self.steps)]
         rollout = self.collect(prompts, seed=fold(self.config.seed, "rollout", self.steps))
         metrics = update(
             self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, "update", self.steps)

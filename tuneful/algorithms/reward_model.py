@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.data.batching import shuffled_epochs
-from tuneful.engines.local import Optimization
+from tuneful.data.batching import shuffled_batches
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.preference_losses import bradley_terry_loss
@@ -24,6 +24,7 @@ from tuneful.models.forward import Outputs
 from tuneful.models.roles import Role
 from tuneful.records import Comparison
 from tuneful.rewards.learned import encode_pair
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +47,9 @@ class RewardModelConfig:
     """Order of the prompts."""
 
     def __post_init__(self) -> None:
-        for name in ("prompts_per_step", "epochs", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"reward.{name} must be at least 1, got {getattr(self, name)}")
-        if not self.center_coef >= 0:
-            raise ConfigError(f"reward.center_coef must be at least 0, got {self.center_coef}; 0 leaves it out")
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"reward.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
+        require_at_least(1, self, "reward.", "prompts_per_step", "epochs", "max_tokens")
+        require_at_least(0, self, "reward.", "center_coef", hint="0 leaves it out")
+        require_above(0, self, "reward.", "max_grad_norm", hint="1 is usual")
 
     def num_steps(self, num_prompts: int) -> int:
         """Optimizer steps of the whole run."""
@@ -81,12 +78,11 @@ class RewardModel:
         self.engine = engine
         self.config = config
         self.groups = groups
-        self.order = shuffled_epochs(len(self.groups), config.seed)
+        self.batch = shuffled_batches(len(self.groups), config.prompts_per_step, config.seed)
         self.steps = 0
 
     def step(self) -> Metrics:
-        size = self.config.prompts_per_step
-        groups = [self.groups[self.order(self.steps * size + k)] for k in range(size)]
+        groups = [self.groups[k] for k in self.batch(self.steps)]
         units = [u for u, g in enumerate(groups) for _ in g.completions]
         batch = Batch(
             role="reward",

@@ -10,14 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.data.batching import shuffled_epochs
+from tuneful.data.batching import shuffled_batches
 from tuneful.data.templates import pair_ids
-from tuneful.engines.local import Optimization
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.masking import masked_sum
 from tuneful.models.forward import Outputs
 from tuneful.records import Demonstration
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +39,8 @@ class SFTConfig:
     """Order of the demonstrations."""
 
     def __post_init__(self) -> None:
-        for name in ("demonstrations_per_step", "epochs", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"sft.{name} must be at least 1, got {getattr(self, name)}")
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"sft.max_grad_norm must be above 0, got {self.max_grad_norm}; 1 is usual")
+        require_at_least(1, self, "sft.", "demonstrations_per_step", "epochs", "max_tokens")
+        require_above(0, self, "sft.", "max_grad_norm", hint="1 is usual")
 
     def num_steps(self, num_demonstrations: int) -> int:
         """Optimizer steps of the whole run."""
@@ -58,12 +56,11 @@ class SFT:
         self.engine = engine
         self.config = config
         self.rows = [pair_ids(d.prompt, d.completion, tokenizer, max_tokens=config.max_tokens) for d in demonstrations]
-        self.order = shuffled_epochs(len(self.rows), config.seed)
+        self.batch = shuffled_batches(len(self.rows), config.demonstrations_per_step, config.seed)
         self.steps = 0
 
     def step(self) -> Metrics:
-        size = self.config.demonstrations_per_step
-        chosen = [self.rows[self.order(self.steps * size + k)] for k in range(size)]
+        chosen = [self.rows[k] for k in self.batch(self.steps)]
         batch = Batch(role="policy", prompts=[p for p, _ in chosen], completions=[c for _, c in chosen])
         num_tokens = sum(len(c) for c in batch.completions)
         seen = MetricMean()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tuneful.errors import ConfigError, DataError, did_you_mean
+from tuneful.settings import require_above, require_at_least
 
 Evaluations = Sequence[Mapping[str, float]]
 Action = Literal["stop", "log"]
@@ -42,8 +43,7 @@ class MaxSteps:
     """The run ends after this many steps."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"max_steps.steps must be at least 1, got {self.steps}")
+        require_at_least(1, self, "max_steps.", "steps")
 
     @property
     def action(self) -> Action:
@@ -79,8 +79,7 @@ class KLBudget:
     """The run ends when a completion is on average further than this from the reference."""
 
     def __post_init__(self) -> None:
-        if not self.nats > 0:
-            raise ConfigError(f"kl_budget.nats must be above 0, got {self.nats}; healthy runs end between .5 and 6")
+        require_above(0, self, "kl_budget.", "nats", hint="healthy runs end between .5 and 6")
 
     @property
     def action(self) -> Action:
@@ -124,8 +123,7 @@ class HackingAlarm:
     """Whether the alarm ends the run or is only logged."""
 
     def __post_init__(self) -> None:
-        if self.running < 1:
-            raise ConfigError(f"hacking_alarm.running must be at least 1, got {self.running}")
+        require_at_least(1, self, "hacking_alarm.", "running")
         if not 0 <= self.kept_gain <= 1:
             raise ConfigError(f"hacking_alarm.kept_gain must lie between 0 and 1, got {self.kept_gain}")
 

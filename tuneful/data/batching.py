@@ -31,6 +31,12 @@ def shuffled_epochs(num_rows: int, seed: int) -> Callable[[int], int]:
     return row
 
 
+def shuffled_batches(num_rows: int, size: int, seed: int) -> Callable[[int], list[int]]:
+    """A function from step number to the `size` rows of that step; steps run on through `shuffled_epochs`."""
+    order = shuffled_epochs(num_rows, seed)
+    return lambda step: [order(step * size + k) for k in range(size)]
+
+
 def token_budget_batches(
     lengths: Sequence[int], tokens_per_microbatch: int, units: Sequence[int] | None = None
 ) -> list[list[int]]:

@@ -20,7 +20,8 @@ from tuneful.data.splits import split_of
 from tuneful.demo.grammar import corpus, prompts, textbook
 from tuneful.demo.tokenizer import build_tokenizer
 from tuneful.demo.world import BASE_CONFIG, world_hash
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.errors import RunError
 from tuneful.models.loading import save_model
 from tuneful.models.roles import Role, Roles, named_weights

@@ -18,7 +18,8 @@ from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.data.formats import read_comparisons, transcript
 from tuneful.data.sources import resolve
 from tuneful.demo.base import cache_folder, store
-from tuneful.engines.local import LocalEngine, Optimization
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.optimization import Optimization
 from tuneful.models.roles import Role, Roles, named_weights
 from tuneful.pipeline.context import World
 from tuneful.records import Comparison, Demonstration, Message, content_hash

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.data.batching import token_budget_batches
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError
 from tuneful.functional.kl import exact_kl, k1
@@ -26,41 +25,6 @@ from tuneful.records import Prompt
 
 EXACT_KL_VOCABULARY = 8_192
 """Up to this vocabulary the KL is reported exactly, beyond it as the mean of k1."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Optimization:
-    """AdamW (arXiv 1711.05101) and its schedule."""
-
-    learning_rate: float = 1e-5
-    """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """From the peak to 0 (linear, cosine) over the run, or not at all."""
-    warmup_steps: int = 0
-    """Optimizer steps from 0 to the peak."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay."""
-    adam_eps: float = 1e-5
-    """Adam's epsilon; 1e-5 as in PPO's reference code."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "adam_eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"optimization.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"optimization.{name} must be at least 0, got {getattr(self, name)}")
-
-    def rate(self, step: int, total_steps: int) -> float:
-        """Learning rate of optimizer step `step` (from 0) out of `total_steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(total_steps - self.warmup_steps, 1)
-        if self.schedule == "linear":
-            return self.learning_rate * max(1 - done, 0.0)
-        if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        return self.learning_rate
 
 
 class LocalEngine:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tuneful.errors import ConfigError
 from tuneful.records import content_hash
+from tuneful.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +34,7 @@ class Sampling:
     """A completion ends where its text first contains one of these."""
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise ConfigError(f"num_samples must be at least 1, got {self.num_samples}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        require_at_least(1, self, "", "num_samples", "max_new_tokens")
         if self.temperature < 0:
             raise ConfigError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
 

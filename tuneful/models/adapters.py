@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tuneful.errors import ConfigError
+from tuneful.errors import ModelError
+from tuneful.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +23,7 @@ class LoRA:
     """The update is scaled by alpha / rank."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
-            raise ConfigError(f"lora.rank and lora.alpha must be at least 1, got {self.rank} and {self.alpha}")
+        require_at_least(1, self, "lora.", "rank", "alpha")
 
 
 class AdapterSet:
@@ -40,8 +40,7 @@ class AdapterSet:
 
         with_head: name of a head (a classifier's `score`) that is trained whole and saved beside the adapter.
         """
-        from peft import LoraConfig, PeftModel, TaskType
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft import LoraConfig, TaskType
 
         config = LoraConfig(
             r=lora.rank,
@@ -53,10 +52,38 @@ class AdapterSet:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                self._peft.add_adapter(name, config)
+            self._insert(name, config)
+
+    def load(self, name: str, path: str | Path) -> dict[str, Tensor]:
+        """Add the adapter saved at `path` as `name`. Returns the weights of the heads that were saved beside it.
+
+        Raises ModelError when it was trained on another base, or fits other layers than this model has.
+        """
+        from peft import PeftConfig, TaskType, load_peft_weights, set_peft_model_state_dict
+
+        config = PeftConfig.from_pretrained(str(path))
+        if not _same_place(config.base_model_name_or_path, self.model.name_or_path):
+            raise ModelError(
+                f"{path}: an adapter on {config.base_model_name_or_path}, which is not the base "
+                f"{self.model.name_or_path}; train it on that base, or give each role a model of its own"
+            )
+        config.task_type, config.modules_to_save = TaskType.CAUSAL_LM, None  # heads are the caller's
+        self._insert(name, config)
+        saved = load_peft_weights(str(path), device="cpu")
+        adapter = {key: weight for key, weight in saved.items() if "lora_" in key}
+        set_peft_model_state_dict(self._peft, adapter, adapter_name=name)
+        if len(adapter) != len(self.named_parameters(name)):
+            raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
+        return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}
+
+    def _insert(self, name: str, config: Any) -> None:
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if self._peft is None:
+            self._peft = PeftModel(self.model, config, adapter_name=name)
+        else:
+            self._peft.add_adapter(name, config)
         self._layers = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
         self._active = None
         self.model.eval()
@@ -93,3 +120,8 @@ class AdapterSet:
         for file in nested.iterdir():
             file.rename(path / file.name)
         nested.rmdir()
+
+
+def _same_place(one: str | Path, other: str | Path) -> bool:
+    """True for one directory written in two ways, and for equal hub ids."""
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

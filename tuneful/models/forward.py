@@ -112,7 +112,7 @@ def reward_scores(
         ).last_hidden_state
     last = start + lengths - 1
     states = hidden[torch.arange(len(ids), device=ids.device), last]
-    scores: Tensor = reward.head(states)[:, label].float()
+    scores: Tensor = reward.head(states.to(reward.head.weight.dtype))[:, label].float()
     return scores
 
 

@@ -59,7 +59,7 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
 
     if _is_scorer(path):
         # An adapter's base may be a language model, whose config knows of no labels.
-        labels = {"num_labels": num_labels} if _is_adapter(_local_or_hub(path)) else {}
+        labels = {"num_labels": num_labels} if is_adapter(_local_or_hub(path)) else {}
         return _load(path, AutoModelForSequenceClassification, dtype, **labels)
     model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
     if model.config.pad_token_id is None:
@@ -122,7 +122,7 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
     directory = _local_or_hub(path)
     try:
         with _quiet():
-            if _is_adapter(directory):
+            if is_adapter(directory):
                 from peft import PeftConfig, PeftModel
 
                 config = PeftConfig.from_pretrained(directory)
@@ -154,7 +154,7 @@ def _is_scorer(path: str | Path) -> bool:
 
     directory = _local_or_hub(path)
     try:
-        if _is_adapter(directory):
+        if is_adapter(directory):
             return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
         architectures = AutoConfig.from_pretrained(directory).architectures
     except (OSError, ValueError) as error:
@@ -162,8 +162,9 @@ def _is_scorer(path: str | Path) -> bool:
     return any("SequenceClassification" in name for name in architectures or [])
 
 
-def _is_adapter(directory: str) -> bool:
-    return (Path(directory) / "adapter_config.json").exists()
+def is_adapter(path: str | Path) -> bool:
+    """True for a directory that holds an adapter and names its base."""
+    return (Path(path).expanduser() / "adapter_config.json").exists()
 
 
 def _first_line(error: Exception) -> str:

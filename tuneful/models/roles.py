@@ -20,11 +20,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuneful.errors import ConfigError
 from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.loading import Dtype, load_causal, load_scorer, scalar_head
+from tuneful.models.loading import (
+    Dtype,
+    is_adapter,
+    load_causal,
+    load_scorer,
+    read_reward_file,
+    scalar_head,
+)
 
 ValueKind = Literal["head", "adapter", "model"]
 
@@ -86,8 +93,11 @@ def policy_roles(
 
     lora: train an adapter on a frozen base; the reference is then the base with adapters off. None trains all weights
     and keeps a frozen copy. reference: another reference directory, for a policy that was tuned before. value: what
-    estimates returns, see the module; value_from: a reward model directory that a value of its own starts from.
+    estimates returns, see the module; value_from: a reward model that it starts from, head, gain and bias included
+    (InstructGPT, arXiv 2203.02155); without one it starts from the policy's weights and estimates 0. dtype: of the
+    frozen base; adapters and heads are float32 whatever it is.
     """
+    _check_dtype(dtype, lora)
     model = load_causal(path, dtype=dtype)
     frozen = None
     if reference is not None:
@@ -109,11 +119,12 @@ def policy_roles(
         reference_role = Role("reference", frozen)
     elif with_reference:
         reference_role = Role("reference", model, policy.adapters)
-    return Roles(policy, reference_role, _value_role(value, policy, lora, value_from or path, seed) if value else None)
+    return Roles(policy, reference_role, _value_role(value, policy, lora, path, value_from, seed) if value else None)
 
 
 def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "float32", seed: int = 0) -> Roles:
     """Roles for training a reward model that starts from the language model, encoder or reward model at `path`."""
+    _check_dtype(dtype, lora)
     model = load_scorer(path, seed=seed, dtype=dtype)
     head = scalar_head(model) if hasattr(model, "score") else None
     if lora is None:
@@ -127,22 +138,63 @@ def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "
     return Roles(reward=Role("reward", model, adapters, ("reward",), adapters.head("score"), weights))
 
 
-def _value_role(kind: ValueKind, policy: Role, lora: LoRA | None, start: str | Path, seed: int) -> Role:
-    if kind == "model":
-        model = load_scorer(start, seed=seed)
-        head = scalar_head(model)
-        return Role("value", model, head=head, weights=named_weights("value", model))
+def reward_on(base: Role, path: str | Path) -> Role:
+    """The reward model at `path`, an adapter with a head, as one more adapter on the base of another role."""
+    if base.adapters is None:
+        raise ConfigError("share_base needs lora: without an adapter the policy's training would change the reward")
+    if not is_adapter(path):
+        raise ConfigError(
+            f"{path}: this reward is a model of its own; train it with lora to share a base, or leave share_base out"
+        )
+    heads = base.adapters.load("reward", path)
+    if "score.weight" not in heads:
+        raise ConfigError(f"{path}: this adapter has no score head, so it is no reward model")
+    return Role("reward", base.model, base.adapters, ("reward",), _head(heads["score.weight"], base.device))
+
+
+def _check_dtype(dtype: Dtype, lora: LoRA | None) -> None:
+    if dtype != "float32" and lora is None:
+        raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights of {dtype} would round small updates away')
+
+
+def _value_role(
+    kind: ValueKind, policy: Role, lora: LoRA | None, path: str | Path, start: str | Path | None, seed: int
+) -> Role:
     width = policy.model.config.get_text_config().hidden_size
-    head = nn.Linear(width, 1, device=policy.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    if start is not None and kind == "head":
+        raise ConfigError('value_from needs value = "adapter" or "model": a head alone reads the policy\'s trunk')
     if kind == "head":
-        return Role("value", policy.model, policy.adapters, policy.active, head, named_weights("value.head", head))
+        head = _head(torch.zeros(1, width), policy.device)
+        return Role("value", policy.model, policy.adapters, policy.active, head, _of_head(head))
+    facts = read_reward_file(Path(start)) if start is not None else {}
+    gain, bias = facts.get("gain", 1.0), facts.get("bias", 0.0)
+    if kind == "model":
+        model = load_scorer(start or path, seed=seed)
+        weight = torch.zeros(1, width) if start is None else scalar_head(model).weight.detach()
+        head = _head(gain * weight, policy.device, bias)
+        return Role("value", model, head=head, weights=named_weights("value", model.base_model) | _of_head(head))
     if policy.adapters is None or lora is None:
         raise ConfigError('value = "adapter" needs adapters; set lora, or value = "head" or "model"')
-    policy.adapters.add("value", lora, seed=seed + 1)
-    weights = policy.adapters.named_parameters("value") | named_weights("value.head", head)
+    weight = torch.zeros(1, width)
+    if start is None:
+        policy.adapters.add("value", lora, seed=seed + 1)
+    else:
+        weight = policy.adapters.load("value", start)["score.weight"]
+    head = _head(gain * weight, policy.device, bias)
+    weights = policy.adapters.named_parameters("value") | _of_head(head)
     return Role("value", policy.model, policy.adapters, ("value",), head, weights)
+
+
+def _head(weight: Tensor, device: torch.device, bias: float = 0.0) -> nn.Linear:
+    """Linear(d, 1) with these weights [1, d]."""
+    head = nn.Linear(weight.shape[1], 1, device=device)
+    head.weight.data.copy_(weight)
+    nn.init.constant_(head.bias, bias)
+    return head
+
+
+def _of_head(head: nn.Linear) -> dict[str, nn.Parameter]:
+    return named_weights("value.head", head)
 
 
 def named_weights(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tuneful.algorithms.stopping import HackingAlarm
-from tuneful.errors import ConfigError
 from tuneful.models.adapters import LoRA
+from tuneful.models.loading import Dtype
 from tuneful.models.roles import ValueKind
+from tuneful.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class GenerateInputs:
     """Sampling temperature."""
 
     def __post_init__(self) -> None:
-        _at_least(1, limit=self.limit, num_samples=self.num_samples, max_new_tokens=self.max_new_tokens)
+        require_at_least(1, self, "", "limit", "num_samples", "max_new_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,8 @@ class SFTInputs:
     """Demonstrations file, or comparisons whose chosen sides are imitated."""
     lora: LoRA | None = None
     """Train an adapter of this shape; without it all weights."""
+    base_dtype: Dtype = "float32"
+    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
     tokens_per_microbatch: int = 8_192
@@ -97,13 +100,15 @@ class RewardInputs:
     """Longer prompts lose their beginning when the reference answers them."""
     lora: LoRA | None = None
     """Train an adapter of this shape; without it all weights."""
+    base_dtype: Dtype = "float32"
+    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
     tokens_per_microbatch: int = 8_192
     """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
-        _at_least(16, normalise_samples=self.normalise_samples)
+        require_at_least(16, self, "", "normalise_samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +129,15 @@ class PPOInputs:
     """"tuned" allows a policy that starts away from its reference."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
+    base_dtype: Dtype = "float32"
+    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
+    share_base: bool = False
+    """One base for all roles: policy, reward and value as adapters, the reference with them off. Needs `lora`, and a
+    reward trained with `lora` on the same model."""
     value: ValueKind = "head"
     """What estimates returns: a head on the policy's trunk, an adapter and head, or a model of its own."""
+    value_from: str | None = None
+    """Reward model that an adapter or model value starts from (InstructGPT); without it values start at 0."""
     evaluate_every: int = 20
     """Steps between evaluations on dev prompts."""
     evaluate_prompts: int = 100
@@ -144,8 +156,8 @@ class PPOInputs:
     """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
-        _at_least(1, evaluate_every=self.evaluate_every, evaluate_samples=self.evaluate_samples)
-        _at_least(2, evaluate_prompts=self.evaluate_prompts)
+        require_at_least(1, self, "", "evaluate_every", "evaluate_samples")
+        require_at_least(2, self, "", "evaluate_prompts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +170,8 @@ class DPOInputs:
     """`@stage` that made them, a file or a data set."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
+    base_dtype: Dtype = "float32"
+    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
     tokens_per_microbatch: int = 8_192
@@ -192,11 +206,5 @@ class EvaluateInputs:
     """The measure whose higher value wins; without it the reward."""
 
     def __post_init__(self) -> None:
-        _at_least(2, limit=self.limit)
-        _at_least(1, num_samples=self.num_samples, max_new_tokens=self.max_new_tokens)
-
-
-def _at_least(least: int, **settings: int | None) -> None:
-    for name, value in settings.items():
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}")
+        require_at_least(2, self, "", "limit")
+        require_at_least(1, self, "", "num_samples", "max_new_tokens")

@@ -21,16 +21,13 @@ from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
 from tuneful.data.formats import (
     candidates_row,
     comparison_row,
-    detect,
     read_candidates,
-    read_comparisons,
-    read_demonstrations,
     with_ids,
     write_jsonl,
 )
-from tuneful.data.splits import Purpose, split_of
+from tuneful.data.splits import Purpose
 from tuneful.engines.local import LocalEngine
-from tuneful.errors import ConfigError, DataError
+from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
@@ -46,7 +43,8 @@ from tuneful.pipeline import inputs
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.recipe import Stage
-from tuneful.records import Comparison, Completion, Demonstration, Prompt
+from tuneful.pipeline.rows import held_out_comparisons, training_comparisons, training_demonstrations
+from tuneful.records import Comparison, Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
@@ -94,9 +92,9 @@ def train_sft(context: Context, name: str, given: inputs.SFTInputs, config: SFTC
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    demonstrations = _demonstrations(context, given.demonstrations)
+    demonstrations = training_demonstrations(context, given.demonstrations)
     num_steps = config.num_steps(len(demonstrations))
-    roles = policy_roles(path, lora=given.lora, with_reference=False, seed=config.seed)
+    roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
     learner = SFT(engine, demonstrations, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
@@ -111,9 +109,9 @@ def train_reward(
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    roles = reward_roles(path, lora=given.lora, seed=config.seed)
+    roles = reward_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     role = _present(roles.reward)
-    comparisons = _comparisons(context, given.comparisons)
+    comparisons = training_comparisons(context, given.comparisons)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -135,7 +133,7 @@ def train_reward(
     _save_role(role, tokenizer, record, facts)
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
-        report["reward_model"] = accuracy_report(reward, _test_comparisons(context, given.test))
+        report["reward_model"] = accuracy_report(reward, held_out_comparisons(context, given.test))
     _report(record, report)
     record.finish(ended=ended)
 
@@ -145,9 +143,21 @@ def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOC
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
     reference = context.model(given.reference) if given.reference else None
-    roles = policy_roles(path, lora=given.lora, reference=reference, value=given.value, seed=config.seed)
+    value_from = context.model(given.value_from) if given.value_from else None
+    roles = policy_roles(
+        path,
+        lora=given.lora,
+        reference=reference,
+        value=given.value,
+        value_from=value_from,
+        dtype=given.base_dtype,
+        seed=config.seed,
+    )
     engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
-    reward = _reward(context, given.reward)
+    if given.share_base:
+        reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
+    else:
+        reward = _reward(context, given.reward)
     second = _reward(context, given.second_reward) if given.second_reward else None
     splits = context.prompts(given.prompts)
     prompts = splits.read("rl", purpose="train", stage=name)
@@ -179,9 +189,9 @@ def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOC
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    comparisons = _comparisons(context, given.comparisons)
+    comparisons = training_comparisons(context, given.comparisons)
     num_steps = config.num_steps(len(comparisons))
-    roles = policy_roles(path, lora=given.lora, seed=config.seed)
+    roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
     learner = DPO(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
@@ -294,38 +304,6 @@ def _sampling(given: inputs.GenerateInputs | inputs.EvaluateInputs) -> Sampling:
         max_prompt_tokens=given.max_prompt_tokens,
         temperature=given.temperature,
     )
-
-
-def _demonstrations(context: Context, reference: str) -> list[Demonstration]:
-    """Answers to imitate: of a demonstrations file, or the chosen sides of comparisons; none to dev or test prompts."""
-    path = context.file(reference, "comparisons.jsonl")
-    if detect(path) == "demonstrations":
-        found = read_demonstrations(path)
-    else:
-        found = [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
-    kept = [d for d in context.unseen(found, reference) if split_of(d.prompt, context.shares) in ("reward", "rl")]
-    if not kept:
-        raise DataError(f"{reference}: none of its {len(found)} rows is in the reward or rl split; change the shares")
-    return kept
-
-
-def _comparisons(context: Context, reference: str) -> list[Comparison]:
-    """Comparisons to train on: those of the reward split, without any whose first turn is held out."""
-    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    kept = [c for c in context.unseen(found, reference) if split_of(c.prompt, context.shares) == "reward"]
-    if not kept:
-        raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
-    return kept
-
-
-def _test_comparisons(context: Context, reference: str) -> list[Comparison]:
-    """Comparisons to report on: all of a held-out file, else those of the test split."""
-    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    if reference not in context.held_out:
-        found = [c for c in found if split_of(c.prompt, context.shares) == "test"]
-    if not found:
-        raise DataError(f'{reference}: none of it is in the test split; change the shares or list it in "held_out"')
-    return found
 
 
 def _reward(context: Context, reference: str) -> Reward:

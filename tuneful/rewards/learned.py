@@ -15,7 +15,7 @@ from tuneful.data.templates import pair_ids
 from tuneful.errors import RewardError
 from tuneful.models.forward import reward_scores
 from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
-from tuneful.models.roles import Role
+from tuneful.models.roles import Role, reward_on
 from tuneful.records import Completion, Prompt
 
 
@@ -34,12 +34,17 @@ class LearnedReward:
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
 
     @classmethod
-    def load(cls, path: str | Path) -> LearnedReward:
-        """The reward model in directory `path` (or hub id), with its `reward.json` when there is one."""
-        model = load_scorer(path)
+    def load(cls, path: str | Path, *, base: Role | None = None) -> LearnedReward:
+        """The reward model in directory `path` (or hub id), with its `reward.json` when there is one.
+
+        base: a role whose base model the reward, then an adapter on that base, is to share.
+        """
         facts = read_reward_file(Path(path))
-        head = scalar_head(model) if hasattr(model, "score") else None
-        role = Role("reward", model, head=head)
+        if base is not None:
+            role = reward_on(base, path)
+        else:
+            model = load_scorer(path)
+            role = Role("reward", model, head=scalar_head(model) if hasattr(model, "score") else None)
         return cls(
             role,
             load_tokenizer(path),
