@@ -16,7 +16,7 @@ from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.generation.rollout import Rollout
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import Roles, policy_roles, reward_roles
-from tuneful.records import Completion, Prompt
+from tuneful.records import Comparison, Completion, Prompt
 
 
 class WatchedEngine(LocalEngine):
@@ -65,6 +65,20 @@ def reward_engine(tiny_model_dir: Path) -> Build:
 @pytest.fixture
 def prompts() -> list[Prompt]:
     return [Prompt.user(text) for text in ("hello you", "fix the tap", "when can i sleep", "open the green door now")]
+
+
+@pytest.fixture
+def comparisons(prompts: list[Prompt]) -> list[Comparison]:
+    """Six pairs, the longer side chosen in some, one of them unsure."""
+    first, second, third, fourth = prompts
+    return [
+        Comparison(first, "hello", "no"),
+        Comparison(first, "hello to you too", "stop"),
+        Comparison(second, "turn it and wait a day", "no i am not fine today"),
+        Comparison(second, "yes please", "the tap", p=0.7),
+        Comparison(third, "now", "when the house is quiet and the light red"),
+        Comparison(fourth, "it is open", "why"),
+    ]
 
 
 @pytest.fixture

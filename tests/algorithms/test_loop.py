@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tuneful.algorithms.loop import Evaluation, run
-from tuneful.algorithms.stopping import Action, MaxSteps, StopRule
+from tuneful.algorithms.stopping import Action, StopRule, Threshold
 from tuneful.engines.protocol import Metrics
 from tuneful.errors import RunError
 from tuneful.runs.directory import RunDirectory
@@ -124,13 +124,13 @@ def test_a_stop_rule_ends_the_run_and_saves(tmp_path: Path) -> None:
             num_steps=9,
             evaluate=evaluate,
             evaluate_every=2,
-            stop_rules=[MaxSteps(steps=3)],
+            stop_rules=[AtStep(3)],
             save_every=3,
         )
-    assert reason == "reached 3 steps"
+    assert reason == "stop at 4"
     assert learner.steps == 4  # rules look at evaluations, and 4 is the first one after 3
     (alarm,) = rows(tmp_path / "run", "alarm")
-    assert (alarm["step"], alarm["reason"], alarm["action"]) == (4, "reached 3 steps", "stop")
+    assert (alarm["step"], alarm["reason"], alarm["action"]) == (4, "stop at 4", "stop")
     assert (tmp_path / "run" / "checkpoints" / "step-00000004").exists()
 
 
@@ -142,12 +142,12 @@ def test_a_rule_that_logs_does_not_end_the_run(tmp_path: Path) -> None:
 
 
 def test_the_first_stopping_rule_names_the_reason_and_all_are_logged(tmp_path: Path) -> None:
-    rules: list[StopRule] = [AtStep(1, "log"), MaxSteps(steps=1), AtStep(1, "stop")]
+    rules: list[StopRule] = [AtStep(1, "log"), Threshold(measure="reward", at_least=0.1), AtStep(1, "stop")]
     with RunDirectory.open(tmp_path / "run", {}) as record:
         reason = run(Counter(), record, num_steps=4, evaluate=evaluate, evaluate_every=1, stop_rules=rules)
-    assert reason == "reached 1 steps"
+    assert reason == "reward reached 0.1, the goal was 0.1"
     logged = [row["reason"] for row in rows(tmp_path / "run", "alarm")]
-    assert logged == ["log at 1", "reached 1 steps", "stop at 1"]
+    assert logged == ["log at 1", reason, "stop at 1"]
 
 
 def test_rules_see_all_evaluations_also_those_before_a_resume(tmp_path: Path) -> None:

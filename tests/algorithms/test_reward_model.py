@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import exp, log
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 
 from tuneful.algorithms.reward_model import PromptPairs, RewardModel, RewardModelConfig, group_pairs
 from tuneful.engines.optimization import Optimization
-from tuneful.errors import ConfigError
 from tuneful.records import Comparison, Prompt
 
 Build = Callable[..., Any]
@@ -147,48 +146,3 @@ def test_it_overfits_64_pairs(reward_engine: Build) -> None:
     seen = [learner.step() for _ in range(40)]
     assert seen[-1]["accuracy"] == 1
     assert seen[-1]["loss"] < 0.1
-
-
-ALTERNATIVES: dict[str, Any] = {
-    "prompts_per_step": 3,
-    "epochs": 2,
-    "center_coef": 0.1,
-    "max_tokens": 9,
-    "max_grad_norm": 0.1,
-    "optimization": Optimization(learning_rate=5e-3),
-    "seed": 1,
-}
-
-
-def test_every_setting_changes_the_outcome(reward_engine: Build, comparisons: list[Comparison]) -> None:
-    def outcome(config: RewardModelConfig) -> str:
-        steps = config.num_steps(4)
-        engine = reward_engine(optimization=config.optimization, total_steps=steps)
-        learner = RewardModel(engine, grouped(engine, comparisons, config.max_tokens), config)
-        for _ in range(steps):
-            learner.step()
-        return str(engine.weight_hash())
-
-    assert ALTERNATIVES.keys() == {f.name for f in fields(RewardModelConfig)}
-    usual = outcome(CONFIG)
-    assert outcome(CONFIG) == usual
-    idle = [name for name, other in ALTERNATIVES.items() if outcome(replace(CONFIG, **{name: other})) == usual]
-    assert not idle
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *((name, 0) for name in ("prompts_per_step", "epochs", "max_tokens")),
-        *(("center_coef", value) for value in (-0.1, float("nan"))),
-        *(("max_grad_norm", value) for value in (0.0, float("nan"))),
-    ],
-)
-def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"reward\.{name} .*got {value}"):
-        RewardModelConfig(**{name: value})
-
-
-def test_no_comparisons_are_refused(reward_engine: Build) -> None:
-    with pytest.raises(ConfigError, match="no comparisons"):
-        RewardModel(reward_engine(), [], CONFIG)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.engines.optimization import Optimization
-from tuneful.errors import ConfigError
 from tuneful.generation.sampling import Sampling
 from tuneful.records import Demonstration, Prompt
 
@@ -60,58 +59,3 @@ def test_the_prompt_is_not_imitated(policy_engine: Build, demonstrations: list[D
     (batch, _), names = engine.seen[0], engine.tokenizer.convert_ids_to_tokens
     assert all(names(ids)[0] == "<bos>" and names(ids)[-1] == "<assistant>" for ids in batch.prompts)
     assert all(names(ids)[-1] == "<eos>" and "<assistant>" not in names(ids) for ids in batch.completions)
-
-
-def test_every_demonstration_is_seen_once_an_epoch(policy_engine: Build, demonstrations: list[Demonstration]) -> None:
-    engine = policy_engine()
-    learner = SFT(engine, demonstrations, replace(CONFIG, epochs=2), engine.tokenizer)
-    assert learner.config.num_steps(len(demonstrations)) == 4
-    for _ in range(4):
-        learner.step()
-    rows = [tuple(c) for batch, _ in engine.seen for c in batch.completions]
-    assert sorted(rows[:4]) == sorted(rows[4:])
-    assert len(set(rows[:4])) == 4
-
-
-ALTERNATIVES: dict[str, Any] = {
-    "demonstrations_per_step": 3,
-    "epochs": 2,
-    "max_tokens": 10,
-    "max_grad_norm": 0.1,
-    "optimization": Optimization(learning_rate=5e-3),
-    "seed": 2,
-}
-
-
-def test_every_setting_changes_the_outcome(policy_engine: Build, demonstrations: list[Demonstration]) -> None:
-    def outcome(config: SFTConfig) -> str:
-        steps = config.num_steps(len(demonstrations))
-        engine = policy_engine(optimization=config.optimization, total_steps=steps)
-        learner = SFT(engine, demonstrations, config, engine.tokenizer)
-        for _ in range(steps):
-            learner.step()
-        return str(engine.weight_hash())
-
-    assert ALTERNATIVES.keys() == {f.name for f in fields(SFTConfig)}
-    usual = outcome(CONFIG)
-    assert outcome(CONFIG) == usual
-    idle = [name for name, other in ALTERNATIVES.items() if outcome(replace(CONFIG, **{name: other})) == usual]
-    assert not idle
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *((name, 0) for name in ("demonstrations_per_step", "epochs", "max_tokens")),
-        *(("max_grad_norm", value) for value in (0.0, float("nan"))),
-    ],
-)
-def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"sft\.{name} .*got {value}"):
-        SFTConfig(**{name: value})
-
-
-def test_no_demonstrations_are_refused(policy_engine: Build) -> None:
-    engine = policy_engine()
-    with pytest.raises(ConfigError, match="no demonstrations"):
-        SFT(engine, [], CONFIG, engine.tokenizer)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tuneful.algorithms.stopping as stopping
-from tuneful.algorithms.stopping import HackingAlarm, KLBudget, MaxSteps, StopRule, Threshold
+from tuneful.algorithms.stopping import HackingAlarm, KLBudget, StopRule, Threshold
 from tuneful.errors import ConfigError, DataError
 
 REFERENCE = {"reward": 0.0, "length": 12.8, "distinct_2": 0.2, "kl": 0.0, "phrase_z": 0.0, "phrase_ratio": 1.0}
@@ -104,21 +104,14 @@ def test_thresholds_are_settings() -> None:
 
 
 def test_an_alarm_may_log_instead_of_stopping() -> None:
-    rules: list[StopRule] = [HackingAlarm(action="log"), HackingAlarm(), MaxSteps(steps=1), KLBudget(nats=1.0)]
-    assert [rule.action for rule in rules] == ["log", "stop", "stop", "stop"]
+    rules: list[StopRule] = [HackingAlarm(action="log"), HackingAlarm(), KLBudget(nats=1.0)]
+    assert [rule.action for rule in rules] == ["log", "stop", "stop"]
 
 
 def test_a_missing_measure_is_named() -> None:
     blind = {name: value for name, value in HACKED.items() if name != "phrase_z"}
     with pytest.raises(DataError, match='no "phrase_z"'):
         HackingAlarm().check(20, [REFERENCE, blind, blind])
-
-
-def test_max_steps() -> None:
-    assert MaxSteps(steps=110).check(109, []) is None
-    assert MaxSteps(steps=110).check(110, []) == "reached 110 steps"
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        MaxSteps(steps=0)
 
 
 def test_threshold_reads_the_last_evaluation() -> None:

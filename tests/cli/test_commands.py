@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tuneful.data.formats import read_candidates, write_jsonl
+from tuneful.data.formats import read_candidates, read_comparisons
+from tuneful.data.jsonl import write_jsonl
+from tuneful.feedback.judgments import write_judgments
+from tuneful.records import Judgment
 
 
 def tuneful(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +71,25 @@ def test_score_keeps_what_the_rows_hold(tmp_path):
     assert read(tmp_path / "out.jsonl") == [{**row, "score": score} for row, score in given]
 
 
+def test_label_finds_the_consensus_and_exports_it(tmp_path):
+    completions, judgments, out = (tmp_path / f"{name}.jsonl" for name in ("completions", "judgments", "pairs"))
+    texts = {"a": "Close the blinds.", "b": "It depends.", "c": "It is not hot."}
+    write_jsonl(completions, [{"prompt": "hot", "completions": [{"id": k, "text": t} for k, t in texts.items()]}])
+    ranking = Judgment(id="", item="i", prompt="p", completions=("b", "a", "c"), rater="", ranks=(2, 1, 3))
+    write_judgments(judgments, [replace(ranking, id=name, rater=name) for name in ("ann", "ben")])
+
+    told = json.loads(tuneful("label", "consensus", "--judgments", judgments, "--json").stdout)
+    assert told["pairs"] == 3
+    assert [(rater["id"], rater["agreement"], rater["num_judgments"]) for rater in told["raters"]] == [
+        ("ann", 1.0, 1),
+        ("ben", 1.0, 1),
+    ]
+    done = tuneful("label", "export", "--judgments", judgments, "--in", completions, "--out", out)
+    assert done.stdout == f"3 comparisons in {out}\n", done.stderr
+    pairs = {(pair.chosen, pair.rejected) for pair in read_comparisons(out)}
+    assert pairs == {(texts[better], texts[worse]) for better, worse in ("ab", "ac", "bc")}
+
+
 def test_a_long_prompt_can_be_cut(answers, tiny_model_dir, tmp_path):
     write_jsonl(tmp_path / "long.jsonl", [{"prompt": "hot " * 200}])
     options = ("--out", tmp_path / "out.jsonl", "--max-new-tokens", 3, "--max-prompt-tokens", 20)
@@ -117,7 +140,7 @@ def test_doctor_finds_a_sound_model_data_and_reward_sound(answers, tiny_model_di
     assert (found["model: end token"]["value"], found["model: pad token"]["value"]) == ("<eos>", "<pad>")
     assert found["model: context"]["value"] == 128
     assert found["model: change of a logprob in a batch"]["value"] < 1e-4
-    assert found["reward: change of a score with the padding"]["value"] < 1e-4
+    assert found["reward: largest change of a reward with its batch or padding"]["value"] < 1e-4
 
 
 READS_ITS_NEIGHBOURS = (
@@ -135,9 +158,32 @@ def test_doctor_names_the_mend_of_what_is_broken(tmp_path):
     assert found["data: rows skipped"]["value"] == 1
     assert "pairs.jsonl:1" in found["data: rows skipped"]["mend"]
     assert found["data: rows of a prompt seen before"]["value"] == 1
-    assert found["reward: change of a score in a batch"]["value"] == 3.0  # the last of the four has number 3
+    change = found["reward: largest change of a reward with its batch or padding"]
+    assert change["value"] == 3.0  # the last of the four has number 3
+    assert "neighbours" in change["mend"]
     failed = {name for name, finding in found.items() if finding["status"] == "fail"}
-    assert failed == {"reward: change of a score in a batch", "model: error"}
+    assert failed == {"reward: largest change of a reward with its batch or padding", "model: error"}
+
+
+def test_doctor_trains_copies_when_asked(tmp_path, tiny_model_dir):
+    pair = {"prompt": [{"role": "user", "content": "hot house"}], "chosen": "open the door", "rejected": "no"}
+    write_jsonl(tmp_path / "pairs.jsonl", [pair])
+    weights = (tiny_model_dir / "model.safetensors").read_bytes()
+    found = findings("--deep", "--model", tiny_model_dir, "--in", tmp_path / "pairs.jsonl", status=0)
+    gradient = "change of a step's gradient with its micro-batches, relative to its norm"
+    for about, learned, bar in (
+        ("model trained as policy", "loss per token after learning 64 demonstrations by heart, in nats", 0.1),
+        ("model trained as reward model", "share of pairs ranked wrongly after learning 64 by heart", 0.05),
+    ):
+        assert found[f"{about}: {gradient}"]["value"] < 1e-4
+        assert found[f"{about}: {learned}"]["value"] < bar
+    assert (tiny_model_dir / "model.safetensors").read_bytes() == weights
+
+
+def test_doctor_needs_a_model_to_train():
+    done = tuneful("doctor", "--deep", "--reward", "shorter")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "add --model, or --reward DIRECTORY" in done.stderr
 
 
 def test_nothing_is_overwritten_without_force(answers, tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,16 @@ from hypothesis import strategies as st
 from tuneful.data.formats import (
     candidates_row,
     comparison_row,
-    demonstration_row,
     detect,
     parse_transcript,
-    prompt_row,
     read_candidates,
     read_comparisons,
     read_demonstrations,
     read_prompts,
     transcript,
     with_ids,
-    write_jsonl,
 )
+from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import DataError
 from tuneful.records import Candidates, Comparison, Completion, Demonstration, Message, Prompt
 
@@ -143,9 +139,6 @@ OK = {"prompt": "a", "chosen": "b", "rejected": "c"}
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"prompt": "a", ', r"rows.jsonl:2: not valid JSON: .* at column \d+; write one JSON object per line"),
-        ('["a"]', "rows.jsonl:2: expected an object, got a list; "),
-        ("[" * 100_000, "rows.jsonl:2: not valid JSON: nested too deeply; "),
         (r'{"prompt": "\ud83d", "chosen": "b", "rejected": "c"}', 'rows.jsonl:2: field "prompt": half of a surrogate'),
         ({"prompt": "a", "chosen": "b"}, 'rows.jsonl:2: field "rejected": missing; '),
         (OK | {"prompt": 3}, 'rows.jsonl:2: field "prompt": expected text, got a number; '),
@@ -204,34 +197,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         read_comparisons(written(tmp_path, {"prompt": "a"}))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jsonl: no such file"):
-        read_prompts(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="holds no rows"):
-        read_prompts(written(tmp_path, "", ""))
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        read_prompts(tmp_path)
-    packed = gzip.compress(b'{"prompt": "a"}\n' * 1000)
-    for name, content in {"cut.jsonl.gz": packed[:-12], "plain.jsonl.gz": b'{"prompt": "a"}\n'}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=f"{name}: damaged gzip file"):
-            read_prompts(tmp_path / name)
-    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "caf\xe9"}\n')
-    with pytest.raises(DataError, match=r"latin.jsonl:2: not UTF-8: byte 16 of the line"):
-        read_prompts(tmp_path / "latin.jsonl")
-
-
-def test_byte_order_mark_and_odd_line_separators(tmp_path: Path) -> None:
-    text = (
-        '\ufeff{"prompt": "one\u2028line"}\r\n{"prompt": "two"}'  # U+2028 ends a line for str.splitlines, not in JSONL
-    )
-    (tmp_path / "rows.jsonl").write_bytes(text.encode())
-    assert read_prompts(tmp_path / "rows.jsonl") == [Prompt("one\u2028line"), Prompt("two")]
-
-
-@pytest.mark.parametrize("name", ["out.jsonl", "new/out.jsonl.gz"])
-def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
     candidates = with_ids(
         [Candidates(TALK, (Completion("Yés.\u2028", (1, 2), "eos", "m"), Completion("", (2,), "eos")))]
     )
@@ -240,12 +207,8 @@ def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
         Comparison(TALK, "a", "b"),
         *(Comparison(prompt, "a", "") for prompt in (HOT, TALK)),
     ]
-    assert write_jsonl(path, map(prompt_row, [HOT, TALK])) == 2
-    assert read_prompts(path) == [HOT, TALK]
-    write_jsonl(path, map(candidates_row, candidates), force=True)
+    write_jsonl(path, map(candidates_row, candidates))
     assert read_candidates(path) == candidates
-    write_jsonl(path, [demonstration_row(Demonstration(TALK, "Yes."))], force=True)
-    assert read_demonstrations(path) == [Demonstration(TALK, "Yes.")]
     write_jsonl(path, map(comparison_row, comparisons), force=True)
     assert read_comparisons(path) == comparisons
 
@@ -254,43 +217,6 @@ def test_a_conversational_comparison_is_what_trl_reads() -> None:
     row = comparison_row(Comparison(Prompt.user("Hi."), "Hello.", "No."))
     assert row["prompt"] == [{"role": "user", "content": "Hi."}]
     assert row["chosen"] == [{"role": "assistant", "content": "Hello."}]
-
-
-def test_nothing_is_overwritten_and_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    write_jsonl(path, [{"prompt": "old"}])
-    with pytest.raises(DataError, match=r"out.jsonl: exists already; .*--force"):
-        write_jsonl(path, [{"prompt": "new"}])
-    with pytest.raises(DataError, match="row 2 cannot be written as JSON"):
-        write_jsonl(path, [{"prompt": "new"}, {"score": float("nan")}], force=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
-    assert read_prompts(path) == [Prompt("old")]
-
-
-def test_packed_files_of_equal_rows_are_equal(tmp_path: Path) -> None:
-    for name in ("a.jsonl.gz", "b.jsonl.gz"):
-        write_jsonl(tmp_path / name, [{"prompt": "a"}])
-    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    write_jsonl(path, [{"prompt": "old"}])
-    child = """
-import resource, sys
-from pathlib import Path
-from tuneful.data.formats import write_jsonl
-from tuneful.errors import DataError
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-try:
-    write_jsonl(Path(sys.argv[1]), ({"prompt": "x" * 100} for _ in range(1000)), force=True)
-except DataError as error:
-    sys.exit(str(error))
-"""
-    run = subprocess.run([sys.executable, "-c", child, str(path)], capture_output=True, text=True, check=False)
-    assert run.stderr == f"{path}: cannot be written: File too large; free space or choose another place\n"
-    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
-    assert read_prompts(path) == [Prompt("old")]
 
 
 turns = st.lists(

@@ -20,8 +20,8 @@ MANY = [Prompt(f"Question number {i}?") for i in range(4000)]
 def test_split_by_hand() -> None:
     # printf '\nmy house is too hot.' | sha256sum begins 928f: 0x928f / 0x10000 = .572, between .4 and .8
     assert split_of(Prompt(HOUSE)) == "rl"
-    # printf 'a\nmy house is too hot.' | sha256sum begins 4907: .285, below .4
-    assert split_of(Prompt(HOUSE), salt="a") == "reward"
+    # printf '\nmy tea is cold.' | sha256sum begins f0a4: .940, the last tenth
+    assert split_of(Prompt("My tea is cold.")) == "test"
     assert split_of(Prompt(HOUSE), {"one": 0.5, "two": 0.07, "three": 0.43}) == "three"
 
 
@@ -33,7 +33,7 @@ def test_the_first_user_turn_decides_alone(first: str, later: str) -> None:
 
 
 def test_white_space_and_case_do_not_decide() -> None:
-    assert split_of(Prompt(" MY  house\nis too hot. "), salt="a") == "reward"
+    assert split_of(Prompt(" MY  tea\nis cold. ")) == "test"
 
 
 def test_shares_hold_on_average() -> None:
@@ -68,7 +68,7 @@ def test_pairs_follow_their_prompt() -> None:
 @pytest.mark.parametrize("purpose", ALLOWED)
 def test_every_set_for_every_purpose(name: str, purpose: Purpose) -> None:
     splits = Splits(MANY)
-    rule = {"reward": {"train"}, "rl": {"train"}, "dev": {"stop", "alarm", "checkpoint"}, "test": {"report"}}
+    rule = {"reward": {"train"}, "rl": {"train"}, "dev": {"stop"}, "test": {"report"}}
     if purpose in rule[name]:
         assert splits.read(name, purpose=purpose) == split(MANY)[name]
     else:

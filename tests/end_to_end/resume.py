@@ -14,7 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).with_name("small_run.py")
+from tests.end_to_end import small_run
+from tests.end_to_end.small_run import EVALUATE_EVERY, NUM_STEPS, SAVE_EVERY
+
+PROGRAM = Path(small_run.__file__)
+NUM_ROWS = NUM_STEPS + 1 + NUM_STEPS // EVALUATE_EVERY
+"""Rows of metrics of a whole run: its steps, and its evaluations with the one before the first step."""
 
 
 class Runner:
@@ -67,51 +72,48 @@ def runner(model: Path, errors: Path) -> Iterator[Runner]:
         process.stdin.close()
 
 
-def undisturbed(runner: Runner, out: Path) -> float:
-    """Run once to the end; the seconds it took."""
-    started = time.monotonic()
-    runner.run(out)
-    return time.monotonic() - started
-
-
-def kill(runner: Runner, out: Path, when: Callable[[], bool], signal_number: int = signal.SIGKILL) -> bool:
-    """Start a run and send it a signal as soon as `when()`; whether that ended it."""
+def kill(runner: Runner, out: Path, when: Callable[[], bool], signal_number: int = signal.SIGKILL) -> int:
+    """Start a run and send it a signal as soon as `when()`; its exit status, minus the signal where that ended it."""
     process = runner.start(out)
     while not when() and not (out / "checkpoints" / "step-00000012").exists():
         time.sleep(0.0002)
     with suppress(ProcessLookupError):  # it may have ended by itself just now
         os.kill(process, signal_number)
-    return runner.wait() != 0
+    return runner.wait()
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() >= until
+def logged(out: Path, rows: int, seconds: float = 0.0) -> Callable[[], bool]:
+    """True `seconds` after `rows` rows of metrics have been logged."""
+    log = out / "metrics.jsonl"
+    return _since(lambda: rows == 0 or (log.exists() and log.read_bytes().count(b"\n") >= rows), seconds)
 
 
-def while_saving(out: Path, step: int, seconds: float) -> Callable[[], bool]:
+def saving(out: Path, step: int, seconds: float) -> Callable[[], bool]:
     """True `seconds` after the folder of checkpoint `step` has come into being under its unfinished name."""
-    part = out / "checkpoints" / f".step-{step:08d}.part"
+    return _since((out / "checkpoints" / f".step-{step:08d}.part").exists, seconds)
+
+
+def _since(happened: Callable[[], bool], seconds: float) -> Callable[[], bool]:
     seen: list[float] = []
 
     def when() -> bool:
-        if part.exists() and not seen:
+        if not seen and happened():
             seen.append(time.monotonic())
         return bool(seen) and time.monotonic() >= seen[0] + seconds
 
     return when
 
 
-def moments(count: int, duration: float, seed: int) -> Iterator[tuple[str, Callable[[Path], Callable[[], bool]]]]:
+def moments(count: int, seed: int) -> Iterator[tuple[str, Callable[[Path], Callable[[], bool]]]]:
     """`count` moments to kill at, by turns anywhere in the run and while a checkpoint is being written."""
     draw = random.Random(seed)
     for k in range(count):
         if k % 2 == 0:
-            seconds = draw.uniform(0, duration)
-            yield f"after {seconds:.3f} s", lambda out, s=seconds: after(s)
+            rows, seconds = draw.randrange(NUM_ROWS), draw.uniform(0, 0.02)
+            yield f"{seconds:.4f} s after row {rows}", lambda out, n=rows, s=seconds: logged(out, n, s)
         else:
-            step, seconds = draw.choice(range(2, 13, 2)), draw.uniform(0, 0.01)
-            yield f"{seconds:.4f} s into saving step {step}", lambda out, n=step, s=seconds: while_saving(out, n, s)
+            step, seconds = draw.randrange(SAVE_EVERY, NUM_STEPS + 1, SAVE_EVERY), draw.uniform(0, 0.01)
+            yield f"{seconds:.4f} s into saving step {step}", lambda out, n=step, s=seconds: saving(out, n, s)
 
 
 def outcome(out: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.end_to_end.resume import Runner, after, kill, moments, outcome, runner, undisturbed
+from tests.end_to_end.resume import NUM_ROWS, Runner, kill, logged, moments, outcome, runner
 from tests.end_to_end.small_run import EVALUATE_EVERY, NUM_STEPS, PROMPTS
 
 
@@ -20,14 +21,15 @@ def program(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def whole(program: Runner, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """An undisturbed run and the seconds it took."""
+def whole(program: Runner, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What an undisturbed run leaves."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    return out, undisturbed(program, out)
+    program.run(out)
+    return outcome(out)
 
 
-def test_the_undisturbed_run_holds_what_is_compared(whole: tuple[Path, float]) -> None:
-    seen = outcome(whole[0])
+def test_the_undisturbed_run_holds_what_is_compared(whole: dict[str, Any]) -> None:
+    seen = whole
     kinds = [row["kind"] for row in seen["metrics"]]
     assert kinds.count("train") == NUM_STEPS
     assert kinds.count("evaluation") == 1 + NUM_STEPS // EVALUATE_EVERY
@@ -37,29 +39,29 @@ def test_the_undisturbed_run_holds_what_is_compared(whole: tuple[Path, float]) -
     assert seen["learner"]["steps"] == NUM_STEPS
 
 
-def test_another_seed_gives_another_outcome(whole: tuple[Path, float]) -> None:
-    rows = [row for row in outcome(whole[0])["metrics"] if row["kind"] == "train"]
-    assert len({json.dumps({**row, "step": 0}) for row in rows}) == NUM_STEPS  # no step repeats another
+def test_no_step_repeats_another(whole: dict[str, Any]) -> None:
+    rows = [row for row in whole["metrics"] if row["kind"] == "train"]
+    assert len({json.dumps({**row, "step": 0}) for row in rows}) == NUM_STEPS
 
 
-def test_three_kills(program: Runner, whole: tuple[Path, float], tmp_path: Path) -> None:
-    expected = outcome(whole[0])
-    for k, (moment, when) in enumerate(moments(3, whole[1], seed=1)):
+def test_three_kills(program: Runner, whole: dict[str, Any], tmp_path: Path) -> None:
+    for k, (moment, when) in enumerate(moments(3, seed=2)):
         out = tmp_path / str(k)
-        kill(program, out, when(out))
+        assert kill(program, out, when(out)) == -signal.SIGKILL, moment
+        assert not (out / "checkpoints" / "step-00000012").exists(), moment
         program.run(out)
-        assert outcome(out) == expected, moment
+        assert outcome(out) == whole, moment
 
 
-def test_control_c(program: Runner, whole: tuple[Path, float], tmp_path: Path) -> None:
+def test_control_c(program: Runner, whole: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert kill(program, out, after(0.6 * whole[1]), signal.SIGINT)
+    assert kill(program, out, logged(out, NUM_ROWS // 2), signal.SIGINT) == 1
     program.run(out)
-    assert outcome(out) == outcome(whole[0])
+    assert outcome(out) == whole
 
 
 def test_a_full_disk_while_saving_keeps_the_earlier_checkpoint(
-    program: Runner, whole: tuple[Path, float], tmp_path: Path
+    program: Runner, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     already = len(program.errors())
@@ -70,4 +72,4 @@ def test_a_full_disk_while_saving_keeps_the_earlier_checkpoint(
     assert "free space" in line
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
     program.run(out)
-    assert outcome(out) == outcome(whole[0])
+    assert outcome(out) == whole

@@ -65,9 +65,14 @@ def copied_tokenizer(tiny_model_dir: Path, tmp_path: Path, change: Callable[[dic
 
 
 class TestTokenizer:
-    def test_right_padding(self, tiny_model_dir: Path) -> None:
+    def test_a_path_or_its_text(self, tiny_model_dir: Path) -> None:
+        for path in (tiny_model_dir, str(tiny_model_dir)):
+            assert load_tokenizer(path).eos_token == "<eos>"
+
+    def test_the_side_to_pad_on_is_the_tokenizers_own(self, tiny_model_dir: Path, tmp_path: Path) -> None:
         assert load_tokenizer(tiny_model_dir).padding_side == "right"
-        assert load_tokenizer(str(tiny_model_dir)).eos_token == "<eos>"
+        path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.update(padding_side="left"))
+        assert load_tokenizer(path).padding_side == "left"
 
     def test_no_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
         path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.pop("eos_token"))

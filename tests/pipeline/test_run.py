@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Mapping
+from math import sqrt
 from pathlib import Path
 
 import pytest
 
-from tuneful.data.formats import write_jsonl
+from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import RunError
+from tuneful.pipeline.context import Silent
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
+from tuneful.runs.manifest import tree_hash
 
 WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
 
@@ -36,7 +41,7 @@ model = "@sft"
 comparisons = "{comparisons}"
 normalise_prompts = "{comparisons}"
 normalise_model = "@sft"
-normalise_samples = 32
+normalise_samples = 1024
 max_new_tokens = 6
 prompts_per_step = 8
 test = "{comparisons}"
@@ -127,10 +132,14 @@ def test_models_load_as_they_are(out):
 
 
 def test_scores_of_the_reference_are_normalised(out):
-    """The 32 completions that set gain and bias have mean 0 and std 1, so fresh ones stay within a few errors."""
+    """Gain and bias come from 1024 completions, the check measures 256 others in standard errors of their own mean.
+
+    Both means err, so what is measured has a standard deviation of sqrt(1 + 256 / 1024); three of these are allowed.
+    The raw scores of this model are 4.3 away.
+    """
     checks = {c["name"]: c for c in read(out / "ppo" / "run.json")["checks"]}
     (name,) = [n for n in checks if "mean reward of reference completions" in n]
-    assert checks[name]["value"] < 6
+    assert checks[name]["value"] < 3 * sqrt(1 + 256 / 1024)
 
 
 def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out):
@@ -142,11 +151,13 @@ def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out):
     }
 
 
-def test_the_run_record_leads_back_to_what_it_came_from(out):
+def test_the_run_record_leads_back_to_what_it_came_from(out, tiny_model_dir):
     assert read(out / "ppo" / "run.json")["parents"] == ["reward", "sft"]
     (hashed,) = read(out / "reward" / "run.json")["data"].values()
     (file,) = read(out / "reward" / "run.json")["data"]
     assert hashed == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    assert read(out / "sft" / "run.json")["models"] == {str(tiny_model_dir): tree_hash(tiny_model_dir)}
+    assert read(out / "reward" / "run.json")["models"] == {}
 
 
 def test_one_base_for_all_roles_learns_what_separate_models_learn(recipe, tmp_path):
@@ -176,6 +187,49 @@ def test_running_again_changes_nothing(out, recipe):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.suffix == ".safetensors"}
     run_recipe(load_recipe(recipe), out)
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+class StopsInReward(Silent):
+    """A person who presses Ctrl-C in the first step of the stage `reward`, when `sft` is done."""
+
+    def stage(self, name: str, kind: str) -> None:
+        self.now = name
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if self.now == "reward":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["sft.jsonl", "pairs.jsonl", "model"])
+def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_path, name):
+    """The demonstrations and the model were read by a stage that is done, the comparisons by one that is not."""
+    for file in ("sft.jsonl", "pairs.jsonl"):
+        shutil.copy(recipe.parent / file, tmp_path)
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    text = recipe.read_text().replace(str(tiny_model_dir), f"{tmp_path}/model")
+    (tmp_path / "recipe.toml").write_text(text.replace(str(recipe.parent), str(tmp_path)))
+
+    def run(*, force: bool = False) -> None:
+        run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run", display=StopsInReward(), force=force)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    changed = tmp_path / name / "config.json" if name == "model" else tmp_path / name
+    before = changed.read_text()
+    changed.write_text(before + "\n")
+    with pytest.raises(RunError) as error:
+        run()
+    stage = "reward" if name == "pairs.jsonl" else "sft"
+    assert str(error.value) == (
+        f"{tmp_path / name}: changed since the run in {tmp_path / 'run' / stage} began; "
+        "restore it, or use --force to begin anew"
+    )
+    changed.write_text(before)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    changed.write_text(before + "\n")
+    with pytest.raises(KeyboardInterrupt):
+        run(force=True)
 
 
 def test_another_recipe_is_refused_with_the_difference(out, recipe):

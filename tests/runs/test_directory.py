@@ -38,6 +38,7 @@ def child(code: str, path: Path) -> subprocess.Popen[str]:
 
 def test_a_new_run(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path / "new" / "run", RECIPE) as run:
+        assert run.name == "run"
         assert not run.done
         assert run.latest_checkpoint() is None
         manifest = json.loads((run.path / "run.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuneful.data.formats import read_rows
+from tuneful.data.jsonl import read_rows
 from tuneful.demo.labelers import simulate
 from tuneful.demo.report import MEASURES
 from tuneful.demo.run import demo_world

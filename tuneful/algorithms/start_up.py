@@ -73,7 +73,7 @@ def check_start(
         *ends,
         *_logprobs(engine, rollout, tuned=tuned),
         _shaping(rollout, config.kl_coef),
-        _reward_invariance(reward, asked, rollout.as_completions()),
+        reward_invariance(reward, asked, rollout.as_completions()),
         _reward_mean(reward, asked, rollout.as_completions()),
     ]
     _refuse_broken(findings)
@@ -128,18 +128,19 @@ def _shaping(rollout: Rollout, kl_coef: float) -> Finding:
     )
 
 
-def _reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Finding:
-    """The same 8 completions alone, together, and, for models of ours, padded on either side."""
+def reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Finding:
+    """The first 8 completions alone, together, and, for models of ours, padded on either side.
+
+    Raises RewardError when a score is not finite.
+    """
     prompts, completions = prompts[:8], completions[:8]
     together = checked(reward, prompts, completions)
-    alone = torch.stack([checked(reward, [p], [c])[0] for p, c in zip(prompts, completions, strict=True)])
-    drift = float((together - alone).abs().max())
+    others = [torch.cat([checked(reward, [p], [c]) for p, c in zip(prompts, completions, strict=True)])]
     if isinstance(reward, LearnedReward):
-        left = checked(replace(reward, padding="left"), prompts, completions)
-        drift = max(drift, float((together - left).abs().max()))
+        others.append(checked(replace(reward, padding="left"), prompts, completions))
     return Finding(
         "largest change of a reward with its batch or padding",
-        drift,
+        max(float((together - other).abs().max()) for other in others),
         1e-4,
         "the score of a completion depends on its neighbours; look at pad token, attention mask and reading position",
     )

@@ -1,4 +1,4 @@
-"""When a run should end: after its steps, at its goal, past its KL budget, or when the reward is being hacked.
+"""When a run should end before its last step: at its goal, past its KL budget, or when the reward is being hacked.
 
 A rule reads the evaluations of the run so far, oldest first, and nothing else. The first is the reference: the policy
 before its first update. Each is a mapping of measures on `dev` prompts, all of them numbers that a real run has:
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from tuneful.errors import ConfigError, DataError, did_you_mean
 from tuneful.settings import require_above, require_at_least
@@ -38,31 +38,12 @@ class StopRule(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaxSteps:
-    steps: int
-    """The run ends after this many steps."""
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "max_steps.", "steps")
-
-    @property
-    def action(self) -> Action:
-        return "stop"
-
-    def check(self, step: int, evaluations: Evaluations) -> str | None:
-        return f"reached {self.steps} steps" if step >= self.steps else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Threshold:
+    action: ClassVar[Action] = "stop"
     measure: str
     """A measure of the evaluations."""
     at_least: float
     """The run ends when the measure's last value is this high."""
-
-    @property
-    def action(self) -> Action:
-        return "stop"
 
     def check(self, step: int, evaluations: Evaluations) -> str | None:
         if not evaluations:
@@ -75,15 +56,12 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KLBudget:
+    action: ClassVar[Action] = "stop"
     nats: float
     """The run ends when a completion is on average further than this from the reference."""
 
     def __post_init__(self) -> None:
         require_above(0, self, "kl_budget.", "nats", hint="healthy runs end between .5 and 6")
-
-    @property
-    def action(self) -> Action:
-        return "stop"
 
     def check(self, step: int, evaluations: Evaluations) -> str | None:
         if not evaluations:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from tuneful.cli.options import Json
-from tuneful.errors import DataError, TunefulError
-from tuneful.records import Completion, Prompt
+from tuneful.errors import ConfigError, DataError, TunefulError
+from tuneful.records import Comparison, Completion, Demonstration, Prompt
 
+if TYPE_CHECKING:
+    from tuneful.algorithms import start_up
+
+T = TypeVar("T")
 Status = Literal["ok", "note", "fail"]
 
 INVARIANCE = 1e-4
-"""Largest change of a logprob or a score, in float32, that rounding explains."""
+"""Largest change of a logprob, in float32, that rounding explains."""
 
 ANSWERS = (
     (Prompt.user("How do I stop a tap that drips?"), Completion("Close the water, then change the washer.")),
@@ -42,23 +47,40 @@ def command(
     model: Annotated[str | None, typer.Option(help="A language model to look into.")] = None,
     data: Annotated[Path | None, typer.Option("--in", help="A data file of any format to look into.")] = None,
     reward: Annotated[str | None, typer.Option(help="A reward to look into.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also train copies of the models: minutes for small ones.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What this machine can do, and whether a data file, a model and a reward are fit to train with.
 
-    Exit status 1 when something must be mended first.
+    Exit status 1 when something must be mended first. With --deep, copies are trained and thrown away: of the model as
+    policy and as reward model, of a reward model as it is. They must learn 64 examples by heart, taken from the data
+    file as far as it has some, and a step's gradient must not depend on how its batch is cut into micro-batches.
 
     Example: tuneful doctor --model runs/demo/ppo/model --in prompts.jsonl
     """
     import json
 
+    from tuneful.data.formats import read_answers
+
+    reward_model = reward if reward is not None and Path(reward).is_dir() else None
+    if deep and model is None and reward_model is None:
+        raise ConfigError("doctor: --deep trains a model and there is none; add --model, or --reward DIRECTORY")
     looked_at: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("machine", look_at_machine)]
     if data is not None:
         looked_at.append(("data", lambda: look_at_data(data)))
     if model is not None:
         looked_at.append(("model", lambda: look_at_model(model)))
     if reward is not None:
-        looked_at.append(("reward", lambda: look_at_reward(reward, _answers(data))))
+        looked_at.append(("reward", lambda: look_at_reward(reward, _offered(read_answers, data)[:8] or ANSWERS)))
+    if deep:
+        trained = (
+            ("model trained as policy", train_policy, model),
+            ("model trained as reward model", train_reward_model, model),
+            ("reward trained further", train_reward_model, reward_model),
+        )
+        looked_at += [(about, partial(train, about, path, data)) for about, train, path in trained if path is not None]
     findings = [finding for about, look in looked_at for finding in _findings(about, look)]
     passed = all(finding.status != "fail" for finding in findings)
     if as_json:
@@ -93,7 +115,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 def look_at_data(path: Path) -> Iterator[Finding]:
     """Format and counts; every row is read as training would read it."""
-    from tuneful.data import formats
+    from tuneful.data import formats, jsonl
 
     kind = formats.detect(path)
     yield Finding("data", "format", kind)
@@ -106,7 +128,7 @@ def look_at_data(path: Path) -> Iterator[Finding]:
         readers[kind](path)
     skipped: list[str] = []
     prompts = len(formats.read_prompts(path, on_skip=skipped.append))
-    rows = sum(1 for _ in formats.read_rows(path))
+    rows = sum(1 for _ in jsonl.read_rows(path))
     yield Finding("data", "rows", rows)
     yield Finding("data", "prompts", prompts)
     again = rows - len(skipped) - prompts
@@ -159,27 +181,46 @@ def look_at_model(path: str) -> Iterator[Finding]:
 
 def look_at_reward(reference: str, answers: Sequence[tuple[Prompt, Completion]]) -> Iterator[Finding]:
     """Whether scores are finite, differ, and do not depend on the batch or, for reward models, on the padding."""
-    from dataclasses import replace
-
-    import torch
-
-    from tuneful.rewards.learned import LearnedReward
+    from tuneful.algorithms.start_up import reward_invariance
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
 
     reward = load_reward(reference)
     prompts, completions = zip(*answers, strict=True)
-    together = checked(reward, prompts, completions)
-    spread = float(together.max() - together.min())
+    scores = checked(reward, prompts, completions)
+    spread = float(scores.max() - scores.min())
     mend = "" if spread else "a reward that is the same for every answer teaches nothing; look at its training report"
     yield Finding("reward", "spread of the scores", spread, "ok" if spread else "note", mend)
-    alone = torch.cat([checked(reward, [p], [c]) for p, c in answers])
-    mend = "score each completion by itself; look at the reading position and the attention mask"
-    yield _below("reward", "change of a score in a batch", float((together - alone).abs().max()), mend)
-    if isinstance(reward, LearnedReward):
-        left = checked(replace(reward, padding="left"), prompts, completions)
-        mend = "look at the pad token, the attention mask and the positions of the model"
-        yield _below("reward", "change of a score with the padding", float((together - left).abs().max()), mend)
+    yield _judged("reward", reward_invariance(reward, prompts, completions))
+
+
+def train_policy(about: str, path: str, data: Path | None) -> Iterator[Finding]:
+    """Whether a copy of the language model learns demonstrations."""
+    from tuneful.algorithms.deep_checks import check_policy_learning
+    from tuneful.cli.progress import RichDisplay
+
+    with RichDisplay() as display:
+        display.stage("sft", "demonstrations by heart")
+        found = check_policy_learning(path, _demonstrations(data), progress=display.step)
+    yield from (_judged(about, finding) for finding in found)
+
+
+def train_reward_model(about: str, path: str, data: Path | None) -> Iterator[Finding]:
+    """Whether a copy of the model learns comparisons, as the reward model that it is or could become."""
+    from tuneful.algorithms.deep_checks import check_reward_learning
+    from tuneful.cli.progress import RichDisplay
+
+    with RichDisplay() as display:
+        display.stage("reward", "pairs by heart")
+        found = check_reward_learning(path, _comparisons(data), progress=display.step)
+    yield from (_judged(about, finding) for finding in found)
+
+
+def _judged(about: str, found: start_up.Finding) -> Finding:
+    """A measured finding as this command tells it."""
+    if found.passed:
+        return Finding(about, found.name, found.value)
+    return Finding(about, found.name, found.value, "note" if found.warning else "fail", found.cause)
 
 
 def _below(about: str, name: str, drift: float, mend: str) -> Finding:
@@ -196,16 +237,28 @@ def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Fin
         yield Finding(about, "error", problem or mend, "fail", mend)
 
 
-def _answers(data: Path | None) -> Sequence[tuple[Prompt, Completion]]:
-    """The first answers of the data file when it holds some."""
+def _demonstrations(data: Path | None) -> list[Demonstration]:
+    """The answers in the data file; where it compares, the preferred ones."""
     from tuneful.data.formats import read_answers
 
+    preferred = [Demonstration(c.prompt, c.chosen) for c in _comparisons(data)]
+    return preferred or [Demonstration(p, c.text) for p, c in _offered(read_answers, data)]
+
+
+def _comparisons(data: Path | None) -> list[Comparison]:
+    from tuneful.data.formats import read_comparisons
+
+    return _offered(lambda path: read_comparisons(path, on_skip=lambda _: None), data)
+
+
+def _offered(read: Callable[[Path], list[T]], data: Path | None) -> list[T]:
+    """What `read` finds in the data file; nothing in one of another format, or broken, which its own findings say."""
     if data is None:
-        return ANSWERS
+        return []
     try:
-        return read_answers(data)[:8]
+        return read(data)
     except DataError:
-        return ANSWERS
+        return []
 
 
 def _cpus() -> int:

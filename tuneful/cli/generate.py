@@ -29,12 +29,9 @@ def command(
 
     refuse_existing(out, force)
     from tuneful.cli.progress import RichDisplay
-    from tuneful.data.formats import candidates_row, read_prompts, with_ids, write_jsonl
-    from tuneful.engines.local import LocalEngine
+    from tuneful.data.formats import read_prompts
     from tuneful.generation.sampling import Sampling
-    from tuneful.models.loading import load_causal, load_tokenizer
-    from tuneful.models.roles import Role, Roles
-    from tuneful.rollouts.collect import candidates_of
+    from tuneful.pipeline.answers import answer, write_answers
 
     prompts = read_prompts(in_)
     sampling = Sampling(
@@ -43,12 +40,11 @@ def command(
         max_prompt_tokens=max_prompt_tokens,
         temperature=temperature,
     )
-    engine = LocalEngine(Roles(policy=Role("policy", load_causal(model))), load_tokenizer(model))
     with RichDisplay() as display:
         display.stage("generate", model)
-        rollout = engine.sample(
-            prompts, sampling, seed=seed, on_progress=lambda done, total: display.step(done, total, {})
+        rollout = answer(
+            model, prompts, sampling, seed=seed, on_progress=lambda done, total: display.step(done, total, {})
         )
-    write_jsonl(out, map(candidates_row, with_ids(candidates_of(prompts, rollout, model))), force=force)
+    write_answers(out, prompts, rollout, model, force=force)
     told = {"out": str(out), "prompts": len(prompts), "completions": len(rollout), "tokens": rollout.num_tokens}
     print(json.dumps(told) if as_json else f"{len(rollout)} completions of {len(prompts)} prompts in {out}")

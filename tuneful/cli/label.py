@@ -46,14 +46,11 @@ def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
 
     from tuneful.feedback.consensus import consensus
     from tuneful.feedback.judgments import read_judgments
+    from tuneful.pipeline.rows import rater_rows
 
     found = consensus(read_judgments(judgments))
     if as_json:
-        raters = [
-            {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
-            for r in found.raters
-        ]
-        print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": raters}))
+        print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": rater_rows(found)}))
         return
     for rater in found.raters:
         low, high = rater.interval
@@ -69,12 +66,12 @@ def export_command(judgments: Judgments, in_: In, out: Out, force: Force = False
     Example: tuneful label export --judgments judgments.jsonl --in completions.jsonl --out comparisons.jsonl
     """
     refuse_existing(out, force)
-    from tuneful.data.formats import comparison_row, read_candidates, write_jsonl
+    from tuneful.data.formats import comparison_row, read_candidates
+    from tuneful.data.jsonl import write_jsonl
     from tuneful.feedback.consensus import consensus
-    from tuneful.feedback.export import to_comparisons
     from tuneful.feedback.judgments import read_judgments
+    from tuneful.pipeline.rows import agreed_comparisons
 
-    texts = {c.id: (item.prompt, c.text) for item in read_candidates(in_) for c in item.completions}
-    comparisons = to_comparisons(consensus(read_judgments(judgments)), texts)
+    comparisons = agreed_comparisons(consensus(read_judgments(judgments)), read_candidates(in_))
     write_jsonl(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuneful.cli.options import Force, In, Json, Out, Reward, refuse_existing
 
 if TYPE_CHECKING:
-    from tuneful.data.formats import Row
+    from tuneful.data.jsonl import Row
 
 ANSWERS_AT_ONCE = 256
 """Answers scored between two steps of the progress bar."""
@@ -23,7 +23,8 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
 
     refuse_existing(out, force)
     from tuneful.cli.progress import RichDisplay
-    from tuneful.data.formats import read_answers, read_rows, write_jsonl
+    from tuneful.data.formats import read_answers
+    from tuneful.data.jsonl import read_rows, write_jsonl
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
 

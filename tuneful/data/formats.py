@@ -8,25 +8,21 @@
 | preferences    | `{"prompt", "chosen", "rejected"}` as in TRL, with `p`, `weight`, `group`, `margin` if known  |
 | transcripts    | `{"chosen", "rejected"}`, each a whole conversation as in Anthropic's HH data                 |
 
-The first row decides the format and every row must follow it. Keys a format does not name are ignored. A bad row is a
-DataError that names file, line and field. `.gz` files are unpacked while they are read.
+The first row decides the format and every row must follow it. Keys a format does not name are ignored.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import math
-import os
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
+from tuneful.data.jsonl import Row, json_kind, read_rows
 from tuneful.errors import DataError
 from tuneful.records import Candidates, Comparison, Completion, Demonstration, Finish, Message, Prompt, content_hash
 
@@ -34,40 +30,6 @@ Format = Literal["prompts", "completions", "demonstrations", "preferences", "tra
 
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a JSONL file, and where it stands."""
-
-    path: Path
-    line: int
-    fields: Mapping[str, Any]
-
-    def error(self, problem: str, mend: str, field: str | None = None) -> DataError:
-        """The DataError `file:line: field "x": problem; mend`."""
-        place = f'field "{field}": ' if field else ""
-        return DataError(f"{self.path}:{self.line}: {place}{problem}; {mend}")
-
-    def value(self, field: str) -> Any:
-        """The value of a field that must be there."""
-        if field not in self.fields:
-            raise self.error("missing", "the first row of the file has it, so every row must", field)
-        return self.fields[field]
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSONL file in order; blank lines are passed over but counted.
-
-    Raises DataError when the file is missing, damaged or empty, or a line is not a JSON object in UTF-8.
-    """
-    num_rows = 0
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            num_rows += 1
-            yield _row(path, number, line)
-    if not num_rows:
-        raise DataError(f"{path}: holds no rows; write one JSON object per line")
 
 
 def detect(path: Path) -> Format:
@@ -191,22 +153,12 @@ def transcript(messages: Iterable[Message]) -> str:
     return "".join(turns)
 
 
-def prompt_row(prompt: Prompt) -> dict[str, Any]:
-    """The JSONL row of a prompt."""
-    return {"prompt": prompt.as_json()}
-
-
 def candidates_row(candidates: Candidates) -> dict[str, Any]:
     """The JSONL row of a prompt and its completions; what is not known is left out."""
     return {
         "prompt": candidates.prompt.as_json(),
         "completions": [_completion_fields(c) for c in candidates.completions],
     }
-
-
-def demonstration_row(demonstration: Demonstration) -> dict[str, Any]:
-    """The JSONL row of a demonstration."""
-    return {"prompt": demonstration.prompt.as_json(), "completion": demonstration.completion}
 
 
 def comparison_row(comparison: Comparison) -> dict[str, Any]:
@@ -222,77 +174,6 @@ def comparison_row(comparison: Comparison) -> dict[str, Any]:
     row |= {"p": comparison.p, "weight": comparison.weight}
     known = {"group": comparison.group, "margin": comparison.margin}
     return row | {key: value for key, value in known.items() if value is not None}
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, force: bool = False) -> int:
-    """Writes rows as JSON lines (packed when the name ends in .gz) and returns how many.
-
-    The file appears whole or not at all: it is written beside, synced and renamed. Raises DataError when `path` exists
-    and `force` is not set, when a row is not JSON (NaN is not), and when the disk refuses.
-    """
-    if path.exists() and not force:
-        raise DataError(f"{path}: exists already; choose another name or use --force to replace it")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            num_rows = _write_lines(file, path, rows)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}; free space or choose another place"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return num_rows
-
-
-def _write_lines(file: IO[bytes], path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    # No name and no time inside the packed file, so equal rows give equal bytes.
-    packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
-    num_rows = 0
-    for num_rows, row in enumerate(rows, start=1):
-        try:
-            line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: row {num_rows} cannot be written as JSON: {error}; write text and finite numbers"
-            ) from None
-        (packed or file).write(line)
-    if packed is not None:
-        packed.close()
-    return num_rows
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from file
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the name") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file: {error}; fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a file that can be opened") from None
-
-
-def _row(path: Path, number: int, line: bytes) -> Row:
-    row = Row(path, number, {})
-    try:
-        fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise row.error(f"not UTF-8: byte {error.start + 1} of the line", "save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise row.error(
-            f"not valid JSON: {error.msg} at column {error.colno}", "write one JSON object per line"
-        ) from None
-    except RecursionError:
-        raise row.error("not valid JSON: nested too deeply", "write one flat JSON object per line") from None
-    if not isinstance(fields, dict):
-        raise row.error(f"expected an object, got {_kind(fields)}", "write one JSON object per line")
-    return Row(path, number, fields)
 
 
 def _format_of(row: Row) -> Format:
@@ -435,7 +316,7 @@ def _unusable(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> str
 
 def _text(row: Row, value: Any, field: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise row.error(f"expected text, got {_kind(value)}", "write a string", field)
+        raise row.error(f"expected text, got {json_kind(value)}", "write a string", field)
     if not empty and not value.strip():
         raise row.error("empty", "write some text or remove the row", field)
     if not value.isascii():
@@ -451,12 +332,5 @@ def _number(row: Row, field: str, *, default: float) -> float:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise row.error(f"expected a finite number, got {_kind(value)}", "write a number or leave it out", field)
+        raise row.error(f"expected a finite number, got {json_kind(value)}", "write a number or leave it out", field)
     return float(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, float):
-        return str(value)
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number"}
-    return names.get(type(value), "null")

@@ -10,7 +10,7 @@ import importlib
 import os
 from pathlib import Path
 
-from tuneful.data.formats import write_jsonl
+from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import DataError
 
 _ENDINGS = (".jsonl.gz", ".jsonl", ".json.gz", ".json")

@@ -17,31 +17,24 @@ from tuneful.records import Candidates, Comparison, Demonstration, Prompt
 
 R = TypeVar("R", Prompt, Candidates, Demonstration, Comparison)
 
-Purpose = Literal["train", "stop", "alarm", "checkpoint", "report"]
+Purpose = Literal["train", "stop", "report"]
 
 SHARES: Mapping[str, float] = MappingProxyType({"reward": 0.4, "rl": 0.4, "dev": 0.1, "test": 0.1})
 """The demo's shares."""
 
 ALLOWED: Mapping[Purpose, frozenset[str]] = MappingProxyType(
-    {
-        "train": frozenset({"reward", "rl"}),
-        "stop": frozenset({"dev"}),
-        "alarm": frozenset({"dev"}),
-        "checkpoint": frozenset({"dev"}),
-        "report": frozenset({"test"}),
-    }
+    {"train": frozenset({"reward", "rl"}), "stop": frozenset({"dev"}), "report": frozenset({"test"})}
 )
 """Which sets each purpose may read."""
 
 
-def split_of(prompt: Prompt, shares: Mapping[str, float] = SHARES, salt: str = "") -> str:
+def split_of(prompt: Prompt, shares: Mapping[str, float] = SHARES) -> str:
     """The name of the split a prompt belongs to.
 
-    SHA-256 of `salt`, a newline and the split key gives a number in [0, 1); the shares cut that range in their order.
-    Another salt deals the prompts anew.
+    SHA-256 of a newline and the split key gives a number in [0, 1); the shares cut that range in their order.
     """
     _check(shares)
-    place = int.from_bytes(hashlib.sha256(f"{salt}\n{split_key(prompt)}".encode()).digest()[:8]) / 2**64
+    place = int.from_bytes(hashlib.sha256(f"\n{split_key(prompt)}".encode()).digest()[:8]) / 2**64
     upper = 0.0
     for name, share in shares.items():
         upper += share
@@ -55,19 +48,19 @@ def split_key(prompt: Prompt) -> str:
     return " ".join(prompt.first_turn.split()).casefold()
 
 
-def split(records: Iterable[R], shares: Mapping[str, float] = SHARES, salt: str = "") -> dict[str, list[R]]:
+def split(records: Iterable[R], shares: Mapping[str, float] = SHARES) -> dict[str, list[R]]:
     """Prompts, or records that have one, by split; order is kept and every split has a list."""
     sets: dict[str, list[R]] = {name: [] for name in shares}
     for record in records:
-        sets[split_of(_prompt_of(record), shares, salt)].append(record)
+        sets[split_of(_prompt_of(record), shares)].append(record)
     return sets
 
 
 class Splits(Generic[R]):
     """The split sets of one file, read only for what they are meant for; who read what is kept for `run.json`."""
 
-    def __init__(self, records: Iterable[R], shares: Mapping[str, float] = SHARES, salt: str = "") -> None:
-        self._sets: dict[str, list[R]] = split(records, shares, salt)
+    def __init__(self, records: Iterable[R], shares: Mapping[str, float] = SHARES) -> None:
+        self._sets: dict[str, list[R]] = split(records, shares)
         self._reads: dict[tuple[str, Purpose, str], None] = {}
 
     def read(self, name: str, *, purpose: Purpose, stage: str = "") -> list[R]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from tuneful.data.formats import Row, read_rows, write_jsonl
+from tuneful.data.jsonl import Row, read_rows, write_jsonl
 from tuneful.errors import did_you_mean
 from tuneful.records import Judgment, JudgmentKind, RaterKind
 

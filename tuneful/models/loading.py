@@ -17,7 +17,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a model directory or hub id. Right padding; an end token is required.
+    """The tokenizer of a model directory or hub id; an end token is required.
 
     Raises ModelError when there is no tokenizer, no end token, or the pad token is the end token: a pad that looks like
     the end makes readers of saved models find the end one token early.
@@ -35,7 +35,6 @@ def load_tokenizer(path: str | Path) -> Any:
             f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer its own pad token, "
             'for example tokenizer.add_special_tokens({"pad_token": "<pad>"})'
         )
-    tokenizer.padding_side = "right"
     return tokenizer
 
 

@@ -13,10 +13,13 @@ from tuneful.data.splits import R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.records import Candidates, Judgment, Prompt
-from tuneful.runs.manifest import file_hash
+from tuneful.runs.manifest import file_hash, tree_hash
 
 DATA_INPUTS = ("prompts", "completions", "judgments", "comparisons", "demonstrations", "normalise_prompts", "test")
 """Inputs of stages that may be files of rows."""
+
+MODEL_INPUTS = ("model", "reference", "normalise_model", "reward", "second_reward", "value_from", "before", "after")
+"""Inputs of stages that may be model directories."""
 
 
 class Display(Protocol):
@@ -114,11 +117,19 @@ class Context:
         return self.out / reference[1:] / name if reference.startswith("@") else resolve(reference)
 
     def origins(self, stage_inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Where a stage's inputs come from, for its `run.json`: earlier stages, and files with their hashes."""
+        """Where a stage's inputs come from, for its `run.json`: earlier stages; files and models with their hashes.
+
+        What has no file of its own here, a hub id or `world:thing`, has no hash.
+        """
         given = {name: value for name, value in stage_inputs.items() if isinstance(value, str)}
-        data = {value for name, value in given.items() if name in DATA_INPUTS}
-        files = {value: file_hash(path) for value in sorted(data) if (path := local(value)) is not None}
-        return {"parents": sorted({v[1:] for v in given.values() if v.startswith("@")}), "data": files}
+        parents = {value[1:] for value in given.values() if value.startswith("@")}
+        data = {value: local(value) for name, value in given.items() if name in DATA_INPUTS}
+        models = {value: Path(value).expanduser() for name, value in given.items() if name in MODEL_INPUTS}
+        return {
+            "parents": sorted(parents),
+            "data": {value: file_hash(file) for value, file in sorted(data.items()) if file is not None},
+            "models": {value: tree_hash(folder) for value, folder in sorted(models.items()) if folder.is_dir()},
+        }
 
     def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
         found = self._made(reference, "raters")

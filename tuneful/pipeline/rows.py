@@ -1,12 +1,21 @@
-"""The rows that stages train on and report on: read, freed of what is held out, and limited to their splits."""
+"""The rows that stages train on and report on.
+
+Comparisons and demonstrations are read, freed of what is held out and limited to their splits; a consensus is turned
+into comparisons and into rows on its raters.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from tuneful.data.formats import detect, read_comparisons, read_demonstrations
 from tuneful.data.splits import split_of
 from tuneful.errors import DataError
+from tuneful.feedback.consensus import Consensus
+from tuneful.feedback.export import to_comparisons
 from tuneful.pipeline.context import Context
-from tuneful.records import Comparison, Demonstration
+from tuneful.records import Candidates, Comparison, Demonstration
 
 
 def training_demonstrations(context: Context, reference: str) -> list[Demonstration]:
@@ -39,3 +48,17 @@ def held_out_comparisons(context: Context, reference: str) -> list[Comparison]:
     if not found:
         raise DataError(f'{reference}: none of it is in the test split; change the shares or list it in "held_out"')
     return found
+
+
+def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:
+    """The pairs of a consensus with their texts, which are those of the completions `judged`."""
+    return to_comparisons(found, {c.id: (item.prompt, c.text) for item in judged for c in item.completions})
+
+
+def rater_rows(found: Consensus) -> list[dict[str, Any]]:
+    """How far each rater can be trusted, as reports hold it."""
+    return [
+        {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
+        | {"num_judgments": r.num_judgments, "agreement": r.agreement}
+        for r in found.raters
+    ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneful.errors import RunError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World
 from tuneful.pipeline.recipe import Recipe
@@ -27,7 +28,8 @@ def run_recipe(
 ) -> dict[str, float]:
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
-    worlds: what `world:name` in the recipe refers to. Raises RunError when `out` holds a run of another recipe.
+    worlds: what `world:name` in the recipe refers to. Raises RunError when `out` holds a run of another recipe, or an
+    unfinished one and a file or model that it read has changed since.
     """
     shown = display or Silent()
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline:
@@ -36,9 +38,13 @@ def run_recipe(
         for stage in recipe.stages:
             shown.stage(stage.name, stage.kind)
             with RunDirectory.open(out / stage.name, {"seed": recipe.seed, **stage.as_table()}, force=force) as record:
+                if record.done and pipeline.done:
+                    continue
+                origins = context.origins(as_table(stage.inputs))
+                _refuse_changed(record, origins)
                 if record.done:
                     continue
-                record.update(**context.origins(as_table(stage.inputs)))
+                record.update(**origins)
                 started = time.perf_counter()
                 run_stage(context, stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
@@ -50,6 +56,17 @@ def run_recipe(
             write_report(out / "report.html", report, metrics=metrics, title=Path(recipe.source).stem)
         pipeline.finish()
     return seconds
+
+
+def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
+    """RunError for a file or model that is not the one recorded: half a run on each would be a run of neither."""
+    for kind in ("data", "models"):
+        recorded = record.manifest.get(kind, {})
+        for name, digest in origins[kind].items():
+            if recorded.get(name, digest) != digest:
+                raise RunError(
+                    f"{name}: changed since the run in {record.path} began; restore it, or use --force to begin anew"
+                )
 
 
 def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:

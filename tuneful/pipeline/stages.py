@@ -18,13 +18,8 @@ from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, grou
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.start_up import check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
-from tuneful.data.formats import (
-    candidates_row,
-    comparison_row,
-    read_candidates,
-    with_ids,
-    write_jsonl,
-)
+from tuneful.data.formats import comparison_row, read_candidates
+from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import Purpose
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError
@@ -33,36 +28,40 @@ from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.feedback.consensus import consensus
-from tuneful.feedback.export import to_comparisons
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
-from tuneful.models.loading import load_causal, load_tokenizer, save_model, write_reward_file
+from tuneful.models.loading import load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
+from tuneful.pipeline.answers import answer, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.recipe import Stage
-from tuneful.pipeline.rows import held_out_comparisons, training_comparisons, training_demonstrations
+from tuneful.pipeline.rows import (
+    agreed_comparisons,
+    held_out_comparisons,
+    rater_rows,
+    training_comparisons,
+    training_demonstrations,
+)
 from tuneful.records import Comparison, Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
-from tuneful.rollouts.collect import candidates_of
 from tuneful.runs.directory import RunDirectory
 
 
-def generate(context: Context, name: str, given: inputs.GenerateInputs, record: RunDirectory) -> None:
+def generate(context: Context, record: RunDirectory, given: inputs.GenerateInputs) -> None:
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
     purpose: Purpose = "train" if given.split in ("reward", "rl") else "report"
-    prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=name)[: given.limit]
+    prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=record.name)[: given.limit]
     rollout = _answers(context, given.model, prompts, _sampling(given), fold(context.seed, "generate"))
-    candidates = with_ids(candidates_of(prompts, rollout, given.model))
-    write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates), force=True)
+    write_answers(record.path / "completions.jsonl", prompts, rollout, given.model, force=True)
     record.finish(num_prompts=len(prompts), num_completions=len(rollout))
 
 
-def label(context: Context, name: str, given: inputs.LabelInputs, record: RunDirectory) -> None:
+def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> None:
     """`judgments.jsonl`: rankings of the completions; `kinds.json` when a simulation knows who is who."""
     candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
     labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed)
@@ -72,23 +71,18 @@ def label(context: Context, name: str, given: inputs.LabelInputs, record: RunDir
     record.finish(num_judgments=len(labeling.judgments))
 
 
-def reach_consensus(context: Context, name: str, given: inputs.ConsensusInputs, record: RunDirectory) -> None:
+def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> None:
     """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater."""
-    candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
+    judged = read_candidates(context.file(given.completions, "completions.jsonl"))
     found = consensus(read_judgments(context.file(given.judgments, "judgments.jsonl")))
-    texts = {c.id: (item.prompt, c.text) for item in candidates for c in item.completions}
-    comparisons = to_comparisons(found, texts)
+    comparisons = agreed_comparisons(found, judged)
     write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)
-    raters = [
-        {"id": r.rater, "reliability": r.reliability, "interval": list(r.interval), "verdict": r.verdict}
-        | {"num_judgments": r.num_judgments, "agreement": r.agreement}
-        for r in found.raters
-    ]
-    _report(record, {"labelers": raters, "agreement": {"alpha": found.alpha}, "num_comparisons": len(comparisons)})
-    record.finish(num_comparisons=len(comparisons))
+    counts = {"num_comparisons": len(comparisons)}
+    _report(record, {"labelers": rater_rows(found), "agreement": {"alpha": found.alpha}, **counts})
+    record.finish(**counts)
 
 
-def train_sft(context: Context, name: str, given: inputs.SFTInputs, config: SFTConfig, record: RunDirectory) -> None:
+def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> None:
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -103,9 +97,7 @@ def train_sft(context: Context, name: str, given: inputs.SFTInputs, config: SFTC
     record.finish(ended=ended)
 
 
-def train_reward(
-    context: Context, name: str, given: inputs.RewardInputs, config: RewardModelConfig, record: RunDirectory
-) -> None:
+def train_reward(context: Context, record: RunDirectory, given: inputs.RewardInputs, config: RewardModelConfig) -> None:
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -117,7 +109,7 @@ def train_reward(
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
     ended = _run(context, RewardModel(engine, groups, config), record, num_steps, given.save_every)
 
-    prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=name)
+    prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
     rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, "normalise"))
@@ -138,7 +130,7 @@ def train_reward(
     record.finish(ended=ended)
 
 
-def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOConfig, record: RunDirectory) -> None:
+def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, config: PPOConfig) -> None:
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -160,8 +152,8 @@ def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOC
         reward = _reward(context, given.reward)
     second = _reward(context, given.second_reward) if given.second_reward else None
     splits = context.prompts(given.prompts)
-    prompts = splits.read("rl", purpose="train", stage=name)
-    dev = splits.read("dev", purpose="stop", stage=name)[: given.evaluate_prompts]
+    prompts = splits.read("rl", purpose="train", stage=record.name)
+    dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
     if record.latest_checkpoint() is None:
         checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
         for finding in checks:
@@ -185,7 +177,7 @@ def train_ppo(context: Context, name: str, given: inputs.PPOInputs, config: PPOC
     record.finish(ended=ended, splits=splits.manifest(), reads=splits.reads)
 
 
-def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOConfig, record: RunDirectory) -> None:
+def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> None:
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -200,12 +192,12 @@ def train_dpo(context: Context, name: str, given: inputs.DPOInputs, config: DPOC
     record.finish(ended=ended)
 
 
-def evaluate(context: Context, name: str, given: inputs.EvaluateInputs, record: RunDirectory) -> None:
+def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInputs) -> None:
     """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals.
 
     Perplexity is that of each side's answers under the model `before`.
     """
-    prompts = context.prompts(given.prompts).read("test", purpose="report", stage=name)[: given.limit]
+    prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)[: given.limit]
     sampling = _sampling(given)
     before = _answers(context, given.before, prompts, sampling, fold(context.seed, "before"))
     after_path = context.model(given.after)
@@ -269,7 +261,7 @@ RUNS: dict[str, Run] = {
 def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
     """Run one stage into its directory."""
     settings = () if stage.config is None else (stage.config,)
-    RUNS[stage.kind](context, stage.name, stage.inputs, *settings, record)
+    RUNS[stage.kind](context, record, stage.inputs, *settings)
 
 
 def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, tokens_per_microbatch: int) -> LocalEngine:
@@ -287,10 +279,7 @@ def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_step
 
 
 def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
-    path = context.model(model)
-    roles = Roles(policy=Role("policy", load_causal(path)))
-    engine = LocalEngine(roles, load_tokenizer(path))
-    return engine.sample(prompts, sampling, seed=seed, on_progress=_telling(context))
+    return answer(context.model(model), prompts, sampling, seed=seed, on_progress=_telling(context))
 
 
 def _telling(context: Context) -> Callable[[int, int], None]:
@@ -335,7 +324,7 @@ def _report(record: RunDirectory, report: Mapping[str, Any], *, samples: Sequenc
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
     logged = list(islice(record.samples.rows(), 100))
-    write_report(record.path / "report.html", report, metrics=rows, samples=samples or logged, title=record.path.name)
+    write_report(record.path / "report.html", report, metrics=rows, samples=samples or logged, title=record.name)
 
 
 def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout) -> Measure:

@@ -74,6 +74,11 @@ class RunDirectory:
             raise
 
     @property
+    def name(self) -> str:
+        """The last part of its path: of a stage's directory, the stage's name."""
+        return self.path.name
+
+    @property
     def done(self) -> bool:
         """Whether `finish` has been called, now or in an earlier process."""
         return bool(self.manifest["done"])

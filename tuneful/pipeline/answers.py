@@ -1,0 +1,37 @@
+"""A model's answers to prompts: what the stage `generate` and `tuneful generate` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tuneful.data.formats import candidates_row, with_ids
+from tuneful.data.jsonl import write_jsonl
+from tuneful.engines.local import LocalEngine
+from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampling import Sampling
+from tuneful.models.loading import load_causal, load_tokenizer
+from tuneful.models.roles import Role, Roles
+from tuneful.records import Prompt
+from tuneful.rollouts.collect import candidates_of
+
+
+def answer(
+    model: str,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    on_progress: Callable[[int, int], None],
+) -> Rollout:
+    """`sampling.num_samples` completions of every prompt by the model in a directory or on the hub, prompt by prompt.
+
+    on_progress: told how many completions of how many are done.
+    """
+    engine = LocalEngine(Roles(policy=Role("policy", load_causal(model))), load_tokenizer(model))
+    return engine.sample(prompts, sampling, seed=seed, on_progress=on_progress)
+
+
+def write_answers(path: Path, prompts: Sequence[Prompt], rollout: Rollout, model: str, *, force: bool) -> None:
+    """A completions file of a rollout, each completion with its id and the name of the model that made it."""
+    write_jsonl(path, map(candidates_row, with_ids(candidates_of(prompts, rollout, model))), force=force)
