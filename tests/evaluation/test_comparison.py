@@ -26,9 +26,10 @@ def test_a_comparison_by_hand() -> None:
     assert report["after"]["length"] == {"mean": 2.5, "interval": [2.0, 3.0], "n": 2}
     assert report["difference"]["length"]["mean"] == 0.75
     assert report["win_rate"]["mean"] == 0.75
-    # bigrams before: (a b) (a b) (b c); after: (a b) four times, (b c) twice
+    # bigrams before: (a b) (a b) (b c); after: (a b) four times, (b c) twice, of which three are drawn:
+    # 4 of the 20 draws are (a b) alone, none (b c) alone, so 36 unique ones in 20 draws of three
     assert report["before"]["distinct_2"] == pytest.approx(2 / 3)
-    assert report["after"]["distinct_2"] == pytest.approx(2 / 6)
+    assert report["after"]["distinct_2"] == pytest.approx(36 / 60)
     assert (report["num_prompts"], report["num_samples"]) == (2, 4)
     assert sum(report["distributions"]["length"]["after"]) == 4
     assert len(report["distributions"]["length"]["edges"]) == len(report["distributions"]["length"]["before"]) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from tuneful.errors import DataError
@@ -28,6 +29,21 @@ def test_distinct_n_over_a_set() -> None:
     assert distinct_n(["a b a b", "a b"], 2) == 0.5
     assert distinct_n(["a b a b", "a b"], 1) == pytest.approx(2 / 6)
     assert distinct_n(["a", ""], 2) == 0
+
+
+def test_distinct_n_of_fewer_draws_by_hand() -> None:
+    """Two draws out of a, a, b: {a, a} in 1 of 3 cases, {a, b} in 2 of 3; 5/3 unique ones over 2."""
+    assert distinct_n(["a a b"], 1, draws=2) == pytest.approx((1 + 2 + 2) / 3 / 2)
+    assert distinct_n(["a a b"], 1, draws=1) == pytest.approx(1)
+    assert distinct_n(["a a b"], 1, draws=3) == distinct_n(["a a b"], 1, draws=9) == pytest.approx(2 / 3)
+
+
+def test_distinct_n_of_fewer_draws_is_the_mean_over_draws() -> None:
+    rng = np.random.default_rng(0)
+    text = [f"w{k}" for k in rng.zipf(1.5, size=300)]
+    drawn = [len(set(rng.choice(text, 40, replace=False))) / 40 for _ in range(4000)]
+    error = np.std(drawn) / len(drawn) ** 0.5
+    assert distinct_n([" ".join(text)], 1, draws=40) == pytest.approx(np.mean(drawn), abs=4 * error)
 
 
 def test_repeated_share_of_one_text() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tuneful.errors import DataError, did_you_mean
 from tuneful.evaluation.intervals import bootstrap_mean, paired_difference, win_rate
-from tuneful.evaluation.text_measures import distinct_n, overrepresented, repeated_ngram_share
+from tuneful.evaluation.text_measures import distinct_n, ngram_counts, overrepresented, repeated_ngram_share
 from tuneful.records import Prompt
 
 Measure = Callable[[Prompt, str], float]
@@ -50,8 +50,8 @@ def compare_models(
     report: dict[str, Any] = {
         "num_prompts": len(prompts),
         "num_samples": len(texts_before),
-        "before": _side(values_before, texts_before, groups, seed),
-        "after": _side(values_after, texts_after, groups, seed),
+        "before": _side(values_before, texts_before, texts_after, groups, seed),
+        "after": _side(values_after, texts_after, texts_before, groups, seed),
         "difference": {
             name: paired_difference(values_after[name], values_before[name], groups, seed=seed).as_json()
             for name in measures
@@ -75,10 +75,12 @@ def histogram(before: NDArray[np.float64], after: NDArray[np.float64], num_bins:
 
 
 def _side(
-    values: Mapping[str, NDArray[np.float64]], texts: list[str], groups: NDArray[Any], seed: int
+    values: Mapping[str, NDArray[np.float64]], texts: list[str], others: list[str], groups: NDArray[Any], seed: int
 ) -> dict[str, Any]:
+    """One side's part of the report; its variety is counted in as many n-grams as the side with fewer has."""
     side: dict[str, Any] = {name: bootstrap_mean(v, groups, seed=seed).as_json() for name, v in values.items()}
-    side |= {f"distinct_{n}": distinct_n(texts, n) for n in (1, 2, 3)}
+    for n in (1, 2, 3):
+        side[f"distinct_{n}"] = distinct_n(texts, n, draws=ngram_counts(others, n).total())
     repeated = [repeated_ngram_share(text) for text in texts]
     side["repeated_4gram_share"] = bootstrap_mean(repeated, groups, seed=seed).as_json()
     return side

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from scipy.special import gammaln
+
 from tuneful.errors import DataError
 from tuneful.records import Completion, Finish
 
@@ -28,14 +31,28 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))
 
 
-def distinct_n(texts: Iterable[str], n: int) -> float:
+def distinct_n(texts: Iterable[str], n: int, *, draws: int | None = None) -> float:
     """Unique n-grams over all n-grams of the whole set (Li et al. 2016); 0 when no text has n words.
 
-    It falls with the size of the set, so compare sets of equally many texts.
+    It falls with the size of the set. draws: what to expect of that many n-grams drawn without replacement
+    (rarefaction, Hurlbert 1971, eq. 7), which makes sets of unlike size comparable.
     """
-    counts = Counter(gram for text in texts for gram in ngrams(words(text), n))
+    counts = ngram_counts(texts, n)
     total = counts.total()
-    return len(counts) / total if total else 0.0
+    draws = total if draws is None else min(draws, total)
+    if draws == 0:
+        return 0.0
+    often = np.fromiter(counts.values(), dtype=np.float64)
+    left = total - often  # n-grams that are not this one; it is missed when all draws come from them
+    log_missed = gammaln(left + 1) - gammaln(np.maximum(left - draws, 0) + 1)
+    log_missed += gammaln(total - draws + 1) - gammaln(total + 1)
+    missed = np.where(left >= draws, np.exp(log_missed), 0.0)
+    return float((1 - missed).sum() / draws)
+
+
+def ngram_counts(texts: Iterable[str], n: int) -> Counter[tuple[str, ...]]:
+    """How often each n-gram occurs in a set of texts."""
+    return Counter(gram for text in texts for gram in ngrams(words(text), n))
 
 
 def repeated_ngram_share(text: str, n: int = 4) -> float:
