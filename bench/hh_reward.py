@@ -46,7 +46,7 @@ def main() -> None:
 
     ours, theirs = [], []
     for run in given.runs:
-        seed = json.loads((run / "run.json").read_text())["config"]["seed"]
+        seed = json.loads((run / "run.json").read_text())["recipe"]["seed"]
         reward = LearnedReward.load(run / "reward" / "model")
         ours.append(correct(reward, test))
         path = given.out / f"seed-{seed}"

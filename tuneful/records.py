@@ -117,6 +117,11 @@ class Comparison:
     group: str | None = None
     margin: float | None = None
 
+    @property
+    def group_key(self) -> str:
+        """What the comparison shares its weight with: its group, else its prompt."""
+        return self.group or self.prompt.id
+
 
 RaterKind = Literal["human", "ai", "simulated"]
 JudgmentKind = Literal["ranking", "comparison", "binary", "rating", "demonstration"]

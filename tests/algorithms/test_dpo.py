@@ -36,6 +36,14 @@ def test_the_reference_is_asked_once(policy_engine: Build, comparisons: list[Com
     assert learner.pairs.reference.shape == (12,)
 
 
+def test_the_pairs_of_a_prompt_share_weight_1(policy_engine: Build, comparisons: list[Comparison]) -> None:
+    """Two prompts with two pairs each, two with one: as in the reward model, each prompt counts once."""
+    engine = policy_engine()
+    weighted = [replace(comparisons[0], weight=3.0), *comparisons[1:]]
+    learner = DPO(engine, weighted, CONFIG, engine.tokenizer)
+    assert learner.pairs.weight.tolist() == pytest.approx([0.75, 0.25, 0.5, 0.5, 1.0, 1.0])
+
+
 def test_it_learns_the_pairs(policy_engine: Build, comparisons: list[Comparison]) -> None:
     engine = policy_engine()
     learner = DPO(engine, comparisons, replace(CONFIG, pairs_per_step=6), engine.tokenizer)

@@ -97,14 +97,14 @@ def test_micro_batches_do_not_change_the_update(policy_engine: Build, prompts: l
 def test_the_metrics_of_a_step(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     metrics = PPO(policy_engine(), prompts, variety, SMALL).step()
     assert set(metrics) == set(
-        "policy_loss value_loss entropy clip_fraction approx_kl grad_norm reward kl kl_coef length eos_share value "
-        "explained_variance".split()
+        "policy_loss value_loss entropy clip_fraction approx_kl grad_norm reward kl kl_coef length_tokens "
+        "eos_share value explained_variance".split()
     )
     vocabulary = 82
     assert 0.9 * torch.tensor(vocabulary).log() < metrics["entropy"] <= torch.tensor(vocabulary).log()
     assert abs(metrics["kl"]) < 1e-4
     assert metrics["kl_coef"] == 0.1
-    assert 1 <= metrics["length"] <= 6
+    assert 1 <= metrics["length_tokens"] <= 6
     assert 0 <= metrics["eos_share"] <= 1
     assert 0 <= metrics["reward"] <= 6
     assert metrics["explained_variance"] == pytest.approx(0, abs=1e-6)  # the value head starts at 0

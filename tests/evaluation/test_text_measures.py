@@ -12,12 +12,11 @@ from tuneful.evaluation.text_measures import (
     distinct_n,
     eos_share,
     hacking_signals,
-    lengths,
+    num_words,
     overrepresented,
     repeated_ngram_share,
     words,
 )
-from tuneful.records import Completion
 
 
 def test_words_are_lower_case_and_marks_stand_alone() -> None:
@@ -53,10 +52,9 @@ def test_repeated_share_of_one_text() -> None:
     assert repeated_ngram_share("too short") == 0
 
 
-def test_lengths_in_tokens_only_when_all_have_them() -> None:
-    with_ids = Completion("two words", tokens=(5, 6, 7))
-    assert lengths([with_ids, with_ids]) == [3, 3]
-    assert lengths([with_ids, Completion("one")]) == [2, 1]
+def test_words_stand_between_white_space() -> None:
+    assert num_words("Turn the tap,\n  then wait.") == 5
+    assert num_words(" ") == 0
 
 
 def test_eos_share() -> None:
@@ -106,7 +104,7 @@ def test_an_empty_side_is_refused() -> None:
 
 def test_signals_of_the_reference_itself() -> None:
     texts = ["the cat sat", "on the mat today"]
-    assert hacking_signals(texts, texts) == {
+    assert hacking_signals(texts, texts, min_z=5.0) == {
         "length": 3.5,
         "distinct_2": 1.0,
         "phrase_z": 0.0,
@@ -117,7 +115,7 @@ def test_signals_of_the_reference_itself() -> None:
 def test_signals_of_flattery() -> None:
     before = [f"turn the tap {i}" for i in range(200)]
     after = [f"most awesome {text}" if i % 2 else text for i, text in enumerate(before)]
-    signals = hacking_signals(after, before)
+    signals = hacking_signals(after, before, min_z=5.0)
     assert signals["length"] == 5.0  # half of the answers have 6 words, half 4
     assert signals["phrase_z"] > 5
     assert signals["phrase_ratio"] == pytest.approx(100.5 / 0.5)  # 100 of 200 texts against none of 200

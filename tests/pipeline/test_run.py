@@ -57,7 +57,7 @@ prompts_per_step = 4
 max_new_tokens = 6
 epochs = 1
 evaluate_every = 2
-evaluate_prompts = 4
+evaluate_prompts = 8
 optimization = {{ learning_rate = 1e-3 }}
 
 [[stage]]
@@ -117,6 +117,14 @@ def test_one_report_stands_above_the_stages(out):
     report = read(out / "report.json")
     assert {"seed", "seconds", "reward_model", "before", "after", "win_rate"} <= report.keys()
     assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_the_report_shows_the_newest_answers(out):
+    samples = [json.loads(line) for line in (out / "ppo" / "samples.jsonl").read_text().splitlines()]
+    page = (out / "ppo" / "report.html").read_text()
+    assert {row["step"] for row in samples[-8:]} == {3}
+    assert all(row["completion"] in page for row in samples[-8:] if row["completion"].replace(" ", "").isalpha())
+    assert not any(row["completion"] in page for row in samples[:8] if len(row["completion"]) > 12)
 
 
 def test_models_load_as_they_are(out):

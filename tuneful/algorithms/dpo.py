@@ -6,6 +6,7 @@ log-probabilities summed over the completion and the reference's computed once.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from tuneful.data.templates import pair_ids
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.preference_losses import dpo_loss
+from tuneful.functional.preference_losses import dpo_loss, pair_accuracy
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
@@ -121,7 +122,7 @@ def pair_loss(
     margin = beta * ((chosen - reference[0::2]) - (rejected - reference[1::2]))
     metrics = {
         "loss": (losses * share).sum(),
-        "accuracy": ((margin > 0).float() * share).sum(),
+        "accuracy": (pair_accuracy(margin) * share).sum(),
         "margin": (margin * share).sum(),
         "chosen_logprob": (chosen * share).sum(),
         "rejected_logprob": (rejected * share).sum(),
@@ -140,7 +141,10 @@ def encode(engine: Engine, comparisons: Sequence[Comparison], tokenizer: Any, ma
             completions.append(completion)
     reference = engine.score("reference", _as_rollout(prompts, completions)).sum(-1)
     p = torch.tensor([c.p for c in comparisons], device=reference.device)
-    weight = torch.tensor([c.weight for c in comparisons], device=reference.device)
+    totals: dict[str, float] = defaultdict(float)
+    for c in comparisons:
+        totals[c.group_key] += c.weight
+    weight = torch.tensor([c.weight / totals[c.group_key] for c in comparisons], device=reference.device)
     return Pairs(prompts, completions, p, weight, reference)
 
 

@@ -78,13 +78,16 @@ class AdaptiveKL:
         if not (isfinite(self.horizon) and self.horizon > 0):
             raise ConfigError(f"kl_horizon must be above 0 episodes, got {self.horizon}; the paper uses 10000")
 
-    def update(self, kl: float, num_episodes: int) -> None:
+    def check_step(self, num_episodes: int) -> None:
         """Raises ConfigError when one step of `num_episodes` could turn the coefficient negative."""
         if 0.2 * num_episodes >= self.horizon:
             raise ConfigError(
                 f"kl_horizon counts episodes and must exceed a fifth of a step's {num_episodes}, got {self.horizon}; "
                 "the paper uses 10000"
             )
+
+    def update(self, kl: float, num_episodes: int) -> None:
+        self.check_step(num_episodes)
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.coef *= 1 + error * num_episodes / self.horizon
 

@@ -100,8 +100,9 @@ class PPOConfig:
         optional = ("value_clip", "value_coef", "entropy_coef", "missing_eos_penalty")
         require_at_least(0, self, "ppo.", *optional, hint="0 leaves it out")
         require_above(0, self, "ppo.", "max_grad_norm", hint="1 is usual")
-        # Told a KL on its target, the controller stays where it is, but refuses a horizon it cannot steer with.
-        self.kl_controller().update(self.kl_target or 0.0, self.prompts_per_step * self.samples_per_prompt)
+        controller = self.kl_controller()
+        if isinstance(controller, AdaptiveKL):
+            controller.check_step(self.prompts_per_step * self.samples_per_prompt)
 
     def kl_controller(self) -> KLController:
         """What weighs the KL penalty, at its start."""
@@ -206,7 +207,7 @@ def update(engine: Engine, rollout: Rollout, config: PPOConfig, *, kl_coef: floa
         "reward": float(rollout.scores.mean()),
         "kl": float(masked_sum(difference, rollout.mask)) / len(rollout),
         "kl_coef": kl_coef,
-        "length": float(rollout.mask.sum(-1).float().mean()),
+        "length_tokens": float(rollout.mask.sum(-1).float().mean()),
         "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
         "value": float(masked_mean(rollout.values, rollout.mask)),
         "explained_variance": float(explained_variance(rollout.values, returns, rollout.mask)),

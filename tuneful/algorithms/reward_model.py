@@ -19,7 +19,7 @@ from tuneful.data.batching import shuffled_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.preference_losses import bradley_terry_loss
+from tuneful.functional.preference_losses import bradley_terry_loss, pair_accuracy
 from tuneful.models.forward import Outputs
 from tuneful.models.roles import Role
 from tuneful.records import Comparison
@@ -138,9 +138,13 @@ def pair_loss(
         center_coef=center_coef,
         num_groups=len(groups),
     )
-    right = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
     share = weight / len(groups)
-    metrics = {"loss": loss.detach(), "accuracy": (right * share).sum(), "margin": ((chosen - rejected) * share).sum()}
+    margin = chosen - rejected
+    metrics = {
+        "loss": loss.detach(),
+        "accuracy": (pair_accuracy(margin) * share).sum(),
+        "margin": (margin * share).sum(),
+    }
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 
 
@@ -152,7 +156,7 @@ def group_pairs(comparisons: Sequence[Comparison], role: Role, tokenizer: Any, m
     groups: dict[str, PromptPairs] = {}
     rows: dict[tuple[str, str], int] = {}
     for comparison in comparisons:
-        key = comparison.group or comparison.prompt.id
+        key = comparison.group_key
         group = groups.setdefault(key, PromptPairs())
         sides = []
         for text in (comparison.chosen, comparison.rejected):

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-SHOWN = ("reward", "kl", "loss", "accuracy", "length")
+SHOWN = ("reward", "kl", "loss", "accuracy", "length_tokens")
 """Metrics beside the bar, in this order."""
 
 

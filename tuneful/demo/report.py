@@ -32,7 +32,7 @@ BAD = {"random": "random", "upside-down": "inverted"}
 """The verdict that each bad kind of labeler must get; no other kind may get one of these."""
 
 
-def demo_report(out: Path, seed: int, base: Path) -> dict[str, Any]:
+def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Everything the demo shows, from the directories of its stages."""
     report: dict[str, Any] = _read(out / "evaluate" / "report.json")
     answers = [

@@ -41,12 +41,12 @@ def run_demo(recipe: Recipe, out: Path, *, display: Display | None = None, force
     shown = display or Silent()
     started = time.perf_counter()
     shown.stage("base", "sft")
-    base = base_model(shown.step)
+    base_model(shown.step)
     base_seconds = time.perf_counter() - started
     seconds = run_recipe(recipe, out, worlds={"demo": demo_world()}, display=display, force=force)
     known = json.loads((out / "report.json").read_text(encoding="utf-8"))["seconds"]
     started = time.perf_counter()
-    report = demo_report(out, recipe.seed, base)
+    report = demo_report(out, recipe.seed)
     seconds = {"base": base_seconds, **seconds, "report": time.perf_counter() - started}
     if "base" in known:
         seconds |= {name: known[name] for name in ("base", "report")}  # a finished demo, looked at again

@@ -125,7 +125,7 @@ def evaluate_reward(
         np.concatenate([chosen_scores, rejected_scores]), np.concatenate([chosen_lengths, rejected_lengths])
     )
     return {
-        "heldout_accuracy": bootstrap_mean(correct, groups, seed=seed).as_json(),
+        "heldout_accuracy": accuracy(chosen_scores, rejected_scores, groups, seed=seed).as_json(),
         "accuracy_length_matched": on_matched,
         "baselines": {
             "shorter_wins": bootstrap_mean(shorter, groups, seed=seed).as_json(),

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from tuneful.errors import DataError
-from tuneful.records import Completion, Finish
+from tuneful.records import Finish
 
 PHRASE_SIZES = (1, 2, 3, 4)
 PRIOR = 500.0
@@ -61,11 +61,9 @@ def repeated_ngram_share(text: str, n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def lengths(completions: Sequence[Completion]) -> list[int]:
-    """Length of each completion: in tokens when every one carries its ids, else in words."""
-    if all(c.tokens is not None for c in completions):
-        return [len(c.tokens or ()) for c in completions]
-    return [len(words(c.text)) for c in completions]
+def num_words(text: str) -> int:
+    """Length of a text as reports and the alarm count it: words between white space."""
+    return len(text.split())
 
 
 def eos_share(finishes: Sequence[Finish | None]) -> float:
@@ -123,7 +121,7 @@ def overrepresented(
     return sorted(kept, key=lambda p: -p.z)
 
 
-def hacking_signals(texts: Sequence[str], reference_texts: Sequence[str], *, min_z: float = 5.0) -> dict[str, float]:
+def hacking_signals(texts: Sequence[str], reference_texts: Sequence[str], *, min_z: float) -> dict[str, float]:
     """The measures of `texts` that the hacking alarm reads (keys: tuneful.algorithms.stopping).
 
     "length" is in words. "phrase_z" and "phrase_ratio" are those of one phrase: of the phrases with z above `min_z`
@@ -133,7 +131,7 @@ def hacking_signals(texts: Sequence[str], reference_texts: Sequence[str], *, min
     if not texts:
         raise DataError("hacking signals of no texts; evaluate at least one completion")
     signals = {
-        "length": sum(len(words(t)) for t in texts) / len(texts),
+        "length": sum(map(num_words, texts)) / len(texts),
         "distinct_2": distinct_n(texts, 2),
         "phrase_z": 0.0,
         "phrase_ratio": 1.0,

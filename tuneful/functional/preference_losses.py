@@ -39,6 +39,11 @@ def bradley_terry_loss(
     return (weight * loss).sum() / (weight.sum() if num_groups is None else num_groups)
 
 
+def pair_accuracy(margin: Tensor) -> Tensor:
+    """1 where the chosen side is ahead, ½ at a tie, 0 where it is behind. margin: [P] -> float32 [P]."""
+    return (margin > 0).float() + 0.5 * (margin == 0).float()
+
+
 def dpo_loss(
     chosen: Tensor,
     rejected: Tensor,

@@ -9,7 +9,7 @@ from tuneful.algorithms.loop import Evaluation
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.evaluation.intervals import bootstrap_mean
-from tuneful.evaluation.text_measures import hacking_signals
+from tuneful.evaluation.text_measures import eos_share, hacking_signals
 from tuneful.generation.sampling import fold
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
@@ -29,7 +29,9 @@ class DevEvaluation:
         reward: Reward,
         second: Reward | None,
         config: PPOConfig,
+        *,
         num_samples: int,
+        phrase_z: float,
     ) -> None:
         self.engine = engine
         self.prompts = prompts
@@ -37,6 +39,7 @@ class DevEvaluation:
         self.second = second
         self.config = config
         self.sampling = replace(config.sampling, num_samples=num_samples)
+        self.phrase_z = phrase_z
         self._reference_texts: list[str] | None = None
 
     def __call__(self, step: int) -> Evaluation:
@@ -46,8 +49,8 @@ class DevEvaluation:
         measures = {
             "reward": float(scores.mean()),
             "kl": float(kl.mean()),
-            "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
-            **hacking_signals(rollout.texts, self.reference_texts()),
+            "eos_share": eos_share(rollout.finish),
+            **hacking_signals(rollout.texts, self.reference_texts(), min_z=self.phrase_z),
         }
         if self.second is not None:
             watched = score(rollout, self.prompts, self.second, 0.0)

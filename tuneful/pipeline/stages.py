@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -27,6 +28,7 @@ from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
+from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.generation.rollout import Rollout
@@ -51,10 +53,13 @@ from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
 from tuneful.runs.directory import RunDirectory
 
+PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
+"""What the prompts of each split may be read for."""
+
 
 def generate(context: Context, record: RunDirectory, given: inputs.GenerateInputs) -> None:
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
-    purpose: Purpose = "train" if given.split in ("reward", "rl") else "report"
+    purpose = PURPOSES[given.split]
     prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=record.name)[: given.limit]
     rollout = _answers(context, given.model, prompts, _sampling(given), fold(context.seed, "generate"))
     write_answers(record.path / "completions.jsonl", prompts, rollout, given.model, force=True)
@@ -160,7 +165,9 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
     learner = PPO(engine, prompts, reward, config)
-    evaluate = DevEvaluation(engine, dev, reward, second, config, given.evaluate_samples)
+    evaluate = DevEvaluation(
+        engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
+    )
     ended = loop.run(
         learner,
         record,
@@ -207,7 +214,7 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=_telling(context))
     kl, estimator = engine.kl(after)
 
-    measures: dict[str, Measure] = {"length": lambda _, text: float(len(text.split()))}
+    measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
     if given.reward is not None:
         measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
@@ -217,8 +224,8 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
     report["before"]["perplexity"] = _perplexity(before, before.logprobs)
     report["after"]["perplexity"] = _perplexity(after, engine.score("reference", after))
-    report["after"]["eos_share"] = sum(f == "eos" for f in after.finish) / len(after)
-    report["before"]["eos_share"] = sum(f == "eos" for f in before.finish) / len(before)
+    report["before"]["eos_share"] = eos_share(before.finish)
+    report["after"]["eos_share"] = eos_share(after.finish)
     rows = zip(prompts, old, new, strict=True)
     write_jsonl(
         record.path / "answers.jsonl",
@@ -237,8 +244,8 @@ def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> di
     return evaluate_reward(
         chosen,
         rejected,
-        [len(c.chosen.split()) for c in held_out],
-        [len(c.rejected.split()) for c in held_out],
+        [num_words(c.chosen) for c in held_out],
+        [num_words(c.rejected) for c in held_out],
         [c.prompt.id for c in held_out],
     )
 
@@ -323,8 +330,8 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping
 def _report(record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()) -> None:
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
-    logged = list(islice(record.samples.rows(), 100))
-    write_report(record.path / "report.html", report, metrics=rows, samples=samples or logged, title=record.name)
+    logged = deque(record.samples.rows(), maxlen=12)
+    write_report(record.path / "report.html", report, metrics=rows, samples=samples or list(logged), title=record.name)
 
 
 def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout) -> Measure:
