@@ -89,14 +89,17 @@ def commands_page() -> str:
 
 
 def _table(cls: type, nested: dict[str, type]) -> str:
-    """One line per setting; settings that are tables of their own are added to `nested`."""
-    hints, documented = get_type_hints(cls), dict(_documented(cls))
+    """One line per setting, inherited ones last; settings that are tables of their own are added to `nested`."""
+    hints, fields = get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls)}
+    documented: dict[str, tuple[str | None, str]] = {}
+    for base in filter(dataclasses.is_dataclass, cls.__mro__):
+        documented = documented | {name: told for name, told in _documented(base) if name not in documented}
+    assert documented.keys() == fields.keys()
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    for field in dataclasses.fields(cls):
-        default, meaning = documented[field.name]
-        if field.default_factory is not dataclasses.MISSING:
-            default = "{}"
-        lines.append(f"| `{field.name}` | {_type(hints[field.name], nested)} | {_default(default)} | {meaning} |")
+    for name, (default, meaning) in documented.items():
+        made = fields[name].default_factory is not dataclasses.MISSING
+        shown = _default("{}" if made else default)
+        lines.append(f"| `{name}` | {_type(hints[name], nested)} | {shown} | {meaning} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ TunefulError
 ├── ModelError       a model directory, tokenizer or adapter cannot serve the role asked of it
 ├── GenerationError  sampling cannot start or go on
 ├── RewardError      a reward is missing, not finite or of the wrong shape
+├── TrainingError    an update would leave weights that are not finite
 ├── CheckError       a start-up check failed; the message is the report
 └── RunError         a run directory is in use, belongs to another recipe, or cannot be written
 
@@ -41,6 +42,10 @@ class GenerationError(TunefulError):
 
 class RewardError(TunefulError):
     """A reward is missing, not finite or of the wrong shape."""
+
+
+class TrainingError(TunefulError):
+    """An update would leave weights that are not finite."""
 
 
 class CheckError(TunefulError):

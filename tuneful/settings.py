@@ -30,7 +30,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of dataclass `cls` from `values`; `where` (for example "recipe.toml: ppo") opens every error.
 
-    Unknown keys are refused with the nearest valid name. Nested dataclasses are built from tables.
+    Unknown keys are refused with the nearest valid name. Nested dataclasses are built from tables. What a dataclass
+    itself refuses, with a ConfigError, is refused in its words.
     """
     _refuse_unknown(cls, values, where)
     import pydantic
@@ -38,6 +39,8 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     try:
         built: T = _adapter(cast("Hashable", cls)).validate_python(dict(values))
         return built
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(p) for p in first["loc"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tuneful.data.formats import read_comparisons
-from tuneful.data.sources import resolve
+from tuneful.data.sources import cache_folder, resolve
 from tuneful.errors import DataError
 
 
@@ -87,6 +87,32 @@ def test_the_hub_comes_last_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         ("someone/pairs", None, "train"),
         ("someone/pairs", None, "none"),
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["data/prompts.jsonl", "data/prompts.jsonl.gz", "data/a.json", "data/a.csv", "data/a.parquet", "a/b/c.json"]
+)
+def test_a_file_that_is_missing_is_never_sought_on_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked the hub")
+
+    hub = types.ModuleType("datasets")
+    monkeypatch.setattr(hub, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    with pytest.raises(DataError, match=r"not found; looked at [^;]*; give a path") as error:
+        resolve(name)
+    assert "hub" not in str(error.value)
+
+
+def test_the_cache_is_in_the_home_unless_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TUNEFUL_CACHE", "~/elsewhere")
+    assert cache_folder() == tmp_path / "home" / "elsewhere"
+    monkeypatch.setenv("TUNEFUL_CACHE", "")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "tuneful"
+    monkeypatch.delenv("TUNEFUL_CACHE")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "tuneful"
 
 
 def test_the_real_data(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

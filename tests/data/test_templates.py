@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tuneful.data.formats import read_comparisons, transcript
-from tuneful.data.templates import completion_ids, completion_text, prompt_ids, render_prompt
+from tuneful.data.templates import completion_ids, completion_text, pair_ids, prompt_ids, render_prompt
 from tuneful.errors import ConfigError, ModelError
 from tuneful.records import Message, Prompt
 
@@ -83,6 +83,42 @@ def test_a_long_prompt_loses_its_beginning_but_not_the_begin_token(words: Any) -
 def test_a_long_answer_loses_its_end_and_so_its_end_token(words: Any) -> None:
     assert completion_ids(ASKED, "open a window .", words, max_tokens=5) == [7, 8, 9, 10, 1]
     assert completion_ids(ASKED, "open a window .", words, max_tokens=4) == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "prompt", "completion"),
+    [
+        (10, [0, 3, 5, 6, 4], [7, 8, 9, 10, 1]),
+        (9, [0, 5, 6, 4], [7, 8, 9, 10, 1]),
+        (8, [0, 5, 6, 4], [7, 8, 9, 10]),
+        (6, [0, 6, 4], [7, 8, 9]),
+        (4, [0, 4], [7, 8]),
+        (3, [0, 4], [7]),
+    ],
+)
+def test_a_pair_in_little_room(words: Any, max_tokens: int, prompt: list[int], completion: list[int]) -> None:
+    """5 + 5 tokens: the prompt gives way down to half of so little room, then the answer loses its end."""
+    assert pair_ids(ASKED, "open a window .", words, max_tokens=max_tokens) == (prompt, completion)
+
+
+def test_no_room_for_a_pair(words: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        pair_ids(ASKED, "open", words, max_tokens=2)
+    assert str(error.value) == "a prompt and its answer need room for at least 3 tokens, got max_tokens = 2"
+    words.bos_token = None
+    assert pair_ids(Prompt("hot ?"), "open a", words, max_tokens=2) == ([6], [7])
+    with pytest.raises(ConfigError, match="at least 2 tokens, got max_tokens = 1"):
+        pair_ids(Prompt("hot ?"), "open", words, max_tokens=1)
+
+
+@pytest.mark.parametrize("max_tokens", range(3, 40))
+def test_long_pairs_fill_the_room_and_keep_both_sides(words: Any, max_tokens: int) -> None:
+    """80 + 81 tokens; a prompt keeps 16 where the room is larger than that."""
+    prompt, completion = pair_ids(Prompt("hot ? " * 40), "open a " * 40, words, max_tokens=max_tokens)
+    assert len(prompt) + len(completion) == max_tokens
+    assert len(prompt) == (16 if max_tokens > 16 else max(max_tokens // 2, 2))
+    assert prompt == [0, *([5, 6] * 40)[1 - len(prompt) :]]
+    assert completion == ([7, 8] * 40)[: len(completion)]
 
 
 def test_a_template_that_trims_and_ends_in_a_newline(words: Any) -> None:

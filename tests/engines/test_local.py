@@ -20,7 +20,7 @@ from tuneful.engines import local
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Metrics
-from tuneful.errors import CheckError, ConfigError
+from tuneful.errors import CheckError, ConfigError, TrainingError
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
@@ -249,6 +249,34 @@ def test_the_gradient_is_clipped_to_the_norm(wide_dir: Path) -> None:
         )
         assert moved == pytest.approx(min(norm, max_norm), rel=1e-3)
     assert ours.updates == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_refused(wide_dir: Path, value: float) -> None:
+    """One such number in one gradient: weights and optimizer stay, and the next update is that of an untouched run."""
+    batch = Batch(role="policy", prompts=[[1, 5, 6]], completions=[[7, 8, 2]])
+    ours, untouched = (engine(policy_roles(wide_dir, with_reference=False), wide_dir) for _ in range(2))
+    for one in (ours, untouched):
+        one.forward_backward(batch, nll)
+        one.step(1.0)
+    ours.forward_backward(batch, nll)
+    gradient = ours.parameters()[-1].grad
+    assert gradient is not None
+    gradient.view(-1)[0] = value
+    with pytest.raises(TrainingError) as error:
+        ours.step(1.0)
+    assert str(error.value) == (
+        f"update 2: the gradient's norm is {value} at learning rate 0.01, so no weight was changed; run with a lower "
+        "optimization.learning_rate and a new --out (the old one goes on from its last checkpoint, with the same "
+        "recipe only)"
+    )
+    assert ours.updates == 1
+    assert all(weight.grad is None for weight in ours.parameters())
+    assert ours.weight_hash() == untouched.weight_hash()
+    for one in (ours, untouched):
+        one.forward_backward(batch, nll)
+        one.step(1.0)
+    assert ours.weight_hash() == untouched.weight_hash()
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4)])

@@ -163,6 +163,22 @@ def test_a_reward_model_stage_shows_what_it_has(tmp_path: Path) -> None:
     assert "Labelers" not in seen.text
 
 
+def test_curves_of_stages_stand_apart(tmp_path: Path) -> None:
+    """The steps of one stage run to 9, those of the next begin at 0 again: two curves of ten points, not one of 20."""
+    metrics = [
+        {"stage": stage, "step": i, "kind": "train", "loss": start - i, "reward": i, "kl": i}
+        for stage, start in (("reward_model", 9), ("ppo", 90))
+        for i in range(10)
+    ]
+    seen = page(tmp_path, {}, metrics=metrics)
+    titles = ("Reward model: Loss", "PPO: Loss", "Reward model: Reward against KL", "PPO: Reward against KL")
+    assert [seen.text.count(title) for title in titles] == [2, 2, 2, 2]  # above the plot, and its name in the drawing
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    tables = re.findall(r"<figcaption>([^<]*: Loss)</figcaption>.*?<tbody>(.*?)</tbody>", html, re.DOTALL)
+    steps = {name: re.findall(r"<tr><td>(\d+)</td>", body) for name, body in tables}
+    assert steps == {name: [str(i) for i in range(10)] for name in titles[:2]}
+
+
 def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
     seen = page(tmp_path, demo_report(), metrics=rows())
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -13,7 +13,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+)
 
 from tuneful.errors import ModelError
 from tuneful.models.loading import (
@@ -196,8 +202,25 @@ class TestScorer:
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         assert model(IDS).logits.isfinite().all()
 
-    def test_a_language_model_has_no_score_head(self, tiny_model: Any) -> None:
+    def test_a_language_model_has_no_score_head(self, tiny_model: Any, tiny_model_dir: Path) -> None:
         assert not is_decoder(tiny_model)
+        found = message(lambda: scalar_head(tiny_model))
+        assert found.startswith(f"{tiny_model_dir}: LlamaForCausalLM has no linear score head; ")
+
+    def test_an_encoders_fresh_head_follows_the_seed_and_nothing_else(self, tmp_path: Path) -> None:
+        size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+        BertModel(BertConfig(vocab_size=40, pad_token_id=0, **size)).save_pretrained(tmp_path)
+
+        def head(seed: int) -> Tensor:
+            weight: Tensor = load_scorer(tmp_path, seed=seed).classifier.weight.detach()
+            return weight
+
+        torch.manual_seed(5)
+        first, drawn = head(3), torch.rand(1)
+        torch.manual_seed(5)
+        assert torch.equal(torch.rand(1), drawn)
+        assert torch.equal(head(3), first)
+        assert not torch.equal(head(4), first)
 
 
 def test_the_reward_file(tmp_path: Path) -> None:

@@ -222,9 +222,33 @@ class TestValue:
         assert values is not None
         assert_close(values[1, 3], expected, atol=1e-4, rtol=1e-4)
 
+    @pytest.mark.parametrize("kind", ["adapter", "model"])
+    def test_a_language_model_has_no_values_to_start_from(self, wide_model_dir: Path, kind: ValueKind) -> None:
+        with pytest.raises(ConfigError, match=f"value_from: {wide_model_dir} is no reward model"):
+            policy_roles(wide_model_dir, lora=LORA, value=kind, value_from=wide_model_dir)
+
     def test_a_head_cannot_start_from_a_reward_model(self, wide_model_dir: Path, reward_dir: Path) -> None:
         with pytest.raises(ConfigError, match='value_from needs value = "adapter" or "model"'):
             policy_roles(wide_model_dir, value="head", value_from=reward_dir)
+
+    def test_an_adapter_cannot_start_from_a_model(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        save_model(load_scorer(wide_model_dir), load_tokenizer(wide_model_dir), tmp_path / "whole")
+        with pytest.raises(ConfigError) as error:
+            policy_roles(wide_model_dir, lora=LORA, value="adapter", value_from=tmp_path / "whole")
+        assert str(error.value) == (
+            f"{tmp_path / 'whole'}: this reward is a model of its own; train it with lora to share a base, "
+            'or set value = "model"'
+        )
+
+    def test_an_adapter_cannot_start_from_one_without_a_head(self, wide_model_dir: Path, tuned_dir: Path) -> None:
+        with pytest.raises(ConfigError, match=r"value_from: .* is no reward model"):
+            policy_roles(wide_model_dir, lora=LORA, value="adapter", value_from=tuned_dir)
+
+    def test_an_encoder_values_no_tokens(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        BertForSequenceClassification(BertConfig(vocab_size=40, num_labels=1, **size)).save_pretrained(tmp_path)
+        with pytest.raises(ModelError, match=rf"^{tmp_path}: BertForSequenceClassification has no linear score head"):
+            policy_roles(wide_model_dir, value="model", value_from=tmp_path)
 
     def test_an_adapter_needs_adapters(self, wide_model_dir: Path) -> None:
         with pytest.raises(ConfigError) as error:
@@ -291,6 +315,27 @@ class TestReward:
     def test_it_starts_like_the_model_without_adapters(self, wide_model_dir: Path) -> None:
         full, thin = reward_roles(wide_model_dir, seed=3), reward_roles(wide_model_dir, lora=LORA, seed=3)
         assert_close(self.scores(thin.reward), self.scores(full.reward))
+
+    def test_on_a_bfloat16_base(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        """The head, too, is float32: it follows steps that bfloat16 would round away, and is saved as it is."""
+        roles = reward_roles(wide_model_dir, lora=LORA, dtype="bfloat16", seed=3)
+        reward = roles.reward
+        assert reward is not None and reward.adapters is not None and reward.head is not None
+        assert {w.dtype for w in roles.weights().values()} == {torch.float32}
+        before = reward.head.weight.detach().clone()
+        self.scores(reward).sum().backward()
+        torch.optim.AdamW(roles.weights().values(), lr=1e-5).step()
+        assert_close((reward.head.weight - before).abs(), torch.full_like(before, 1e-5), atol=2e-7, rtol=0)
+
+        expected = self.scores(reward).detach()
+        reward.adapters.save("reward", tmp_path / "reward")
+        policy = policy_roles(wide_model_dir, lora=LORA, dtype="bfloat16").policy
+        assert policy is not None
+        assert torch.equal(self.scores(reward_on(policy, tmp_path / "reward")), expected)
+        plain = load_scorer(tmp_path / "reward")
+        assert torch.equal(plain.score.weight, reward.head.weight)
+        alone = self.scores(Role("plain", plain, head=plain.score))
+        assert_close(alone, expected, atol=0.1 * float(expected.std()), rtol=0.05)
 
     def test_on_a_tuned_adapter(self, tuned_dir: Path, tmp_path: Path) -> None:
         """A reward adapter over the merged supervised model comes back over the merged supervised model."""

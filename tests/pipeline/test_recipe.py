@@ -20,6 +20,24 @@ prompts = "prompts.jsonl"
 reward = "shorter"
 """
 
+EVALUATE = """
+[[stage]]
+name = "compare"
+do = "evaluate"
+before = "somewhere"
+after = "elsewhere"
+prompts = "prompts.jsonl"
+measures = ["demo:true_utility"]
+"""
+
+LABEL = """
+[[stage]]
+name = "label"
+do = "label"
+completions = "completions.jsonl"
+raters = "demo:labelers"
+"""
+
 
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipe.toml"
@@ -68,7 +86,27 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
         (PPO.replace('"somewhere"', '"@sft"'), 'model = "@sft" names no earlier stage'),
         (PPO + PPO, 'two stages are called "tune"'),
         (PPO.replace('name = "tune"', 'name = "my stage"'), "every stage needs a name"),
-        (PPO + "clip = 2.0\n", "ppo.clip must lie between 0 and 1, got 2.0"),
+        (PPO + "clip = 2.0\n", "stage tune: ppo.clip must lie between 0 and 1, got 2.0"),
+        (PPO + "kl_budget = -3\n", "stage tune: kl_budget must be above 0, got -3"),
+        (PPO + "save_every = -2\n", "stage tune: save_every must be at least 0, got -2"),
+        (PPO + "tokens_per_microbatch = 0\n", "stage tune: tokens_per_microbatch must be at least 1, got 0"),
+        (
+            PPO + "threshold = { rewrad = 2.0 }\n",
+            'no measure on dev prompts is called "rewrad"; did you mean "reward"?',
+        ),
+        (PPO + "threshold = { second_reward = 1.0 }\n", 'no measure on dev prompts is called "second_reward"'),
+        (EVALUATE + "temperature = -1\n", "stage compare: temperature must be at least 0, got -1"),
+        (EVALUATE + "max_prompt_tokens = 0\n", "stage compare: max_prompt_tokens must be at least 1, got 0"),
+        (
+            EVALUATE + 'judge = "demo:true_utilty"\n',
+            'measures nothing called "true_utilty"; did you mean "true_utility"?',
+        ),
+        (EVALUATE + 'judge = "reward"\n', 'measures nothing called "reward"'),
+        (LABEL + "raters_per_item = 0\n", "stage label: raters_per_item must be at least 1, got 0"),
+        ("[splits]\nreword = 0.9\n" + PPO, 'no split is called "reword"; did you mean "reward"?'),
+        ("[splits]\nreward = 0.9\n" + PPO, "shares must not be negative and add up to 1, got {'reward': 0.9}"),
+        (PPO.replace('"tune"', '"seed"'), 'no stage can be called "seed", which is a setting of the whole run'),
+        ("stage = [1]\n", "a recipe needs at least one"),
         ("[[stages]]\n", 'unknown setting "stages"; did you mean "stage"?'),
         ("seed = 1\n", "a recipe needs at least one"),
         ('[[stage]]\nname = "x"\n', 'say either algorithm = "…" or do = "…"'),
@@ -78,9 +116,41 @@ def test_a_mistake_is_named(tmp_path, text, said):
     with pytest.raises(ConfigError) as error:
         load_recipe(written(tmp_path, text))
     assert said in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'recipe.toml'}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PPO + 'second_reward = "longer"\nthreshold = { second_reward_low = 1.0, phrase_z = 4 }\nkl_budget = 3\n',
+        EVALUATE + 'reward = "shorter"\njudge = "reward"\ntemperature = 0\n',
+        EVALUATE + 'judge = "true_utility"\n',
+        EVALUATE + 'judge = "length"\n',
+    ],
+)
+def test_what_a_stage_measures_can_be_named(tmp_path, text):
+    assert load_recipe(written(tmp_path, text)).stages
 
 
 def test_an_override_of_an_unknown_stage_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r'no stage "tun"; did you mean "tune"'):
         load_recipe(written(tmp_path, PPO), ["tun.clip=0.1"])
+    with pytest.raises(ConfigError, match=r'--set tune=3: "tune" is a stage; say which'):
+        load_recipe(written(tmp_path, PPO), ["tune=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ppo.base_dtype=bfloat16", 'base_dtype = "bfloat16" needs lora'),
+        ("ppo.share_base=true", "share_base needs lora"),
+        ("ppo.value=adapter", 'value = "adapter" needs adapters'),
+        ("ppo.value_from=@reward", "value_from needs value"),
+        ("ppo.alarm.kl_budget=-3", "hacking_alarm.kl_budget must be above 0, got -3"),
+    ],
+)
+def test_roles_and_alarms_that_cannot_be_are_refused_before_anything_runs(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_recipe(shipped_recipe("demo"), [override])
+    assert "stage ppo" in str(error.value)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
-from tuneful.errors import RunError
-from tuneful.pipeline.context import Silent
+from tuneful.data.splits import split_of
+from tuneful.errors import ConfigError, RunError
+from tuneful.pipeline.context import Silent, World
+from tuneful.pipeline.inputs import DEV_MEASURES, SECOND_MEASURES
 from tuneful.pipeline.recipe import load_recipe
-from tuneful.pipeline.run import run_recipe
+from tuneful.pipeline.run import pipeline_report, run_recipe
 from tuneful.runs.manifest import tree_hash
 
 WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
@@ -115,8 +118,76 @@ def test_every_stage_leaves_a_run_directory(out):
 
 def test_one_report_stands_above_the_stages(out):
     report = read(out / "report.json")
-    assert {"seed", "seconds", "reward_model", "before", "after", "win_rate"} <= report.keys()
+    assert {"seed", "seconds", "reward_model", "before", "after", "win_rate", "kl", "alarm"} <= report.keys()
     assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_counts_and_ends_stand_with_their_stage(out):
+    """80 pairs; `sft` learns from the splits reward and rl, the rest of training from `reward` alone."""
+    report = read(out / "report.json")
+    assert not {"ended", "num_prompts", "num_comparisons", "num_demonstrations"} & report.keys()
+    stages = report["stages"]
+    assert list(stages) == ["sft", "reward", "ppo", "dpo", "evaluate"]
+    assert stages["ppo"] == {"ended": "all 3 steps done", "alarm": None}
+    splits = list(read(out / "ppo" / "run.json")["splits"].values())
+    in_reward = splits.count("reward")
+    assert stages["sft"]["num_demonstrations"] == in_reward + splits.count("rl")
+    assert (stages["reward"]["num_comparisons"], stages["dpo"]["num_comparisons"]) == (in_reward, in_reward)
+    assert stages["evaluate"] == {"num_prompts": splits.count("test"), "num_samples": 2 * splits.count("test")}
+    steps = [len((out / s / "metrics.jsonl").read_text().splitlines()) for s in ("sft", "dpo")]
+    assert [stages[s]["ended"] for s in ("sft", "dpo")] == [f"all {n} steps done" for n in steps]
+
+
+def test_the_report_above_draws_the_curves_of_each_stage_apart(out):
+    page = (out / "report.html").read_text()
+    for title in ("SFT: Loss", "Reward: Loss", "DPO: Loss", "PPO: Reward", "PPO: KL"):
+        assert f"<figcaption>{title}</figcaption>" in page
+    assert "<figcaption>Loss</figcaption>" not in page
+
+
+def test_an_alarm_is_not_silenced_by_a_later_stage(recipe, tmp_path):
+    rang = {"step": 7, "kind": "alarm", "reason": "reward hacking"}
+    for name, alarm in (("ppo", rang), ("dpo", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps({"alarm": alarm, "ended": name}))
+    report = pipeline_report(load_recipe(recipe), tmp_path, {})
+    assert report["alarm"] == rang
+    assert report["stages"] == {"ppo": {"alarm": rang, "ended": "ppo"}, "dpo": {"alarm": None, "ended": "dpo"}}
+
+
+def test_what_evaluations_on_dev_prompts_measure_can_be_a_threshold(out, recipe, tmp_path):
+    """The names that a recipe may write are those that a run has."""
+
+    def measured(folder: Path) -> set[str]:
+        rows = map(json.loads, (folder / "ppo" / "metrics.jsonl").open())
+        return set(next(row for row in rows if row["kind"] == "evaluation")) - {"step", "kind", "seconds"}
+
+    assert measured(out) == set(DEV_MEASURES)
+    run_recipe(load_recipe(recipe, ["ppo.second_reward=shorter", "ppo.num_steps=1"]), tmp_path / "run")
+    assert measured(tmp_path / "run") == {*DEV_MEASURES, *SECOND_MEASURES}
+
+
+def test_a_name_that_no_world_has_is_told_before_the_first_stage(recipe, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.read_text() + 'measures = ["toy:beauty"]\n')
+    with pytest.raises(ConfigError) as error:
+        run_recipe(load_recipe(path), tmp_path / "run", worlds={"toy": World(measures={"truth": lambda *_: 0.0})})
+    assert str(error.value) == (
+        f'{path}: stage evaluate: "toy:beauty": the toy world has no such measures; known: truth'
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["reward", "rl", "dev", "test"])
+def test_completions_can_be_of_any_split(recipe, tiny_model_dir, tmp_path, split):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f'[[stage]]\nname = "samples"\ndo = "generate"\nmodel = "{tiny_model_dir}"\n'
+        f'prompts = "{recipe.parent}/pairs.jsonl"\nsplit = "{split}"\nlimit = 2\nmax_new_tokens = 2\n'
+    )
+    run_recipe(load_recipe(path), tmp_path / "run")
+    items = read_candidates(tmp_path / "run" / "samples" / "completions.jsonl")
+    assert [split_of(item.prompt) for item in items] == [split, split]
 
 
 def test_the_report_shows_the_newest_answers(out):
@@ -208,14 +279,18 @@ class StopsInReward(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", ["sft.jsonl", "pairs.jsonl", "model"])
+@pytest.mark.parametrize("name", ["sft.jsonl", "pairs.jsonl", "model", "held.jsonl"])
 def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_path, name):
-    """The demonstrations and the model were read by a stage that is done, the comparisons by one that is not."""
+    """The demonstrations and the model were read by a stage that is done, the comparisons by one that is not; what is
+    held out decides what any stage reads.
+    """
     for file in ("sft.jsonl", "pairs.jsonl"):
         shutil.copy(recipe.parent / file, tmp_path)
+    write_jsonl(tmp_path / "held.jsonl", [{"prompt": "bread bread"}])
     shutil.copytree(tiny_model_dir, tmp_path / "model")
     text = recipe.read_text().replace(str(tiny_model_dir), f"{tmp_path}/model")
-    (tmp_path / "recipe.toml").write_text(text.replace(str(recipe.parent), str(tmp_path)))
+    text = f'held_out = ["{tmp_path}/held.jsonl"]\n' + text.replace(str(recipe.parent), str(tmp_path))
+    (tmp_path / "recipe.toml").write_text(text)
 
     def run(*, force: bool = False) -> None:
         run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run", display=StopsInReward(), force=force)
@@ -227,9 +302,9 @@ def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_pa
     changed.write_text(before + "\n")
     with pytest.raises(RunError) as error:
         run()
-    stage = "reward" if name == "pairs.jsonl" else "sft"
+    stage = {"pairs.jsonl": "run/reward", "held.jsonl": "run"}.get(name, "run/sft")
     assert str(error.value) == (
-        f"{tmp_path / name}: changed since the run in {tmp_path / 'run' / stage} began; "
+        f"{tmp_path / name}: changed since the run in {tmp_path / stage} began; "
         "restore it, or use --force to begin anew"
     )
     changed.write_text(before)

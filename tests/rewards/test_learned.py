@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
-from tuneful.errors import RewardError
+from tuneful.errors import ConfigError, RewardError
 from tuneful.models.loading import load_scorer, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
@@ -176,3 +182,56 @@ class TestEncoder:
         first, second = reward.encode(Prompt("how do i cook"), Completion("the dog is " * 30))
         assert len(first) + len(second) <= 48
         assert reward([Prompt("how do i cook")], [Completion("the dog is " * 30)]).isfinite().all()
+
+    def test_no_room_for_a_pair(self, bert_dir: Path) -> None:
+        """Mark, one token of the answer and two separators."""
+        reward = replace(LearnedReward.load(bert_dir), max_tokens=4)
+        assert reward.encode(Prompt("how do i"), Completion("cook bread")) == ([2, 3], [7, 3])
+        with pytest.raises(ConfigError) as error:
+            replace(reward, max_tokens=3).encode(Prompt("how do i"), Completion("cook bread"))
+        assert str(error.value) == "an encoder reward needs room for at least 4 tokens, got max_tokens = 3"
+
+
+class TestRoberta:
+    """Its positions count from the pad id + 1, so 34 places hold 32 tokens; its tokenizer knows that."""
+
+    @pytest.fixture
+    def roberta_dir(self, tmp_path: Path) -> Path:
+        vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "how", "do", "i", "cook"])}
+        words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+        tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=words,
+            model_max_length=32,
+            pad_token="<pad>",
+            unk_token="<unk>",
+            cls_token="<s>",
+            sep_token="</s>",
+            eos_token="</s>",
+        )
+        tokenizer.save_pretrained(tmp_path)
+        config = RobertaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=34,
+            type_vocab_size=1,
+            num_labels=1,
+            pad_token_id=1,
+        )
+        RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize("max_tokens", [None, 33, 1024])
+    def test_long_texts_stay_within_its_positions(self, roberta_dir: Path, max_tokens: int | None) -> None:
+        reward = replace(LearnedReward.load(roberta_dir), max_tokens=max_tokens)
+        prompt, completion = Prompt("how do " * 30), Completion("i cook " * 5)
+        first, second = reward.encode(prompt, completion)
+        assert len(first) + len(second) == 32
+        assert reward([prompt], [completion]).isfinite().all()
+
+    def test_a_smaller_limit_holds(self, roberta_dir: Path) -> None:
+        reward = replace(LearnedReward.load(roberta_dir), max_tokens=20)
+        assert sum(map(len, reward.encode(Prompt("how do " * 30), Completion("i cook " * 5)))) == 20

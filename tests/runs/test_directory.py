@@ -96,15 +96,28 @@ def test_a_checkpoint_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path, RECIPE) as run:
         save(run, 1)
         with (
-            pytest.raises(RunError, match="step-00000002: cannot be written: RuntimeError: unexpected pos 576 vs 534;"),
+            pytest.raises(RunError, match="step-00000002: cannot be written: No space left on device; free space"),
             run.checkpoint(2),
         ):
-            raise RuntimeError("unexpected pos 576 vs 534\nsecond line")  # what torch.save says of a full disk
-        with pytest.raises(KeyboardInterrupt), run.checkpoint(2):
-            raise KeyboardInterrupt
+            raise OSError(28, "No space left on device")
+        for error in (KeyboardInterrupt("by hand"), ValueError("a bug"), RuntimeError("shapes do not match")):
+            with pytest.raises(type(error), match=str(error)), run.checkpoint(2):
+                raise error
         assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
         save(run, 2)
         assert run.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step-00000002")
+
+
+def test_checkpoints_left_by_kills_do_not_pile_up(tmp_path: Path) -> None:
+    """A kill between a new checkpoint and the removal of an old one leaves one too many; many kills leave no more."""
+    with RunDirectory.open(tmp_path, RECIPE) as run:
+        for step in (1, 2, 3, 4):
+            save(run, step, keep=4)
+        with run.checkpoint(5):
+            assert [p.name for p in sorted((tmp_path / "checkpoints").glob("step-*"))] == [
+                "step-00000003",
+                "step-00000004",
+            ]
 
 
 def test_another_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
@@ -248,6 +261,32 @@ print(run.manifest["data"])
         assert list(run.metrics.rows()) == [{"step": 1}]
         assert run.latest_checkpoint() == (1, tmp_path / "checkpoints" / "step-00000001")
     assert not [*tmp_path.rglob("*.part")]
+
+
+def test_a_full_disk_is_told_by_whatever_library_meets_it(tmp_path: Path) -> None:
+    """torch, safetensors and tokenizers each raise an exception of their own, none of them an OSError."""
+    code = """
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+run = RunDirectory.open(path, {})
+weights = {"weight": torch.zeros(100_000)}
+tokenizer = Tokenizer(models.WordLevel({f"word {i}": i for i in range(10_000)}, unk_token="word 0"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for step, save in enumerate([torch.save, save_file, lambda _, file: tokenizer.save(str(file))]):
+    try:
+        with run.checkpoint(step) as directory:
+            save(weights, directory / "weights")
+    except RunError as error:
+        print(error)
+print(list((path / "checkpoints").iterdir()))
+"""
+    out, err = child(code, tmp_path).communicate(timeout=60)
+    *told, left = out.splitlines()
+    assert (len(told), left, err) == (3, "[]", "")
+    for step, line in enumerate(told):
+        assert line.startswith(f"{tmp_path}/checkpoints/step-{step:08d}: cannot be written: ")
+        assert line.endswith("; free space or rights, then run again to continue")
 
 
 WRITER = """

@@ -102,6 +102,9 @@ class HackingAlarm:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "hacking_alarm.", "running")
+        require_above(
+            0, self, "hacking_alarm.", "phrase_z", "phrase_ratio", "length_ratio", "distinct_ratio", "kl_budget"
+        )
         if not 0 <= self.kept_gain <= 1:
             raise ConfigError(f"hacking_alarm.kept_gain must lie between 0 and 1, got {self.kept_gain}")
 

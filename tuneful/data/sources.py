@@ -14,6 +14,8 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import DataError
 
 _ENDINGS = (".jsonl.gz", ".jsonl", ".json.gz", ".json")
+_OF_FILES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+"""A name that ends so means a file; on the hub it would be a stranger's data set of that name."""
 
 _HUB = {"hh-harmless": ("Anthropic/hh-rlhf", "harmless-base")}
 """Our names of data sets whose hub id differs, with the folder inside."""
@@ -23,8 +25,8 @@ def resolve(name_or_path: str) -> Path:
     """The file behind a path or a data set's name.
 
     From the hub ("owner/name" or "owner/name/split", split "train" by default) rows are fetched once and kept as JSONL
-    under `$TUNEFUL_CACHE` (default `~/.cache/tuneful`); this needs the package `datasets`. Raises DataError that lists
-    where it looked, or the files of a data set when the name fits several.
+    in the cache folder; this needs the package `datasets`, and a name with a file's ending is not looked for there.
+    Raises DataError that lists where it looked, or the files of a data set when the name fits several.
     """
     found = local(name_or_path)
     if found is not None:
@@ -42,6 +44,11 @@ def local(name_or_path: str) -> Path | None:
     if path.is_file():
         return path
     return next(filter(None, (_in_folder(folder, name_or_path) for folder in _data_folders())), None)
+
+
+def cache_folder() -> Path:
+    """Where what was fetched or trained once is kept: `$TUNEFUL_CACHE`, else `~/.cache/tuneful`."""
+    return Path(os.environ.get("TUNEFUL_CACHE") or "~/.cache/tuneful").expanduser()
 
 
 def _data_folders() -> list[Path]:
@@ -66,8 +73,7 @@ def _from_hub(name: str, looked: list[str]) -> Path | None:
     if hub_id is None:
         return None
     repository, subfolder = _HUB.get(hub_id, (hub_id, None))
-    cache = Path(os.environ.get("TUNEFUL_CACHE") or "~/.cache/tuneful").expanduser()
-    kept = cache / "data" / f"{hub_id.replace('/', '--')}--{split}.jsonl"
+    kept = cache_folder() / "data" / f"{hub_id.replace('/', '--')}--{split}.jsonl"
     if kept.is_file():
         return kept
     try:
@@ -87,6 +93,8 @@ def _from_hub(name: str, looked: list[str]) -> Path | None:
 def _hub_place(name: str) -> tuple[str | None, str]:
     """Hub id and split of a name; no id when the name cannot be one."""
     parts = name.split("/")
+    if name.endswith(_OF_FILES):
+        return None, ""
     if parts[0] in _HUB and len(parts) <= 2:
         return parts[0], parts[1] if len(parts) == 2 else "train"
     if len(parts) in (2, 3) and all(part and not part.startswith((".", "~")) for part in parts):

@@ -15,7 +15,7 @@ from tuneful.errors import ConfigError, ModelError
 from tuneful.records import Message, Prompt
 
 MIN_PROMPT_TOKENS = 16
-"""What a long answer leaves of its prompt at least."""
+"""What a long answer leaves of its prompt at least, where there is room for more than these."""
 
 _PROBE = "probe of the template"
 
@@ -96,14 +96,23 @@ def pair_ids(
 ) -> tuple[list[int], list[int]]:
     """Ids of a prompt and its answer that together fit `max_tokens`.
 
-    The prompt gives way first, from its beginning, but not below `MIN_PROMPT_TOKENS`; an answer that does not fit even
-    beside those is cut at its end. ended: the answer came to its end, so its end token is part of it.
+    The prompt gives way first, from its beginning, but not below `MIN_PROMPT_TOKENS`, nor below half of a `max_tokens`
+    that does not exceed these; an answer that does not fit even beside those is cut at its end. ended: the answer came
+    to its end, so its end token is part of it.
+
+    Raises ConfigError when `max_tokens` cannot hold a token of each beside the begin token.
     """
     answer = completion_ids(prompt, completion_text, tokenizer)
     if not ended:
         answer = answer[:-1]
     asked = prompt_ids(prompt, tokenizer, max_tokens=None)
-    kept = min(len(asked), max(max_tokens - len(answer), MIN_PROMPT_TOKENS))
+    least = 2 if asked[:1] == [tokenizer.bos_token_id] else 1
+    if max_tokens <= least:
+        raise ConfigError(
+            f"a prompt and its answer need room for at least {least + 1} tokens, got max_tokens = {max_tokens}"
+        )
+    floor = MIN_PROMPT_TOKENS if max_tokens > MIN_PROMPT_TOKENS else max(max_tokens // 2, least)
+    kept = min(len(asked), max(max_tokens - len(answer), floor))
     return prompt_ids(prompt, tokenizer, max_tokens=kept), answer[: max_tokens - kept]
 
 

@@ -16,6 +16,7 @@ import torch
 
 from tuneful.algorithms.loop import Progress
 from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.data.sources import cache_folder
 from tuneful.data.splits import split_of
 from tuneful.demo.grammar import corpus, prompts, textbook
 from tuneful.demo.tokenizer import build_tokenizer
@@ -39,11 +40,6 @@ CONFIG = SFTConfig(
     optimization=Optimization(learning_rate=1.5e-3, schedule="cosine", warmup_steps=20, adam_eps=1e-8),
 )
 """The seed is fixed: a run's seed changes everything after the base, not the base."""
-
-
-def cache_folder() -> Path:
-    """`$TUNEFUL_CACHE`, else `~/.cache/tuneful`."""
-    return Path(os.environ.get("TUNEFUL_CACHE", "~/.cache/tuneful")).expanduser()
 
 
 def base_model(progress: Progress | None = None) -> Path:

@@ -16,8 +16,8 @@ import torch
 from tuneful.algorithms.loop import Progress
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.data.formats import read_comparisons, transcript
-from tuneful.data.sources import resolve
-from tuneful.demo.base import cache_folder, store
+from tuneful.data.sources import cache_folder, resolve
+from tuneful.demo.base import store
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.models.roles import Role, Roles, named_weights

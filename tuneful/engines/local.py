@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
-from tuneful.errors import CheckError, ConfigError
+from tuneful.errors import CheckError, ConfigError, TrainingError
 from tuneful.functional.kl import exact_kl, k1
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
@@ -135,9 +136,18 @@ class LocalEngine:
         return total
 
     def step(self, max_norm: float) -> float:
+        """See protocol.Engine. A gradient that is not finite is dropped and raises TrainingError; nothing has moved."""
         norm = float(nn.utils.clip_grad_norm_(self._weights.values(), max_norm))
+        rate = self.optimization.rate(self.updates, self.total_steps)
+        if not math.isfinite(norm):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise TrainingError(
+                f"update {self.updates + 1}: the gradient's norm is {norm} at learning rate {rate:.3g}, so no weight "
+                "was changed; run with a lower optimization.learning_rate and a new --out (the old one goes on from "
+                "its last checkpoint, with the same recipe only)"
+            )
         for group in self._optimizer.param_groups:
-            group["lr"] = self.optimization.rate(self.updates, self.total_steps)
+            group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.updates += 1

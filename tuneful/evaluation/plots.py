@@ -61,7 +61,7 @@ def over_steps(train: Points, evaluations: Points, *, name: str) -> str:
     return _svg(draw, title=f"{name} over training steps")
 
 
-def frontier(points: Points) -> str:
+def frontier(points: Points, *, name: str) -> str:
     """Reward (y) against KL in nats (x), in the order of training; the last point is filled."""
 
     def draw(axes: Axes) -> None:
@@ -70,7 +70,7 @@ def frontier(points: Points) -> str:
         axes.plot(*points[-1], "o", color=_AFTER, markersize=5, markeredgecolor=_GROUND)
         axes.set_xlabel("KL from the reference, nats per completion")
 
-    return _svg(draw, title="Reward against KL")
+    return _svg(draw, title=name)
 
 
 def distributions(edges: Sequence[float], before: Sequence[float], after: Sequence[float], *, name: str) -> str:

@@ -31,7 +31,7 @@ _CONTROL = re.compile(
 )
 _MAIN_MEASURES = ("reward", "true_utility", "kl", "loss", "accuracy")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_BOOKKEEPING = frozenset({"step", "kind", "seconds", "version", "epoch", "seed"})
+_BOOKKEEPING = frozenset({"stage", "step", "kind", "seconds", "version", "epoch", "seed"})
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
@@ -52,9 +52,10 @@ def write_report(
 ) -> None:
     """Write `report` as a page that shows whatever parts are there (docs/decisions/0002 names them).
 
-    metrics: rows {"step", "kind": "train" | "evaluation", measure: number}. samples: rows {"prompt", "before", "after",
-    "before_score", "after_score"}, shown side by side, and rows {"step", "prompt", "completion", "score", "kl"}, of
-    which the latest are shown. refresh: seconds after which an open page loads itself anew, for a run that goes on.
+    metrics: rows {"step", "kind": "train" | "evaluation", measure: number}; rows that name their "stage" are drawn
+    apart, stage by stage. samples: rows {"prompt", "before", "after", "before_score", "after_score"}, shown side by
+    side, and rows {"step", "prompt", "completion", "score", "kl"}, of which the latest are shown. refresh: seconds
+    after which an open page loads itself anew, for a run that goes on.
     """
     seen = _cleaned(report)
     rows, texts = _cleaned(list(metrics)), _cleaned(list(samples))
@@ -66,7 +67,7 @@ def write_report(
         report=seen,
         changes=_changes(seen),
         curves=_curves(rows),
-        frontier=_frontier(rows),
+        frontiers=_frontiers(rows),
         distributions=_distributions(seen.get("distributions") or {}),
         labelers=_labelers(seen.get("labelers") or []),
         stages=_stages(seen.get("seconds") or {}),
@@ -137,27 +138,46 @@ def _changes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Plots and tables of the measures over steps: the main ones, and the rest."""
-    names = dict.fromkeys(k for row in rows for k in row if k not in _BOOKKEEPING)
+    """Plots and tables of the measures of each stage over its steps: the main ones, and the rest."""
     curves: dict[str, list[dict[str, Any]]] = {"main": [], "more": []}
-    for name in [*(n for n in _MAIN_MEASURES if n in names), *(n for n in names if n not in _MAIN_MEASURES)]:
-        train = _points(rows, "step", name, evaluation=False)
-        evaluations = _points(rows, "step", name, evaluation=True)
-        if len(train) < 2 and len(evaluations) < 2:
-            continue
-        plot = plots.over_steps(train, evaluations, name=label(name))
-        table = [(int(step), dict(train).get(step), dict(evaluations).get(step)) for step in _steps(train, evaluations)]
-        curve = {"name": name, "plot": Markup(plot), "table": table, "train": train, "evaluations": evaluations}
-        curves["main" if name in _MAIN_MEASURES else "more"].append(curve)
+    for stage, own in _by_stage(rows).items():
+        names = dict.fromkeys(k for row in own for k in row if k not in _BOOKKEEPING)
+        for name in [*(n for n in _MAIN_MEASURES if n in names), *(n for n in names if n not in _MAIN_MEASURES)]:
+            train = _points(own, "step", name, evaluation=False)
+            evaluations = _points(own, "step", name, evaluation=True)
+            if len(train) < 2 and len(evaluations) < 2:
+                continue
+            title = _titled(stage, label(name))
+            plot = plots.over_steps(train, evaluations, name=title)
+            steps = _steps(train, evaluations)
+            table = [(int(step), dict(train).get(step), dict(evaluations).get(step)) for step in steps]
+            curve = {"title": title, "plot": Markup(plot), "table": table, "train": train, "evaluations": evaluations}
+            curves["main" if name in _MAIN_MEASURES else "more"].append(curve)
     return curves
 
 
-def _frontier(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Reward against KL over the evaluations, or over the training steps where there are none."""
-    points = _points(rows, "kl", "reward", evaluation=True) or _points(rows, "kl", "reward", evaluation=False)
-    if len(points) < 2:
-        return None
-    return {"plot": Markup(plots.frontier(points)), "table": _thinned(points)}
+def _frontiers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Reward against KL of each stage, over its evaluations or, where there are none, over its training steps."""
+    frontiers = []
+    for stage, own in _by_stage(rows).items():
+        points = _points(own, "kl", "reward", evaluation=True) or _points(own, "kl", "reward", evaluation=False)
+        if len(points) >= 2:
+            title = _titled(stage, "Reward against KL")
+            plot = plots.frontier(points, name=title)
+            frontiers.append({"title": title, "plot": Markup(plot), "table": _thinned(points)})
+    return frontiers
+
+
+def _by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each stage, in order; those of no stage, as in a stage's own report, under ""."""
+    stages: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        stages.setdefault(row.get("stage", ""), []).append(row)
+    return stages
+
+
+def _titled(stage: str, title: str) -> str:
+    return f"{label(stage)}: {title}" if stage else title
 
 
 def _distributions(distributions: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -38,7 +38,8 @@ class AdapterSet:
     def add(self, name: str, lora: LoRA, *, seed: int = 0, with_head: str | None = None) -> None:
         """Add adapter `name` on every linear layer but the language model's head. Its update starts at zero.
 
-        with_head: name of a head (a classifier's `score`) that is trained whole and saved beside the adapter.
+        with_head: name of a head (a classifier's `score`) that is trained whole, in float32 whatever the base is, and
+        saved beside the adapter.
         """
         from peft import LoraConfig, TaskType
 
@@ -53,6 +54,8 @@ class AdapterSet:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._insert(name, config)
+        if with_head:
+            self.head(with_head).float()  # PEFT copies it in the base's dtype, which would round small updates away
 
     def load(self, name: str, path: str | Path) -> dict[str, Tensor]:
         """Add the adapter saved at `path` as `name`. Returns the weights of the heads that were saved beside it.

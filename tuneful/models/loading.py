@@ -1,4 +1,8 @@
-"""Model and tokenizer directories in, ready modules out: Hugging Face models, PEFT adapters, reward models."""
+"""Model and tokenizer directories in, ready modules out: Hugging Face models, PEFT adapters, reward models.
+
+Models are moved to the current CUDA device when there is one and stay on the CPU otherwise; the other parts of a run
+follow the model.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,7 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
-    """A causal language model with dropout off. A PEFT adapter directory is merged into its base.
+    """A causal language model with dropout off, on CUDA when there is one. A PEFT adapter is merged into its base.
 
     Merging is what makes the supervised model, adapter included, the base of everything after it: "adapters off" then
     means the supervised model and never the bare base.
@@ -52,15 +56,18 @@ def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
 def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: Dtype = "float32") -> Any:
     """A sequence classifier: a saved reward model as it is, or a language model's trunk under a fresh scalar head.
 
-    A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155).
+    A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155); an
+    encoder's is what transformers draws. Both follow `seed`. Dropout is off; on CUDA when there is one.
     """
     from transformers import AutoModelForSequenceClassification
 
-    if _is_scorer(path):
+    if is_scorer(path):
         # An adapter's base may be a language model, whose config knows of no labels.
         labels = {"num_labels": num_labels} if is_adapter(_local_or_hub(path)) else {}
         return _load(path, AutoModelForSequenceClassification, dtype, **labels)
-    model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = load_tokenizer(path).pad_token_id
     if is_decoder(model):
@@ -77,10 +84,12 @@ def is_decoder(model: Any) -> bool:
 
 
 def scalar_head(model: Any) -> nn.Linear:
-    """The `score` head of a decoder classifier."""
-    head = model.score
+    """The `score` head of a decoder classifier; ModelError for any other model."""
+    head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
-        raise ModelError(f"{type(model).__name__} has no linear score head")
+        raise ModelError(
+            f"{model.name_or_path}: {type(model).__name__} has no linear score head; give a decoder's reward model"
+        )
     return head
 
 
@@ -146,7 +155,7 @@ def _local_or_hub(path: str | Path) -> str:
     return str(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
 
 
-def _is_scorer(path: str | Path) -> bool:
+def is_scorer(path: str | Path) -> bool:
     """True when the directory was saved as a classifier, or as an adapter that carries a classifier's head."""
     from peft import PeftConfig, TaskType
     from transformers import AutoConfig

@@ -27,6 +27,7 @@ from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.loading import (
     Dtype,
     is_adapter,
+    is_scorer,
     load_causal,
     load_scorer,
     read_reward_file,
@@ -78,6 +79,25 @@ class Roles:
         return {name: weight for role in roles if role is not None for name, weight in role.weights.items()}
 
 
+def check_roles(
+    *,
+    adapters: bool,
+    dtype: Dtype = "float32",
+    value: ValueKind | None = None,
+    value_from: str | Path | None = None,
+    share_base: bool = False,
+) -> None:
+    """Raises ConfigError for settings of roles that cannot stand together."""
+    if not adapters and dtype != "float32":
+        raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights of {dtype} would round small updates away')
+    if not adapters and share_base:
+        raise ConfigError("share_base needs lora: without an adapter the policy's training would change the reward")
+    if not adapters and value == "adapter":
+        raise ConfigError('value = "adapter" needs adapters; set lora, or value = "head" or "model"')
+    if value_from is not None and value == "head":
+        raise ConfigError('value_from needs value = "adapter" or "model": a head alone reads the policy\'s trunk')
+
+
 def policy_roles(
     path: str | Path,
     *,
@@ -97,7 +117,7 @@ def policy_roles(
     (InstructGPT, arXiv 2203.02155); without one it starts from the policy's weights and estimates 0. dtype: of the
     frozen base; adapters and heads are float32 whatever it is.
     """
-    _check_dtype(dtype, lora)
+    check_roles(adapters=lora is not None, dtype=dtype, value=value, value_from=value_from)
     model = load_causal(path, dtype=dtype)
     frozen = None
     if reference is not None:
@@ -124,7 +144,7 @@ def policy_roles(
 
 def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "float32", seed: int = 0) -> Roles:
     """Roles for training a reward model that starts from the language model, encoder or reward model at `path`."""
-    _check_dtype(dtype, lora)
+    check_roles(adapters=lora is not None, dtype=dtype)
     model = load_scorer(path, seed=seed, dtype=dtype)
     head = scalar_head(model) if hasattr(model, "score") else None
     if lora is None:
@@ -140,32 +160,33 @@ def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "
 
 def reward_on(base: Role, path: str | Path) -> Role:
     """The reward model at `path`, an adapter with a head, as one more adapter on the base of another role."""
-    if base.adapters is None:
-        raise ConfigError("share_base needs lora: without an adapter the policy's training would change the reward")
+    check_roles(adapters=base.adapters is not None, share_base=True)
+    assert base.adapters is not None
+    weight = _load_reward_adapter(base.adapters, "reward", path, otherwise="leave share_base out")
+    return Role("reward", base.model, base.adapters, ("reward",), _head(weight, base.device))
+
+
+def _load_reward_adapter(adapters: AdapterSet, name: str, path: str | Path, *, otherwise: str) -> Tensor:
+    """Add the reward adapter saved at `path` as `name`; the weights [1, d] of its head. otherwise: the other mend."""
     if not is_adapter(path):
         raise ConfigError(
-            f"{path}: this reward is a model of its own; train it with lora to share a base, or leave share_base out"
+            f"{path}: this reward is a model of its own; train it with lora to share a base, or {otherwise}"
         )
-    heads = base.adapters.load("reward", path)
+    heads = adapters.load(name, path)
     if "score.weight" not in heads:
         raise ConfigError(f"{path}: this adapter has no score head, so it is no reward model")
-    return Role("reward", base.model, base.adapters, ("reward",), _head(heads["score.weight"], base.device))
-
-
-def _check_dtype(dtype: Dtype, lora: LoRA | None) -> None:
-    if dtype != "float32" and lora is None:
-        raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights of {dtype} would round small updates away')
+    return heads["score.weight"]
 
 
 def _value_role(
     kind: ValueKind, policy: Role, lora: LoRA | None, path: str | Path, start: str | Path | None, seed: int
 ) -> Role:
     width = policy.model.config.get_text_config().hidden_size
-    if start is not None and kind == "head":
-        raise ConfigError('value_from needs value = "adapter" or "model": a head alone reads the policy\'s trunk')
     if kind == "head":
         head = _head(torch.zeros(1, width), policy.device)
         return Role("value", policy.model, policy.adapters, policy.active, head, _of_head(head))
+    if start is not None and not is_scorer(start):
+        raise ConfigError(f"value_from: {start} is no reward model; leave value_from out to start from the policy")
     facts = read_reward_file(Path(start)) if start is not None else {}
     gain, bias = facts.get("gain", 1.0), facts.get("bias", 0.0)
     if kind == "model":
@@ -173,13 +194,12 @@ def _value_role(
         weight = torch.zeros(1, width) if start is None else scalar_head(model).weight.detach()
         head = _head(gain * weight, policy.device, bias)
         return Role("value", model, head=head, weights=named_weights("value", model.base_model) | _of_head(head))
-    if policy.adapters is None or lora is None:
-        raise ConfigError('value = "adapter" needs adapters; set lora, or value = "head" or "model"')
+    assert policy.adapters is not None and lora is not None
     weight = torch.zeros(1, width)
     if start is None:
         policy.adapters.add("value", lora, seed=seed + 1)
     else:
-        weight = policy.adapters.load("value", start)["score.weight"]
+        weight = _load_reward_adapter(policy.adapters, "value", start, otherwise='set value = "model"')
     head = _head(gain * weight, policy.device, bias)
     weights = policy.adapters.named_parameters("value") | _of_head(head)
     return Role("value", policy.model, policy.adapters, ("value",), head, weights)

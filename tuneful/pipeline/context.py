@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +12,9 @@ from tuneful.data.sources import local, resolve
 from tuneful.data.splits import R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
+from tuneful.pipeline.inputs import Kind, named
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.runs.manifest import file_hash, tree_hash
-
-DATA_INPUTS = ("prompts", "completions", "judgments", "comparisons", "demonstrations", "normalise_prompts", "test")
-"""Inputs of stages that may be files of rows."""
-
-MODEL_INPUTS = ("model", "reference", "normalise_model", "reward", "second_reward", "value_from", "before", "after")
-"""Inputs of stages that may be model directories."""
 
 
 class Display(Protocol):
@@ -116,20 +111,34 @@ class Context:
         """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
         return self.out / reference[1:] / name if reference.startswith("@") else resolve(reference)
 
-    def origins(self, stage_inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def origins(self, given: Any) -> dict[str, Any]:
         """Where a stage's inputs come from, for its `run.json`: earlier stages; files and models with their hashes.
 
         What has no file of its own here, a hub id or `world:thing`, has no hash.
         """
-        given = {name: value for name, value in stage_inputs.items() if isinstance(value, str)}
-        parents = {value[1:] for value in given.values() if value.startswith("@")}
-        data = {value: local(value) for name, value in given.items() if name in DATA_INPUTS}
-        models = {value: Path(value).expanduser() for name, value in given.items() if name in MODEL_INPUTS}
+        data, rewards = named(given, "data"), named(given, "rewards")
+        models = [*named(given, "models"), *rewards]
+        functions = [file for file, _, _ in (reward.partition(":") for reward in rewards) if file.endswith(".py")]
+        folders = {model: Path(model).expanduser() for model in sorted(models)}
         return {
-            "parents": sorted(parents),
-            "data": {value: file_hash(file) for value, file in sorted(data.items()) if file is not None},
-            "models": {value: tree_hash(folder) for value, folder in sorted(models.items()) if folder.is_dir()},
+            "parents": sorted({text[1:] for text in (*data, *models) if text.startswith("@")}),
+            "data": data_hashes([*data, *functions]),
+            "models": {model: tree_hash(folder) for model, folder in folders.items() if folder.is_dir()},
         }
+
+    def refuse_unknown(self, given: Any) -> None:
+        """ConfigError for a stage's `world:thing` that the world does not offer, and for raters and measures of none.
+
+        Nothing is made: this can be asked of the last stage before the first one runs.
+        """
+        for reference in named(given, "models"):
+            self._made(reference, "models")
+        for reference in named(given, "prompts"):
+            self._made(reference, "prompts")
+        for reference in named(given, "raters"):
+            self.raters(reference)
+        for reference in named(given, "measures"):
+            self.measure(reference)
 
     def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
         found = self._made(reference, "raters")
@@ -145,7 +154,7 @@ class Context:
             raise ConfigError(f'measure "{reference}" is not known; write `world:measure`, for example "demo:toxicity"')
         return found  # type: ignore[no-any-return]
 
-    def _made(self, reference: str, kind: str) -> Any:
+    def _made(self, reference: str, kind: Kind) -> Any:
         """What a world offers under `world:name`; None when the reference names no world."""
         world, colon, name = reference.partition(":")
         if not colon or world not in self.worlds:
@@ -154,6 +163,12 @@ class Context:
         if name not in offered:
             raise ConfigError(f'"{reference}": the {world} world has no such {kind}{did_you_mean(name, offered)}')
         return offered[name]
+
+
+def data_hashes(names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the files behind paths and names of data sets; what has none on this machine is left out."""
+    files = {name: local(name) for name in sorted(names)}
+    return {name: file_hash(file) for name, file in files.items() if file is not None}
 
 
 def _quiet(line: str) -> None:

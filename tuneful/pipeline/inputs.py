@@ -4,139 +4,185 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tuneful.algorithms.stopping import HackingAlarm
+from tuneful.errors import ConfigError, did_you_mean
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import Dtype
-from tuneful.models.roles import ValueKind
-from tuneful.settings import require_at_least
+from tuneful.models.roles import ValueKind, check_roles
+from tuneful.settings import require_above, require_at_least
+
+Kind = Literal["models", "data", "prompts", "rewards", "raters", "measures"]
+"""What an input can name."""
+
+ModelInput = Annotated[str, "models"]
+DataInput = Annotated[str, "data"]
+PromptsInput = Annotated[str, "data", "prompts"]
+RewardInput = Annotated[str, "rewards"]
+RatersInput = Annotated[str, "raters"]
+MeasureInput = Annotated[str, "measures"]
+
+DEV_MEASURES = ("reward", "kl", "eos_share", "length", "distinct_2", "phrase_z", "phrase_ratio")
+"""What is measured on dev prompts while a policy trains."""
+
+SECOND_MEASURES = ("second_reward", "second_reward_low", "second_reward_high")
+"""What is measured there beside it when there is a second reward."""
+
+
+def named(given: Any, kind: Kind) -> list[str]:
+    """What the inputs of a stage that are marked as `kind` name, in the order of its fields."""
+    hints = get_type_hints(type(given), include_extras=True)
+    values = [getattr(given, name) for name, hint in hints.items() if kind in _marks(hint)]
+    return [text for value in values for text in ([value] if isinstance(value, str) else value or ())]
+
+
+def _marks(hint: Any) -> set[Any]:
+    """The marks of an annotated type, also inside `X | None` and `tuple[X, ...]`."""
+    return {*getattr(hint, "__metadata__", ()), *(mark for inner in get_args(hint) for mark in _marks(inner))}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateInputs:
-    """`do = "generate"`: completions of prompts."""
+class SamplingInputs:
+    """How completions are drawn."""
 
-    model: str
-    """Model directory, hub id, `world:model` or `@stage`."""
-    prompts: str
-    """Prompt file, data set or `world:prompts`."""
-    split: Literal["reward", "rl", "dev", "test"] = "reward"
-    """Which split of the prompts."""
-    limit: int | None = None
-    """At most this many prompts."""
     num_samples: int = 4
-    """Completions per prompt."""
+    """Completions of each prompt, by each model."""
     max_new_tokens: int = 128
     """Longest completion, the end token included."""
     max_prompt_tokens: int | None = None
     """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
-    """Sampling temperature."""
+    """Sampling temperature; 0 takes the most likely token."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "", "limit", "num_samples", "max_new_tokens")
+        require_at_least(1, self, "", "num_samples", "max_new_tokens", "max_prompt_tokens")
+        require_at_least(0, self, "", "temperature", hint="0 takes the most likely token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingInputs:
+    """How weights are held, saved and fed."""
+
+    lora: LoRA | None = None
+    """Train an adapter of this shape on the frozen base; without it all weights."""
+    base_dtype: Dtype = "float32"
+    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves none."""
+    tokens_per_microbatch: int = 8_192
+    """Padded tokens per forward pass; changes memory, not results."""
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "", "save_every", hint="0 saves no checkpoints")
+        require_at_least(1, self, "", "tokens_per_microbatch")
+        check_roles(adapters=self.lora is not None, dtype=self.base_dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateInputs(SamplingInputs):
+    """`do = "generate"`: completions of prompts."""
+
+    model: ModelInput
+    """Model directory, hub id, `world:model` or `@stage`."""
+    prompts: PromptsInput
+    """Prompt file, data set or `world:prompts`."""
+    split: Literal["reward", "rl", "dev", "test"] = "reward"
+    """Which split of the prompts."""
+    limit: int | None = None
+    """At most this many prompts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "", "limit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelInputs:
     """`do = "label"`: rankings of completions."""
 
-    completions: str
+    completions: DataInput
     """`@stage` that generated them, or a completions file."""
-    raters: str
+    raters: RatersInput
     """Who ranks them: `world:raters`."""
     raters_per_item: int = 3
     """Rankings of each prompt's completions."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "", "raters_per_item")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsensusInputs:
     """`do = "consensus"`: judgments to comparisons."""
 
-    judgments: str
+    judgments: DataInput
     """`@stage` that labeled, or a judgments file."""
-    completions: str
+    completions: DataInput
     """`@stage` that generated what was judged, or a completions file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTInputs:
+class SFTInputs(TrainingInputs):
     """`algorithm = "sft"`."""
 
-    model: str
+    model: ModelInput
     """Model to start from."""
-    demonstrations: str
+    demonstrations: DataInput
     """Demonstrations file, or comparisons whose chosen sides are imitated."""
-    lora: LoRA | None = None
-    """Train an adapter of this shape; without it all weights."""
-    base_dtype: Dtype = "float32"
-    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
-    """Padded tokens per forward pass; changes memory, not results."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardInputs:
+class RewardInputs(TrainingInputs):
     """`algorithm = "reward"`."""
 
-    model: str
+    model: ModelInput
     """Language model, encoder or reward model to start from."""
-    comparisons: str
+    comparisons: DataInput
     """`@stage` that made them, a file or a data set."""
-    normalise_prompts: str
+    normalise_prompts: PromptsInput
     """Prompts on whose reference completions scores get mean 0 and standard deviation 1 (split rl)."""
-    normalise_model: str
+    normalise_model: ModelInput
     """The reference that answers them."""
     normalise_samples: int = 256
     """How many completions that takes."""
-    test: str | None = None
+    test: DataInput | None = None
     """Held-out comparisons for the report."""
     max_new_tokens: int = 128
     """Longest reference completion."""
     max_prompt_tokens: int | None = None
     """Longer prompts lose their beginning when the reference answers them."""
-    lora: LoRA | None = None
-    """Train an adapter of this shape; without it all weights."""
-    base_dtype: Dtype = "float32"
-    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
-    """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(16, self, "", "normalise_samples")
+        require_at_least(1, self, "", "max_new_tokens", "max_prompt_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOInputs:
+class PPOInputs(TrainingInputs):
     """`algorithm = "ppo"`."""
 
-    model: str
+    model: ModelInput
     """The supervised model: the policy starts from it, and it is the reference."""
-    prompts: str
+    prompts: PromptsInput
     """Prompts to answer (split rl)."""
-    reward: str
+    reward: RewardInput
     """`@stage`, a reward model directory, a rule, or `./file.py:function`."""
-    second_reward: str | None = None
+    second_reward: RewardInput | None = None
     """A reward that is only watched, by the alarm."""
-    reference: str | None = None
+    reference: ModelInput | None = None
     """Another reference than `model`, for a policy that was tuned before."""
     start: Literal["reference", "tuned"] = "reference"
     """"tuned" allows a policy that starts away from its reference."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
-    base_dtype: Dtype = "float32"
-    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
     share_base: bool = False
     """One base for all roles: policy, reward and value as adapters, the reference with them off. Needs `lora`, and a
     reward trained with `lora` on the same model."""
     value: ValueKind = "head"
     """What estimates returns: a head on the policy's trunk, an adapter and head, or a model of its own."""
-    value_from: str | None = None
+    value_from: ModelInput | None = None
     """Reward model that an adapter or model value starts from (InstructGPT); without it values start at 0."""
     evaluate_every: int = 20
     """Steps between evaluations on dev prompts."""
@@ -152,59 +198,59 @@ class PPOInputs:
     """When reward hacking is called, and whether that ends the run."""
     save_every: int = 20
     """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
-    """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(1, self, "", "evaluate_every", "evaluate_samples")
         require_at_least(2, self, "", "evaluate_prompts")
+        require_above(0, self, "", "kl_budget", hint="healthy runs end between .5 and 6")
+        check_roles(
+            adapters=self.lora is not None,
+            value=self.value,
+            value_from=self.value_from,
+            share_base=self.share_base,
+        )
+        known = DEV_MEASURES if self.second_reward is None else DEV_MEASURES + SECOND_MEASURES
+        for name in self.threshold:
+            if name not in known:
+                raise ConfigError(f'threshold: no measure on dev prompts is called "{name}"{did_you_mean(name, known)}')
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOInputs:
+class DPOInputs(TrainingInputs):
     """`algorithm = "dpo"`."""
 
-    model: str
+    model: ModelInput
     """The supervised model: the policy starts from it, and it is the reference."""
-    comparisons: str
+    comparisons: DataInput
     """`@stage` that made them, a file or a data set."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
-    base_dtype: Dtype = "float32"
-    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
-    """Padded tokens per forward pass; changes memory, not results."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateInputs:
+class EvaluateInputs(SamplingInputs):
     """`do = "evaluate"`: two models side by side on test prompts."""
 
-    before: str
+    before: ModelInput
     """The model compared with."""
-    after: str
+    after: ModelInput
     """The model that was tuned."""
-    prompts: str
+    prompts: PromptsInput
     """Prompts to answer (split test)."""
     limit: int | None = None
     """At most this many prompts."""
-    num_samples: int = 4
-    """Completions per prompt and model."""
-    max_new_tokens: int = 128
-    """Longest completion, the end token included."""
-    max_prompt_tokens: int | None = None
-    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
-    temperature: float = 1.0
-    """Sampling temperature of both models."""
-    reward: str | None = None
+    reward: RewardInput | None = None
     """A reward to measure both with."""
-    measures: tuple[str, ...] = ()
+    measures: tuple[MeasureInput, ...] = ()
     """Further measures of a completion: `world:measure`."""
     judge: str | None = None
     """The measure whose higher value wins; without it the reward."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(2, self, "", "limit")
-        require_at_least(1, self, "", "num_samples", "max_new_tokens")
+        known = ["length", *(["reward"] if self.reward else []), *(m.partition(":")[2] for m in self.measures)]
+        judge = self.judge.rpartition(":")[2] if self.judge else None
+        if judge is not None and judge not in known:
+            raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')

@@ -22,9 +22,10 @@ from tuneful.algorithms.dpo import DPOConfig
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.reward_model import RewardModelConfig
 from tuneful.algorithms.sft import SFTConfig
-from tuneful.data.splits import SHARES
+from tuneful.data.splits import SHARES, split_of
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.pipeline import inputs
+from tuneful.records import Prompt
 from tuneful.settings import as_table, build, override, parse_override, read_toml
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
@@ -54,6 +55,12 @@ class Header:
     """Files that are wholly test; what shares a first turn with them trains nothing."""
     splits: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
     """Shares of all other prompts."""
+
+    def __post_init__(self) -> None:
+        for name in self.splits:
+            if name not in SHARES:
+                raise ConfigError(f'splits: no split is called "{name}"{did_you_mean(name, SHARES)}')
+        split_of(Prompt("any"), self.splits)  # refuses shares that cannot be cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +99,28 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
     Raises ConfigError naming the file, the stage, the setting and the way out.
     """
     tables = read_toml(path)
-    _refuse_unknown(tables, ("stage", *(f.name for f in fields(Header))), str(path))
+    of_header = [f.name for f in fields(Header)]
+    _refuse_unknown(tables, ("stage", *of_header), str(path))
     stages = tables.pop("stage", [])
-    if not isinstance(stages, list) or not stages:
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
         raise ConfigError(f"{path}: a recipe needs at least one [[stage]] table, with two brackets")
-    named = {str(stage.get("name", k)): stage for k, stage in enumerate(stages, start=1)}
-    if len(named) < len(stages):
-        twice = next(n for n in named if sum(s.get("name") == n for s in stages) > 1)
-        raise ConfigError(f'{path}: two stages are called "{twice}"')
-    known = [*named, *(f.name for f in fields(Header))]
+    named: dict[str, dict[str, Any]] = {}
+    for number, stage in enumerate(stages, start=1):
+        name = str(stage.get("name", number))
+        if name in named:
+            raise ConfigError(f'{path}: two stages are called "{name}"')
+        if name in of_header:
+            raise ConfigError(f'{path}: no stage can be called "{name}", which is a setting of the whole run')
+        named[name] = stage
+    known = [*named, *of_header]
     for assignment in overrides:
-        first = parse_override(assignment)[0][0]
+        first, *setting = parse_override(assignment)[0]
         if first not in known:
             raise ConfigError(f'--set {assignment}: the recipe has no stage "{first}"{did_you_mean(first, known)}')
+        if first in named and not setting:
+            raise ConfigError(
+                f'--set {assignment}: "{first}" is a stage; say which of its settings, {first}.NAME=value'
+            )
     changed = override({**tables, **named}, overrides)
     if seed is not None:
         changed["seed"] = seed

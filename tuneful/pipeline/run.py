@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneful.errors import RunError
+from tuneful.errors import ConfigError, RunError
 from tuneful.evaluation.report import write_json, write_report
-from tuneful.pipeline.context import Context, Display, Silent, World
+from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
 from tuneful.runs.logs import read_log
-from tuneful.settings import as_table
 
 
 def run_recipe(
@@ -28,19 +27,29 @@ def run_recipe(
 ) -> dict[str, float]:
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
-    worlds: what `world:name` in the recipe refers to. Raises RunError when `out` holds a run of another recipe, or an
-    unfinished one and a file or model that it read has changed since.
+    worlds: what `world:name` in the recipe refers to; ConfigError, before anything is done, for a name they do not
+    offer. Raises RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it
+    read has changed since.
     """
     shown = display or Silent()
+    context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
+    for stage in recipe.stages:
+        try:
+            context.refuse_unknown(stage.inputs)
+        except ConfigError as error:
+            raise ConfigError(f"{recipe.source}: stage {stage.name}: {error}") from None
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline:
-        context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
+        if not pipeline.done:
+            held_out = {"data": data_hashes(recipe.held_out)}
+            _refuse_changed(pipeline, held_out)
+            pipeline.update(**held_out)
         seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
         for stage in recipe.stages:
             shown.stage(stage.name, stage.kind)
             with RunDirectory.open(out / stage.name, {"seed": recipe.seed, **stage.as_table()}, force=force) as record:
                 if record.done and pipeline.done:
                     continue
-                origins = context.origins(as_table(stage.inputs))
+                origins = context.origins(stage.inputs)
                 _refuse_changed(record, origins)
                 if record.done:
                     continue
@@ -52,7 +61,11 @@ def run_recipe(
         if not pipeline.done:
             report = pipeline_report(recipe, out, seconds)
             write_json(out / "report.json", report)
-            metrics = [row for stage in recipe.stages for row in read_log(out / stage.name / "metrics.jsonl")]
+            metrics = [
+                {"stage": stage.name, **row}
+                for stage in recipe.stages
+                for row in read_log(out / stage.name / "metrics.jsonl")
+            ]
             write_report(out / "report.html", report, metrics=metrics, title=Path(recipe.source).stem)
         pipeline.finish()
     return seconds
@@ -62,7 +75,7 @@ def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
     """RunError for a file or model that is not the one recorded: half a run on each would be a run of neither."""
     for kind in ("data", "models"):
         recorded = record.manifest.get(kind, {})
-        for name, digest in origins[kind].items():
+        for name, digest in origins.get(kind, {}).items():
             if recorded.get(name, digest) != digest:
                 raise RunError(
                     f"{name}: changed since the run in {record.path} began; restore it, or use --force to begin anew"
@@ -70,10 +83,19 @@ def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
 
 
 def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """One report above those of the stages: what each found, the later one where two found the same thing."""
-    report: dict[str, Any] = {"seed": recipe.seed}
+    """One report above those of the stages: what each found, the later one where two found the same thing.
+
+    Why a stage ended, its counts and its alarm stand under its name; the alarm above is the last that rang.
+    """
+    report: dict[str, Any] = {"seed": recipe.seed, "stages": {}}
     for stage in recipe.stages:
         file = out / stage.name / "report.json"
-        if file.exists():
-            report |= json.loads(file.read_text(encoding="utf-8"))
+        if not file.exists():
+            continue
+        found = json.loads(file.read_text(encoding="utf-8"))
+        own = {name: found[name] for name in found if name in ("ended", "alarm") or name.startswith("num_")}
+        report["stages"][stage.name] = own
+        report |= {name: value for name, value in found.items() if name not in own}
+        if "alarm" in found:
+            report["alarm"] = found["alarm"] or report.get("alarm")
     return report | {"seconds": {**seconds, "total": sum(seconds.values())}}

@@ -293,7 +293,7 @@ def _telling(context: Context) -> Callable[[int, int], None]:
     return lambda done, total: context.display.step(done, total, {})
 
 
-def _sampling(given: inputs.GenerateInputs | inputs.EvaluateInputs) -> Sampling:
+def _sampling(given: inputs.SamplingInputs) -> Sampling:
     return Sampling(
         num_samples=given.num_samples,
         max_new_tokens=given.max_new_tokens,

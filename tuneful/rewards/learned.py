@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
-from tuneful.errors import RewardError
+from tuneful.errors import ConfigError, RewardError
 from tuneful.models.forward import reward_scores
 from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
 from tuneful.models.roles import Role, reward_on
@@ -91,10 +91,17 @@ class LearnedReward:
 def encode_pair(
     prompt: Prompt, completion: str, tokenizer: Any, role: Role, max_tokens: int | None = None, *, ended: bool = True
 ) -> tuple[list[int], list[int]]:
-    """(prompt ids, completion ids) for a reward model: the chat form for decoders, two segments for encoders."""
-    config = role.model.config.get_text_config()
-    limit = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
+    """(prompt ids, completion ids) for a reward model: the chat form for decoders, two segments for encoders.
+
+    Raises ConfigError when `max_tokens` cannot hold a token of the answer and what stands around it.
+    """
+    positions = role.model.config.get_text_config().max_position_embeddings
+    limit = min(max_tokens or positions, positions)
     if role.head is None:
+        # RoBERTa counts positions from 2, so its table is longer than its context, which the tokenizer knows.
+        limit = min(limit, tokenizer.model_max_length)
+        if limit < 4:
+            raise ConfigError(f"an encoder reward needs room for at least 4 tokens, got max_tokens = {limit}")
         answer = [*tokenizer.encode(completion, add_special_tokens=False)[: limit - 3], tokenizer.sep_token_id]
         question = tokenizer.encode(prompt.text, add_special_tokens=False)
         room = limit - len(answer) - 2

@@ -30,6 +30,8 @@ _STEP = re.compile(r"step-(\d{8,})")
 _LOCK = ".lock"
 _UNFINISHED = ".part"
 _ABSENT = object()
+_REFUSED_WRITE = re.compile(r"\(os error \d+\)|inline_container\.cc|PytorchStreamWriter")
+"""What safetensors and tokenizers (both Rust) and torch say, in exceptions that are no OSError, of a full disk."""
 
 
 class RunDirectory:
@@ -98,25 +100,25 @@ class RunDirectory:
         """A new directory to save into; at the end of the block it becomes `checkpoints/step-<step>`.
 
         Everything in it, and the logs up to here, is on the disk before it gets its name; then all but the newest
-        `keep` checkpoints are removed. When the block fails the earlier ones stay, and RunError names the cause, of
-        whatever kind: a full disk reaches us as OSError from Python, RuntimeError from torch, and others.
+        `keep` checkpoints are removed. When the block fails the earlier ones stay. RunError names what could not be
+        written; any other error of the block passes through.
         """
         if keep < 1:
             raise ConfigError(f"at least one checkpoint must be kept, got keep = {keep}")
         target = self.path / "checkpoints" / f"step-{step:08d}"
         if target.exists():
             raise RunError(f"{target}: exists already; a step is saved once")
+        self._keep_newest(keep)  # a kill may have come before the removal below
         with _written_whole(target) as part:
             yield part
             _write(part / "logs.json", to_json(self._log_sizes(), part))
-        for _, old in self._checkpoints()[:-keep]:
-            _remove_checkpoint(old)
+        self._keep_newest(keep)
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
         """A new directory to save into; at the end of the block it becomes `name`, in place of an earlier one.
 
-        When the block fails the earlier one stays, and RunError names the cause.
+        When the block fails the earlier one stays, with errors as those of `checkpoint`.
         """
         with _written_whole(self.path / name) as part:
             yield part
@@ -150,6 +152,10 @@ class RunDirectory:
         found = ((_STEP.fullmatch(path.name), path) for path in (self.path / "checkpoints").glob("step-*"))
         return sorted((int(match[1]), path) for match, path in found if match)
 
+    def _keep_newest(self, keep: int) -> None:
+        for _, old in self._checkpoints()[:-keep]:
+            _remove_checkpoint(old)
+
     def _log_sizes(self) -> dict[str, int]:
         for log in (self.metrics, self.samples):
             log.sync()
@@ -171,6 +177,8 @@ def _written_whole(target: Path) -> Iterator[Path]:
     except TunefulError:
         raise
     except Exception as error:
+        if not isinstance(error, OSError) and not _REFUSED_WRITE.search(str(error)):
+            raise
         raise _refused(target, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
