@@ -20,7 +20,7 @@ from tuneful.engines import local
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Metrics
-from tuneful.errors import CheckError, ConfigError, TrainingError
+from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
@@ -482,3 +482,20 @@ def test_bfloat16_samples_scores_and_learns(wide_dir: Path) -> None:
     ours.forward_backward(batch, nll)
     assert math.isfinite(ours.step(1.0))
     assert ours.weight_hash() != before
+
+
+def test_frozen_weights_are_not_trained_in_silence(wide_dir: Path) -> None:
+    ours = engine(policy_roles(wide_dir, value="head"), wide_dir)
+    rollout = ours.sample(PROMPTS, SAMPLING, seed=1, values=True)
+    batch = Batch(role="policy", prompts=rollout.prompts, completions=rollout.completions, with_values=True)
+    ours.roles.policy.weights["policy.model.norm.weight"].requires_grad_(False)
+    ours.forward_backward(batch, nll)
+    with pytest.raises(TrainingError, match="1 weights that are to be trained are frozen, the first is policy"):
+        ours.step(1.0)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_embeds(wide_dir: Path) -> None:
+    tokenizer = load_tokenizer(wide_dir)
+    tokenizer.add_tokens([f"<new{k}>" for k in range(100)])
+    with pytest.raises(ModelError, match=r"tokens and the policy .* embeds \d+; use the tokenizer it was trained with"):
+        LocalEngine(policy_roles(wide_dir), tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,27 @@ class TestPolicy:
 
 
 class TestTunedAdapter:
+    def test_all_of_the_merged_model_can_be_trained(self, tuned_dir: Path, reward_dir: Path) -> None:
+        """PEFT leaves the base of a merged adapter frozen."""
+        for roles in (policy_roles(tuned_dir, value="head"), reward_roles(reward_dir), reward_roles(tuned_dir)):
+            assert all(weight.requires_grad for weight in roles.weights().values())
+        roles = policy_roles(tuned_dir)
+        before = logprobs(roles.policy).detach()
+        train(roles, lambda: -logprobs(roles.policy).mean())
+        assert (logprobs(roles.policy) - before).abs().max() > 0.01
+
+    def test_its_base_is_found_from_any_folder(
+        self, wide_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(wide_model_dir, tmp_path / "base")
+        monkeypatch.chdir(tmp_path)
+        policy = policy_roles("base", lora=LORA).policy
+        assert policy is not None and policy.adapters is not None
+        policy.adapters.save("policy", tmp_path / "adapter")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert_close(logprobs(Role("plain", load_causal("../adapter"))), logprobs(policy), atol=1e-5, rtol=0)
+
     def test_the_reference_is_the_merged_model_never_the_bare_base(self, tuned_dir: Path, wide_model_dir: Path) -> None:
         merged = logprobs(Role("plain", load_causal(tuned_dir)))
         bare = logprobs(Role("plain", load_causal(wide_model_dir)))
@@ -335,7 +357,7 @@ class TestReward:
         plain = load_scorer(tmp_path / "reward")
         assert torch.equal(plain.score.weight, reward.head.weight)
         alone = self.scores(Role("plain", plain, head=plain.score))
-        assert_close(alone, expected, atol=0.1 * float(expected.std()), rtol=0.05)
+        assert_close(alone, expected, atol=0.1 * float(expected.detach().std()), rtol=0.05)
 
     def test_on_a_tuned_adapter(self, tuned_dir: Path, tmp_path: Path) -> None:
         """A reward adapter over the merged supervised model comes back over the merged supervised model."""
@@ -384,7 +406,7 @@ class TestOneBase:
         alone = load_scorer(reward_dir)
         expected = reward_scores(Role("plain", alone, head=alone.score), PROMPTS, COMPLETIONS)
         found = reward_scores(reward_on(policy, reward_dir), PROMPTS, COMPLETIONS)
-        assert_close(found, expected, atol=0.1 * float(expected.std()), rtol=0.05)
+        assert_close(found, expected, atol=0.1 * float(expected.detach().std()), rtol=0.05)
 
     def test_training_the_policy_leaves_the_reward_alone(self, wide_model_dir: Path, reward_dir: Path) -> None:
         roles = policy_roles(wide_model_dir, lora=LORA, value="adapter")

@@ -154,3 +154,21 @@ def test_roles_and_alarms_that_cannot_be_are_refused_before_anything_runs(overri
     with pytest.raises(ConfigError, match=message) as error:
         load_recipe(shipped_recipe("demo"), [override])
     assert "stage ppo" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "ppo.reward=@consensus",
+            'reward = "@consensus": that stage makes comparisons, and reward needs a reward model',
+        ),
+        ("ppo.model=@reward", 'model = "@reward": that stage makes a reward model, and model needs a model'),
+        ("reward.comparisons=@samples", "that stage makes completions, and comparisons needs comparisons"),
+        ("ppo.prompts=@samples", "and prompts names a file, data set or world, no stage"),
+    ],
+)
+def test_a_stage_of_the_wrong_kind_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(shipped_recipe("demo"), [override])
+    assert message in str(error.value)

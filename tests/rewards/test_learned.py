@@ -235,3 +235,16 @@ class TestRoberta:
     def test_a_smaller_limit_holds(self, roberta_dir: Path) -> None:
         reward = replace(LearnedReward.load(roberta_dir), max_tokens=20)
         assert sum(map(len, reward.encode(Prompt("how do " * 30), Completion("i cook " * 5)))) == 20
+
+
+def test_a_language_model_is_no_reward(tiny_model_dir: Path) -> None:
+    with pytest.raises(RewardError, match="a language model, not a reward model; train one from it"):
+        load_reward(str(tiny_model_dir))
+
+
+def test_a_classifier_of_two_labels_gives_no_single_score(
+    tiny_model_dir: Path, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    save_model(load_scorer(tiny_model_dir, num_labels=2), tiny_tokenizer, tmp_path / "two")
+    with pytest.raises(RewardError, match="gives 2 labels; a reward model gives one score"):
+        load_reward(str(tmp_path / "two"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
-from tuneful.errors import CheckError, ConfigError, TrainingError
+from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
 from tuneful.functional.kl import exact_kl, k1
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
@@ -50,6 +50,9 @@ class LocalEngine:
         self._weights = roles.weights()
         self._adamw: torch.optim.AdamW | None = None
         self._probe: Batch | None = None
+        for role in (roles.policy, roles.reward):
+            if role is not None:
+                _check_vocabulary(role, tokenizer)
 
     @property
     def _optimizer(self) -> torch.optim.AdamW:
@@ -146,6 +149,9 @@ class LocalEngine:
                 "was changed; run with a lower optimization.learning_rate and a new --out (the old one goes on from "
                 "its last checkpoint, with the same recipe only)"
             )
+        frozen = [name for name, weight in self._weights.items() if not weight.requires_grad]
+        if frozen:
+            raise TrainingError(f"{len(frozen)} weights that are to be trained are frozen, the first is {frozen[0]}")
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
@@ -227,6 +233,15 @@ class LocalEngine:
         if role is None:
             raise ConfigError(f"this engine was built without a {name}")
         return role
+
+
+def _check_vocabulary(role: Role, tokenizer: Any) -> None:
+    rows = role.model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the {role.name} {role.model.name_or_path} embeds {rows}; "
+            "use the tokenizer it was trained with, or model.resize_token_embeddings(len(tokenizer))"
+        )
 
 
 def _first_rows(batch: Batch, count: int) -> Batch:

@@ -142,17 +142,21 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
                 model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
+    model.requires_grad_(True)  # merging an adapter leaves its base frozen
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _local_or_hub(path: str | Path) -> str:
-    """A directory that exists, or a hub id; something that looks like a path and does not exist is an error."""
+    """A directory that exists, absolute, or a hub id; what looks like a path and does not exist is an error.
+
+    An adapter stores its base as it is named here, and must find it from any folder.
+    """
     text = str(path)
     looks_local = isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
     if looks_local and not Path(text).expanduser().is_dir():
         raise ModelError(f"{text}: no such model directory")
-    return str(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
+    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text
 
 
 def is_scorer(path: str | Path) -> bool:

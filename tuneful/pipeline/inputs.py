@@ -30,6 +30,35 @@ SECOND_MEASURES = ("second_reward", "second_reward_low", "second_reward_high")
 """What is measured there beside it when there is a second reward."""
 
 
+MAKES: Mapping[str, str] = {
+    "generate": "completions",
+    "label": "judgments",
+    "consensus": "comparisons",
+    "sft": "a model",
+    "reward": "a reward model",
+    "ppo": "a model",
+    "dpo": "a model",
+}
+"""What each kind of stage leaves for later ones."""
+
+TAKES: Mapping[str, str] = {
+    "completions": "completions",
+    "judgments": "judgments",
+    "comparisons": "comparisons",
+    "demonstrations": "comparisons",
+    "test": "comparisons",
+    "model": "a model",
+    "normalise_model": "a model",
+    "reference": "a model",
+    "before": "a model",
+    "after": "a model",
+    "reward": "a reward model",
+    "second_reward": "a reward model",
+    "value_from": "a reward model",
+}
+"""What each setting that may name a stage takes from it; a reward stage may also start from a reward model."""
+
+
 def named(given: Any, kind: Kind) -> list[str]:
     """What the inputs of a stage that are marked as `kind` name, in the order of its fields."""
     hints = get_type_hints(type(given), include_extras=True)

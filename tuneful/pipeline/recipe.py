@@ -166,11 +166,19 @@ def _stage(table: dict[str, Any], where: str, seed: int) -> Stage:
 
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
-    names = [s.name for s in before]
+    kinds = {s.name: s.kind for s in before}
     for setting, value in as_table(stage.inputs).items():
-        if isinstance(value, str) and value.startswith("@") and value[1:] not in names:
-            near = did_you_mean(value[1:], names)
-            raise ConfigError(f'{where}: stage {stage.name}: {setting} = "{value}" names no earlier stage{near}')
+        if not isinstance(value, str) or not value.startswith("@"):
+            continue
+        place = f'{where}: stage {stage.name}: {setting} = "{value}"'
+        if value[1:] not in kinds:
+            raise ConfigError(f"{place} names no earlier stage{did_you_mean(value[1:], kinds)}")
+        made = inputs.MAKES.get(kinds[value[1:]], "a report")
+        takes = inputs.TAKES.get(setting)
+        trained_further = stage.kind == kinds[value[1:]] == "reward" and setting == "model"
+        if made != takes and not trained_further:
+            wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
+            raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

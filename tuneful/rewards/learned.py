@@ -14,7 +14,7 @@ from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
 from tuneful.errors import ConfigError, RewardError
 from tuneful.models.forward import reward_scores
-from tuneful.models.loading import load_scorer, load_tokenizer, read_reward_file, scalar_head
+from tuneful.models.loading import is_scorer, load_scorer, load_tokenizer, read_reward_file, scalar_head
 from tuneful.models.roles import Role, reward_on
 from tuneful.records import Completion, Prompt
 
@@ -37,13 +37,21 @@ class LearnedReward:
     def load(cls, path: str | Path, *, base: Role | None = None) -> LearnedReward:
         """The reward model in directory `path` (or hub id), with its `reward.json` when there is one.
 
+        Raises RewardError for a language model, whose head would be random, and for a classifier of several labels.
+
         base: a role whose base model the reward, then an adapter on that base, is to share.
         """
+        if not is_scorer(path):
+            raise RewardError(
+                f'{path}: a language model, not a reward model; train one from it with algorithm = "reward"'
+            )
         facts = read_reward_file(Path(path))
         if base is not None:
             role = reward_on(base, path)
         else:
             model = load_scorer(path)
+            if model.config.num_labels != 1:
+                raise RewardError(f"{path}: gives {model.config.num_labels} labels; a reward model gives one score")
             role = Role("reward", model, head=scalar_head(model) if hasattr(model, "score") else None)
         return cls(
             role,
