@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,12 +15,11 @@ import pytest
 from tuneful.data.formats import read_candidates, read_comparisons
 from tuneful.data.jsonl import write_jsonl
 from tuneful.feedback.judgments import write_judgments
+from tuneful.models.loading import load_scorer, load_tokenizer, save_model
 from tuneful.records import Judgment
 
 
 def tuneful(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     command = [sys.executable, "-m", "tuneful", *map(str, arguments)]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env={**os.environ, **environment}, timeout=240
@@ -84,6 +84,9 @@ def test_label_finds_the_consensus_and_exports_it(tmp_path):
         ("ann", 1.0, 1),
         ("ben", 1.0, 1),
     ]
+    shown = tuneful("label", "consensus", "--judgments", judgments).stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["ann", "ben", "3"]
+    assert all("unknown" in line and line.endswith("1 judgments") for line in shown[:2])
     done = tuneful("label", "export", "--judgments", judgments, "--in", completions, "--out", out)
     assert done.stdout == f"3 comparisons in {out}\n", done.stderr
     pairs = {(pair.chosen, pair.rejected) for pair in read_comparisons(out)}
@@ -133,8 +136,9 @@ def findings(*arguments: object, status: int) -> dict[str, dict[str, Any]]:
     return {f"{f['about']}: {f['name']}": f for f in told["findings"]}
 
 
-def test_doctor_finds_a_sound_model_data_and_reward_sound(answers, tiny_model_dir):
-    found = findings("--model", tiny_model_dir, "--in", answers, "--reward", tiny_model_dir, status=0)
+def test_doctor_finds_a_sound_model_data_and_reward_sound(answers, tiny_model_dir, tmp_path):
+    save_model(load_scorer(tiny_model_dir), load_tokenizer(tiny_model_dir), tmp_path / "scorer")
+    found = findings("--model", tiny_model_dir, "--in", answers, "--reward", tmp_path / "scorer", status=0)
     assert found["data: format"]["value"] == "completions"
     assert (found["data: rows"]["value"], found["data: prompts"]["value"]) == (2, 2)
     assert (found["model: end token"]["value"], found["model: pad token"]["value"]) == ("<eos>", "<pad>")
@@ -165,6 +169,19 @@ def test_doctor_names_the_mend_of_what_is_broken(tmp_path):
     assert failed == {"reward: largest change of a reward with its batch or padding", "model: error"}
 
 
+def test_doctor_says_each_thing_once(tmp_path):
+    found = findings("--model", tmp_path / "nowhere", status=1)["model: error"]
+    assert (found["value"], found["mend"]) == (f"{tmp_path}/nowhere: no such model directory", "")
+
+
+def test_doctor_sees_text_that_misses_the_chat_template(tmp_path, tiny_model_dir):
+    chat = [{"role": "user", "content": "hot"}]
+    for prompts, plain in ((["hot", "cold", chat], 2), ([chat], None)):
+        write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": prompt} for prompt in prompts], force=True)
+        found = findings("--model", tiny_model_dir, "--in", tmp_path / "prompts.jsonl", status=0)
+        assert found.get("model: prompts of plain text", {"value": None})["value"] == plain
+
+
 def test_doctor_trains_copies_when_asked(tmp_path, tiny_model_dir):
     pair = {"prompt": [{"role": "user", "content": "hot house"}], "chosen": "open the door", "rejected": "no"}
     write_jsonl(tmp_path / "pairs.jsonl", [pair])
@@ -192,6 +209,40 @@ def test_nothing_is_overwritten_without_force(answers, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "--force" in done.stderr
     assert answers.read_bytes() == before
+
+
+def test_only_a_file_is_overwritten(answers, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    done = tuneful("score", "--reward", "shorter", "--in", answers, "--out", tmp_path / "pipe", "--force")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pipe: is a device or pipe, which is not replaced by a file" in done.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_agreement_that_is_undefined_is_said_in_a_sentence(tmp_path):
+    alone = Judgment(id="1", item="i", prompt="p", completions=("a", "b"), rater="ann", ranks=(1, 2))
+    write_judgments(tmp_path / "one.jsonl", [alone])
+    told = tuneful("label", "consensus", "--judgments", tmp_path / "one.jsonl").stdout.splitlines()[-1]
+    assert told == ("1 pairs, Krippendorff's alpha undefined: no two judgments order the same pair of completions")
+
+
+def test_a_log_hears_of_every_stage_and_adapters_warn_of_nothing(tmp_path, tiny_model_dir):
+    rows = [{"prompt": f"hot {w}", "completion": "yes"} for w in "tea tap dog day rain red cold green".split()]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'splits = {{ reward = 1.0 }}\n[[stage]]\nname = "first"\nalgorithm = "sft"\nmodel = "{tiny_model_dir}"\n'
+        f'demonstrations = "{tmp_path / "rows.jsonl"}"\ndemonstrations_per_step = 4\nlora = {{ rank = 2 }}\n'
+    )
+    for steps in (["first: 1/2  loss", "first: 2/2  loss"], []):
+        done = tuneful("run", recipe, "--out", tmp_path / "out", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["seconds"]
+        begin, *told, end = done.stderr.splitlines()
+        assert (begin, end.split(" after ")[0]) == ("first: begins", "first: done")
+        assert [line.rpartition(" ")[0] for line in told] == steps
+    done = tuneful("run", recipe, "--out", tmp_path / "out", "--set", "first.epochs=3")
+    assert "first.epochs = 1 there, 3 here; choose" in done.stderr
 
 
 def test_train_takes_one_algorithm(tmp_path):

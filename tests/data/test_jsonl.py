@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,11 @@ def test_byte_order_mark_and_odd_line_separators(tmp_path: Path) -> None:
         ('{"a": "b", ', r"rows.jsonl:2: not valid JSON: .* at column \d+; write one JSON object per line"),
         ('["a"]', "rows.jsonl:2: expected an object, got a list; "),
         ("0.5", "rows.jsonl:2: expected an object, got 0.5; "),
+        (
+            '{"prompt": "a", "x": 1, "prompt": "b"}',
+            'rows.jsonl:2: field "prompt": stands twice in one object; keep one',
+        ),
+        ('{"a": [{"id": 1, "id": 1}]}', 'rows.jsonl:2: field "id": stands twice in one object; '),
         ("[" * 100_000, "rows.jsonl:2: not valid JSON: nested too deeply; "),
     ],
 )
@@ -80,6 +86,26 @@ def test_nothing_is_overwritten_and_a_failed_write_leaves_nothing(tmp_path: Path
         write_jsonl(path, [{"a": "new"}, {"a": float("nan")}], force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
     assert fields(path) == [{"a": "old"}]
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, kind in {"pipe": "a device or pipe", "folder": "a directory"}.items():
+        with pytest.raises(DataError, match=f"{name}: is {kind}, which is not replaced by a file; choose another"):
+            write_jsonl(tmp_path / name, ROWS, force=True)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_symlink_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "link.jsonl", tmp_path / "there" / "rows.jsonl"
+    link.symlink_to(target)
+    write_jsonl(link, ROWS[:1])
+    write_jsonl(link, ROWS, force=True)
+    assert link.is_symlink()
+    assert fields(target) == ROWS
+    assert [p.name for p in target.parent.iterdir()] == ["rows.jsonl"]
 
 
 def test_packed_files_of_equal_rows_are_equal(tmp_path: Path) -> None:

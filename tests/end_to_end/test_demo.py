@@ -63,9 +63,18 @@ def test_reports_are_on_prompts_no_stage_has_used(out: Path) -> None:
     from tuneful.data.jsonl import read_rows
     from tuneful.records import Prompt
 
+    reads = {
+        "samples": {("demo:prompts", "reward", "train")},
+        "reward": {("@consensus", "reward", "train"), ("demo:prompts", "rl", "train")},
+        "ppo": {("demo:prompts", "rl", "train"), ("demo:prompts", "dev", "stop")},
+        "evaluate": {("demo:prompts", "test", "report")},
+    }
     used = {item.prompt.id for item in read_candidates(out / "samples" / "completions.jsonl")}
-    record = json.loads((out / "ppo" / "run.json").read_text())
-    used |= {prompt for prompt, split in record["splits"].items() if split in ("rl", "dev")}
+    for stage, expected in reads.items():
+        record = json.loads((out / stage / "run.json").read_text())
+        assert {(r["source"], r["split"], r["purpose"]) for r in record["reads"]} == expected
+        learned_from = {split for _, split, purpose in expected if purpose != "report"}
+        used |= {prompt for prompt, split in record["splits"].items() if split in learned_from}
     tested = {Prompt.from_json(row.fields["prompt"]).id for row in read_rows(out / "evaluate" / "answers.jsonl")}
     assert len(tested) >= 300
     assert not tested & used

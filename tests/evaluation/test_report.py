@@ -148,6 +148,22 @@ def test_a_silent_alarm_is_said(tmp_path: Path) -> None:
     assert "Hacking alarm" not in page(tmp_path, {"seed": 0}).text
 
 
+def test_what_was_not_measured_is_said_and_is_no_zero(tmp_path: Path) -> None:
+    report = demo_report()
+    report["before"]["toxicity"] = report["after"]["toxicity"] = None
+    text = page(tmp_path, report).text
+    assert "Toxicity: not measured." in text
+    assert "Toxicity" not in page(tmp_path, demo_report()).text
+    assert "Toxicity: not measured." in page(tmp_path, {"after": {"toxicity": None}}).text
+
+
+def test_labelers_are_shown_with_how_much_they_judged(tmp_path: Path) -> None:
+    rater = {"id": "new", "reliability": 1.7, "interval": [-1.6, 5], "verdict": "unknown", "num_judgments": 217}
+    text = page(tmp_path, {"labelers": [rater]}).text
+    assert "unknown" in text
+    assert "217" in text
+
+
 def test_every_part_is_optional(tmp_path: Path) -> None:
     full = demo_report()
     for name in full:

@@ -77,7 +77,17 @@ def test_nobody_is_accused_on_a_handful_of_judgments(simulate: Simulate) -> None
     (report,) = [r for r in consensus([*world.judgments, *newcomer]).raters if r.rater == "new"]
     low, high = report.interval
     assert low < 0 < high
-    assert report.verdict == "reliable"
+    assert report.verdict == "unknown"
+
+
+def test_of_a_single_rater_nothing_is_known_and_he_is_believed() -> None:
+    """Nobody confirms or contradicts him: his slope stays the prior's, and his first is everyone's best guess."""
+    found = consensus([ranking("ann", (1, 2, 3))])
+    (ann,) = found.raters
+    assert (ann.verdict, ann.num_judgments) == ("unknown", 1)
+    assert found.slope == pytest.approx(1.7, abs=0.01)
+    assert {pair.first for pair in found.pairs} == {"i-0", "i-1"}
+    assert all(pair.p > 0.5 for pair in found.pairs)
 
 
 def test_consensus_at_30_percent_bad_raters(simulate: Simulate) -> None:

@@ -223,6 +223,14 @@ class TestScorer:
         assert not torch.equal(head(4), first)
 
 
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for load in (load_tokenizer, load_causal, load_scorer):
+        with pytest.raises(ModelError, match="nofolder: no folder of this name here, and the hub"):
+            load("nofolder")
+
+
 def test_the_reward_file(tmp_path: Path) -> None:
     assert read_reward_file(tmp_path) == {}
     write_reward_file(tmp_path, {"gain": 0.25, "bias": -0.5})

@@ -9,10 +9,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tuneful.errors import ConfigError
+from tuneful.errors import ConfigError, DataError
 from tuneful.pipeline import inputs
 from tuneful.pipeline.context import Context, Silent, World
 from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS
+from tuneful.records import Demonstration, Prompt
 
 INPUTS = [*(taken_in for taken_in, _ in ALGORITHMS.values()), *ACTIONS.values()]
 
@@ -49,6 +50,7 @@ def test_origins_are_stages_and_the_hashes_of_files_and_models(tmp_path: Path) -
         reward=f"{tmp_path}/rules.py:brief",
         second_reward=f"{tmp_path}/judge",
         reference="@sft",
+        value="model",
         value_from="someone/on-the-hub",
     )
 
@@ -108,3 +110,31 @@ def test_what_a_world_offers_is_not_made_before_its_stage(tmp_path: Path) -> Non
     offered.refuse_unknown(
         inputs.EvaluateInputs(before="toy:base", after="@a", prompts="toy:prompts", measures=("toy:beauty",))
     )
+
+
+def test_rows_are_read_by_the_splits_of_their_prompts(tmp_path: Path) -> None:
+    """All shares are those of "rl", so no hash decides where a prompt belongs."""
+    rows = [Demonstration(Prompt(text), "yes") for text in ("b", "a", "b")]
+    all_rl = Context(tmp_path, 0, {"reward": 0.0, "rl": 1.0}, (), {}, Silent())
+    read = all_rl.rows(rows, "rows.jsonl", ("reward", "rl"), purpose="train", stage="sft")
+    assert read == rows
+    assert all_rl.rows(rows, "rows.jsonl", ("test",), purpose="report", stage="reward") == []
+    with pytest.raises(DataError, match='stage "sft" may not read split "rl" for purpose "report"'):
+        all_rl.rows(rows, "rows.jsonl", ("rl",), purpose="report", stage="sft")
+    assert all_rl.provenance("sft") == {
+        "splits": {Prompt("a").id: "rl", Prompt("b").id: "rl"},
+        "reads": [{"source": "rows.jsonl", "split": "rl", "purpose": "train", "stage": "sft"}],
+    }
+    assert all_rl.provenance("reward") == all_rl.provenance("label") == {}
+
+
+def test_what_is_held_out_is_test_and_nothing_else(tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_text('{"prompt": "a"}\n')
+    rows = [Demonstration(Prompt(text), "yes") for text in ("a", "b")]
+    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent())
+    assert given.rows(rows, "rows.jsonl", ("rl",), purpose="train", stage="sft") == rows[1:]
+    assert given.rows(rows[:1], str(held), ("test",), purpose="report", stage="reward") == rows[:1]
+    assert given.prompts(str(held)).read("test", purpose="report", stage="evaluate") == [Prompt("a")]
+    assert given.provenance("sft")["splits"] == {Prompt("b").id: "rl"}
+    assert given.provenance("reward")["splits"] == given.provenance("evaluate")["splits"] == {Prompt("a").id: "test"}

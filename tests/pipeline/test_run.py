@@ -6,19 +6,25 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from math import sqrt
+from math import exp, sqrt
 from pathlib import Path
+from statistics import mean
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch.distributions import Categorical
 
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
+from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError, RunError
 from tuneful.pipeline.context import Silent, World
 from tuneful.pipeline.inputs import DEV_MEASURES, SECOND_MEASURES
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import pipeline_report, run_recipe
+from tuneful.records import Prompt
 from tuneful.runs.manifest import tree_hash
 
 WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
@@ -42,7 +48,7 @@ name = "reward"
 algorithm = "reward"
 model = "@sft"
 comparisons = "{comparisons}"
-normalise_prompts = "{comparisons}"
+normalise_prompts = "{prompts}"
 normalise_model = "@sft"
 normalise_samples = 1024
 max_new_tokens = 6
@@ -93,7 +99,9 @@ def recipe(tmp_path_factory, tiny_model_dir) -> Path:
     write_jsonl(folder / "pairs.jsonl", pairs)
     write_jsonl(folder / "sft.jsonl", ({"prompt": r["prompt"], "completion": "yes please"} for r in pairs))
     path = folder / "recipe.toml"
+    write_jsonl(folder / "prompts.jsonl", ({"prompt": r["prompt"]} for r in pairs))
     files = {"comparisons": folder / "pairs.jsonl", "demonstrations": folder / "sft.jsonl"}
+    files["prompts"] = folder / "prompts.jsonl"
     path.write_text(RECIPE.format(model=tiny_model_dir, **files))
     return path
 
@@ -153,6 +161,35 @@ def test_an_alarm_is_not_silenced_by_a_later_stage(recipe, tmp_path):
     report = pipeline_report(load_recipe(recipe), tmp_path, {})
     assert report["alarm"] == rang
     assert report["stages"] == {"ppo": {"alarm": rang, "ended": "ppo"}, "dpo": {"alarm": None, "ended": "dpo"}}
+
+
+def test_of_two_evaluations_each_keeps_what_it_found(recipe, tmp_path):
+    """The first has a judge, the second has none: above stands the second, and no win rate of another comparison."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        recipe.read_text() + '[[stage]]\nname = "again"\ndo = "evaluate"\nbefore = "@sft"\n'
+        'after = "@dpo"\nprompts = "p.jsonl"\n'
+    )
+    first = {"before": {"length": 1}, "after": {"length": 2}, "win_rate": 0.7, "num_prompts": 3}
+    second = {"before": {"length": 1}, "after": {"length": 4}, "num_prompts": 5}
+    for name, found in (("evaluate", first), ("again", second), ("ppo", {"alarm": None, "ended": "ppo"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(found))
+    report = pipeline_report(load_recipe(path), tmp_path, {})
+    assert report["stages"] == {"ppo": {"alarm": None, "ended": "ppo"}, "evaluate": first, "again": second}
+    assert {k: report.get(k) for k in ("before", "after", "win_rate")} == {
+        "before": {"length": 1},
+        "after": {"length": 4},
+        "win_rate": None,
+    }
+
+
+def test_the_report_above_shows_the_answers_of_the_evaluation(out):
+    rows = [json.loads(line) for line in (out / "evaluate" / "answers.jsonl").open()]
+    for page in ((out / "report.html").read_text(), (out / "evaluate" / "report.html").read_text()):
+        assert page.count("Answers side by side") == 1
+        assert page.count('<article class="pair">') == 12
+        assert rows[0]["after"][0] in page
 
 
 def test_what_evaluations_on_dev_prompts_measure_can_be_a_threshold(out, recipe, tmp_path):
@@ -221,20 +258,54 @@ def test_scores_of_the_reference_are_normalised(out):
     assert checks[name]["value"] < 3 * sqrt(1 + 256 / 1024)
 
 
-def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out):
-    record = read(out / "ppo" / "run.json")
-    assert set(record["splits"].values()) == {"reward", "rl", "dev", "test"}
-    assert {(r["split"], r["purpose"]) for r in record["reads"] if r["stage"] == "ppo"} == {
-        ("rl", "train"),
-        ("dev", "stop"),
+READS = {
+    "sft": {("demonstrations", "reward", "train"), ("demonstrations", "rl", "train")},
+    "reward": {
+        ("comparisons", "reward", "train"),
+        ("prompts", "rl", "train"),
+        ("comparisons", "test", "report"),
+    },
+    "ppo": {("comparisons", "rl", "train"), ("comparisons", "dev", "stop")},
+    "dpo": {("comparisons", "reward", "train")},
+    "evaluate": {("comparisons", "test", "report")},
+}
+"""Stage -> file, split and purpose of all it may read."""
+
+
+@pytest.mark.parametrize("stage", READS)
+def test_the_run_record_says_which_prompt_went_where_and_who_read_it(out, recipe, stage):
+    files = {"pairs": "comparisons", "sft": "demonstrations", "prompts": "prompts"}
+    record = read(out / stage / "run.json")
+    assert {(files[Path(r["source"]).stem], r["split"], r["purpose"]) for r in record["reads"]} == READS[stage]
+    assert {r["stage"] for r in record["reads"]} == {stage}
+    shares = load_recipe(recipe).splits
+    assert record["splits"] == {
+        Prompt.user(text).id: split_of(Prompt.user(text), shares)
+        for text in (f"{a} {b}" for a in WORDS for b in WORDS[:4])
     }
+
+
+def test_reports_are_on_prompts_no_stage_has_used(out):
+    """What a training stage reads is used, but for the comparisons that a reward model is reported on."""
+    used = set()
+    for stage in ("sft", "reward", "ppo", "dpo"):
+        record = read(out / stage / "run.json")
+        reports = [r for r in record["reads"] if r["purpose"] == "report" and Path(r["source"]).stem == "pairs"]
+        learned_from = {r["split"] for r in record["reads"] if r not in reports}
+        of_stage = {prompt for prompt, split in record["splits"].items() if split in learned_from}
+        assert of_stage
+        used |= of_stage
+    rows = map(json.loads, (out / "evaluate" / "answers.jsonl").open())
+    tested = {Prompt.from_json(row["prompt"]).id for row in rows}
+    assert tested
+    assert not tested & used
 
 
 def test_the_run_record_leads_back_to_what_it_came_from(out, tiny_model_dir):
     assert read(out / "ppo" / "run.json")["parents"] == ["reward", "sft"]
-    (hashed,) = read(out / "reward" / "run.json")["data"].values()
-    (file,) = read(out / "reward" / "run.json")["data"]
-    assert hashed == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    data = read(out / "reward" / "run.json")["data"]
+    assert {Path(file).name for file in data} == {"pairs.jsonl", "prompts.jsonl"}
+    assert data == {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in data}
     assert read(out / "sft" / "run.json")["models"] == {str(tiny_model_dir): tree_hash(tiny_model_dir)}
     assert read(out / "reward" / "run.json")["models"] == {}
 
@@ -262,6 +333,55 @@ def test_the_report_is_measured_with_intervals(out):
     assert report["kl"]["estimator"] == "exact"
 
 
+def test_toxicity_is_not_measured_unless_a_measure_says_so(out, recipe, tmp_path):
+    report = read(out / "evaluate" / "report.json")
+    assert (report["before"]["toxicity"], report["after"]["toxicity"]) == (None, None)
+    assert "toxicity" not in report["difference"]
+    for page in (out / "report.html", out / "evaluate" / "report.html"):
+        assert "Toxicity: not measured." in page.read_text()
+    evaluate_alone(recipe, out, tmp_path, 'measures = ["toy:toxicity"]')
+    report = read(tmp_path / "run" / "evaluate" / "report.json")
+    assert report["before"]["toxicity"]["mean"] == report["after"]["toxicity"]["mean"] == 0.25
+
+
+@pytest.mark.parametrize("temperature", [0, 0.5, 1, 2])
+def test_perplexity_and_entropy_are_the_models_own_at_any_temperature(out, recipe, tmp_path, monkeypatch, temperature):
+    """Against the logits of transformers, completion by completion, without padding or cache."""
+    from transformers import AutoModelForCausalLM
+
+    sampled = []
+    sample = LocalEngine.sample
+    monkeypatch.setattr(LocalEngine, "sample", lambda *a, **k: (sampled.append(sample(*a, **k)), sampled[-1])[1])
+    evaluate_alone(recipe, out, tmp_path, f"temperature = {temperature}")
+    report = read(tmp_path / "run" / "evaluate" / "report.json")
+    models = [AutoModelForCausalLM.from_pretrained(out / stage / "model") for stage in ("sft", "ppo")]
+    for side, rollout, model in zip(("before", "after"), sampled, models, strict=True):
+        surprise, entropy = [], []
+        for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
+            with torch.no_grad():
+                logits = [
+                    m(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+                    for m in (models[0], model)
+                ]
+            surprise += F.cross_entropy(logits[0], torch.tensor(completion), reduction="none").tolist()
+            entropy += Categorical(logits=logits[1]).entropy().tolist()
+        assert report[side]["perplexity"] == pytest.approx(exp(mean(surprise)), rel=1e-4)
+        assert report[side]["entropy"]["mean"] == pytest.approx(mean(entropy), rel=1e-4)
+        assert report[side]["entropy"]["n"] == len({int(g) for g in rollout.group})
+
+
+def evaluate_alone(recipe: Path, out: Path, folder: Path, setting: str) -> None:
+    """A run of the stage `evaluate` only, with one more setting."""
+    head, _, stage = recipe.read_text().rpartition("[[stage]]")
+    shares = head[: head.index("[[stage]]")]
+    text = shares + "[[stage]]" + stage + setting + "\n"
+    for name in ("sft", "ppo", "reward"):
+        text = text.replace(f'"@{name}"', f'"{out}/{name}/model"')
+    (folder / "recipe.toml").write_text(text)
+    toy = World(measures={"toxicity": lambda *_: 0.25})
+    run_recipe(load_recipe(folder / "recipe.toml"), folder / "run", worlds={"toy": toy})
+
+
 def test_running_again_changes_nothing(out, recipe):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.suffix == ".safetensors"}
     run_recipe(load_recipe(recipe), out)
@@ -284,7 +404,7 @@ def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_pa
     """The demonstrations and the model were read by a stage that is done, the comparisons by one that is not; what is
     held out decides what any stage reads.
     """
-    for file in ("sft.jsonl", "pairs.jsonl"):
+    for file in ("sft.jsonl", "pairs.jsonl", "prompts.jsonl"):
         shutil.copy(recipe.parent / file, tmp_path)
     write_jsonl(tmp_path / "held.jsonl", [{"prompt": "bread bread"}])
     shutil.copytree(tiny_model_dir, tmp_path / "model")

@@ -34,6 +34,15 @@ def test_a_wrong_shape(given: Tensor) -> None:
     )
 
 
+@pytest.mark.parametrize("given", [None, {"a": 1}, ["good", None, "bad"]])
+def test_what_is_no_number(given: object) -> None:
+    with pytest.raises(RewardError) as error:
+        checked(lambda p, c: given, PROMPTS, COMPLETIONS)  # type: ignore[arg-type, return-value]
+    assert str(error.value) == (
+        f"the reward returned {given} for 3 completions; it must return one number each, shape (3,)"
+    )
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite(bad: float) -> None:
     with pytest.raises(RewardError) as error:

@@ -127,13 +127,30 @@ def test_another_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path, other)
     assert str(error.value) == (
         f"{tmp_path}: holds a run of another recipe: ppo.betas.1 = 0.95 there, 0.99 here, "
-        'ppo.clip = 0.2 there, 0.3 here, ppo.epochs = nothing there, 4 here, stage.0.name = "a" there, "b" here; '
+        'ppo.clip = 0.2 there, 0.3 here, ppo.epochs = nothing there, 4 here, stage = ["a"] there, ["b"] here; '
         "choose another --out, or --force to remove that run"
     )
     RunDirectory.open(tmp_path / "wide", {f"x{i}": i for i in range(8)}).close()
     with pytest.raises(RunError, match=r"x0 = 0 there, nothing here.* and 3 more; "):
         RunDirectory.open(tmp_path / "wide", {})
     RunDirectory.open(tmp_path, RECIPE).close()  # a refusal holds no lock
+
+
+def test_differences_of_stages_are_told_as_users_write_them(tmp_path: Path) -> None:
+    def recipe(kl_coef: float, model: str, *names: str) -> dict[str, Any]:
+        config, inputs = {"kl_coef": kl_coef, "sampling": {"temperature": 1.0}}, {"model": model}
+        return {"stages": [{"name": name, "kind": "ppo", "inputs": inputs, "config": config} for name in names]}
+
+    RunDirectory.open(tmp_path, recipe(0.05, "@sft", "sft", "ppo")).close()
+    for other, told in (
+        (recipe(0.1, "@sft", "sft", "ppo"), "sft.kl_coef = 0.05 there, 0.1 here, ppo.kl_coef = 0.05 there, 0.1 here; "),
+        (recipe(0.05, "m", "sft", "ppo"), 'sft.model = "@sft" there, "m" here, ppo.model = "@sft" there, "m" here; '),
+        (recipe(0.05, "@sft", "ppo", "sft"), 'stages = ["sft", "ppo"] there, ["ppo", "sft"] here; '),
+        (recipe(0.05, "@sft", "ppo"), 'stages = ["sft", "ppo"] there, ["ppo"] here; '),
+    ):
+        with pytest.raises(RunError) as error:
+            RunDirectory.open(tmp_path, other)
+        assert f"holds a run of another recipe: {told}choose" in str(error.value)
 
 
 def test_force_removes_the_old_run(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ def command(
 
     import typer
 
-    from tuneful.cli.progress import RichDisplay, resumable
+    from tuneful.cli.progress import resumable, terminal_display
     from tuneful.demo.run import run_demo
     from tuneful.pipeline.recipe import load_recipe, shipped_recipe
 
     recipe = load_recipe(shipped_recipe("demo"), set_ or (), seed=seed)
-    with resumable(), RichDisplay() as display:
+    with resumable(), terminal_display() as display:
         report = run_demo(recipe, out, display=display, force=force)
     if as_json:
         print(json.dumps(report))

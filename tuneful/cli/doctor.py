@@ -71,7 +71,7 @@ def command(
     if data is not None:
         looked_at.append(("data", lambda: look_at_data(data)))
     if model is not None:
-        looked_at.append(("model", lambda: look_at_model(model)))
+        looked_at.append(("model", lambda: look_at_model(model, _offered(_prompts, data))))
     if reward is not None:
         looked_at.append(("reward", lambda: look_at_reward(reward, _offered(read_answers, data)[:8] or ANSWERS)))
     if deep:
@@ -139,8 +139,11 @@ def look_at_data(path: Path) -> Iterator[Finding]:
     yield Finding("data", "rows skipped", len(skipped), status, mend)
 
 
-def look_at_model(path: str) -> Iterator[Finding]:
-    """Tokens, template and context, and whether logprobs depend on what else is in the batch."""
+def look_at_model(path: str, prompts: Sequence[Prompt] = ()) -> Iterator[Finding]:
+    """Tokens, template and context, and whether logprobs depend on what else is in the batch.
+
+    prompts: what the model will be given, which should have the form it was trained on.
+    """
     import torch
 
     from tuneful.data.templates import pair_ids
@@ -161,6 +164,10 @@ def look_at_model(path: str) -> Iterator[Finding]:
         "" if template else "set chat_template in the tokenizer to take conversations; prompts of plain text need none"
     )
     yield Finding("model", "chat template", template, "ok" if template else "note", mend)
+    plain = sum(isinstance(prompt.content, str) for prompt in prompts)
+    if template and plain:
+        mend = 'they do not go through the chat template; if they should, write [{"role": "user", "content": "…"}]'
+        yield Finding("model", "prompts of plain text", plain, "note", mend)
 
     asked = [p if template else Prompt(p.text) for p, _ in ANSWERS]
     rows = [pair_ids(p, c.text, tokenizer, max_tokens=context) for p, (_, c) in zip(asked, ANSWERS, strict=True)]
@@ -197,9 +204,9 @@ def look_at_reward(reference: str, answers: Sequence[tuple[Prompt, Completion]])
 def train_policy(about: str, path: str, data: Path | None) -> Iterator[Finding]:
     """Whether a copy of the language model learns demonstrations."""
     from tuneful.algorithms.deep_checks import check_policy_learning
-    from tuneful.cli.progress import RichDisplay
+    from tuneful.cli.progress import terminal_display
 
-    with RichDisplay() as display:
+    with terminal_display() as display:
         display.stage("sft", "demonstrations by heart")
         found = check_policy_learning(path, _demonstrations(data), progress=display.step)
     yield from (_judged(about, finding) for finding in found)
@@ -208,9 +215,9 @@ def train_policy(about: str, path: str, data: Path | None) -> Iterator[Finding]:
 def train_reward_model(about: str, path: str, data: Path | None) -> Iterator[Finding]:
     """Whether a copy of the model learns comparisons, as the reward model that it is or could become."""
     from tuneful.algorithms.deep_checks import check_reward_learning
-    from tuneful.cli.progress import RichDisplay
+    from tuneful.cli.progress import terminal_display
 
-    with RichDisplay() as display:
+    with terminal_display() as display:
         display.stage("reward", "pairs by heart")
         found = check_reward_learning(path, _comparisons(data), progress=display.step)
     yield from (_judged(about, finding) for finding in found)
@@ -233,8 +240,8 @@ def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Fin
     try:
         yield from look()
     except TunefulError as error:
-        problem, _, mend = str(error).rpartition("; ")
-        yield Finding(about, "error", problem or mend, "fail", mend)
+        problem, _, mend = str(error).partition("; ")
+        yield Finding(about, "error", problem, "fail", mend)
 
 
 def _demonstrations(data: Path | None) -> list[Demonstration]:
@@ -243,6 +250,12 @@ def _demonstrations(data: Path | None) -> list[Demonstration]:
 
     preferred = [Demonstration(c.prompt, c.chosen) for c in _comparisons(data)]
     return preferred or [Demonstration(p, c.text) for p, c in _offered(read_answers, data)]
+
+
+def _prompts(data: Path) -> list[Prompt]:
+    from tuneful.data.formats import read_prompts
+
+    return read_prompts(data, on_skip=lambda _: None)
 
 
 def _comparisons(data: Path | None) -> list[Comparison]:

@@ -28,7 +28,7 @@ def command(
     """
     import json
 
-    from tuneful.cli.progress import RichDisplay
+    from tuneful.cli.progress import terminal_display
     from tuneful.pipeline.inputs import EvaluateInputs
     from tuneful.pipeline.recipe import Recipe, Stage
     from tuneful.pipeline.run import run_recipe
@@ -43,7 +43,7 @@ def command(
         reward=reward,
     )
     recipe = Recipe("command line", seed, {"test": 1.0}, (Stage("evaluate", "evaluate", given, None),))
-    with RichDisplay() as display:
+    with terminal_display() as display:
         run_recipe(recipe, out, display=display, force=force)
     folder = out / "evaluate"
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Model, Out, Seed, refuse_existing
+from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Model, Out, Seed
+from tuneful.data.jsonl import refuse_existing
 
 
 def command(
@@ -27,8 +28,8 @@ def command(
     """
     import json
 
-    refuse_existing(out, force)
-    from tuneful.cli.progress import RichDisplay
+    refuse_existing(out, force=force)
+    from tuneful.cli.progress import terminal_display
     from tuneful.data.formats import read_prompts
     from tuneful.generation.sampling import Sampling
     from tuneful.pipeline.answers import answer, write_answers
@@ -40,7 +41,7 @@ def command(
         max_prompt_tokens=max_prompt_tokens,
         temperature=temperature,
     )
-    with RichDisplay() as display:
+    with terminal_display() as display:
         display.stage("generate", model)
         rollout = answer(
             model, prompts, sampling, seed=seed, on_progress=lambda done, total: display.step(done, total, {})

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, Out, Seed, refuse_existing
+from tuneful.cli.options import Force, In, Json, Out, Seed
+from tuneful.data.jsonl import refuse_existing
 
 app = typer.Typer(help="Judgments: simulate them, find their consensus, export pairs.", no_args_is_help=True)
 
@@ -26,7 +27,7 @@ def simulate_command(
 
     Example: tuneful label simulate --in runs/demo/samples/completions.jsonl --out judgments.jsonl
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force=force)
     from tuneful.data.formats import read_candidates
     from tuneful.demo.labelers import simulate
     from tuneful.feedback.judgments import write_judgments
@@ -54,8 +55,9 @@ def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
         return
     for rater in found.raters:
         low, high = rater.interval
-        print(f"{rater.rater:<14} {rater.reliability:6.2f} [{low:5.2f}, {high:5.2f}]  {rater.verdict}")
-    alpha = found.alpha_reason if found.alpha is None else f"{found.alpha:.3f}"
+        slope = f"{rater.reliability:6.2f} [{low:5.2f}, {high:5.2f}]"
+        print(f"{rater.rater:<14} {slope}  {rater.verdict:<8} {rater.num_judgments:5d} judgments")
+    alpha = f"undefined: {found.alpha_reason}" if found.alpha is None else f"{found.alpha:.3f}"
     print(f"{len(found.pairs)} pairs, Krippendorff's alpha {alpha}")
 
 
@@ -65,7 +67,7 @@ def export_command(judgments: Judgments, in_: In, out: Out, force: Force = False
 
     Example: tuneful label export --judgments judgments.jsonl --in completions.jsonl --out comparisons.jsonl
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force=force)
     from tuneful.data.formats import comparison_row, read_candidates
     from tuneful.data.jsonl import write_jsonl
     from tuneful.feedback.consensus import consensus

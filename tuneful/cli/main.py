@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -29,6 +30,8 @@ app.command("doctor")(doctor.command)
 
 def main() -> None:
     """Run the command line. A mistake a user can mend is one line on stderr and exit status 2."""
+    # peft asks transformers by this name; nobody who reads the progress of a run can mend it.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         app()
     except TunefulError as error:

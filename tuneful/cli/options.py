@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tuneful.errors import RunError
-
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 In = Annotated[Path, typer.Option("--in", help="Rows to read: JSONL, also .gz.")]
 Model = Annotated[str, typer.Option("--model", help="Model directory or hub id.")]
@@ -20,9 +18,3 @@ MaxPromptTokens = Annotated[
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: stage.setting=value.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for scripts.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-
-
-def refuse_existing(path: Path, force: bool) -> None:
-    """Nothing is overwritten without --force."""
-    if path.exists() and not force:
-        raise RunError(f"{path} exists; choose another --out, or overwrite it with --force")

@@ -28,13 +28,13 @@ def run_command(
     """
     import json
 
-    from tuneful.cli.progress import RichDisplay, resumable
+    from tuneful.cli.progress import resumable, terminal_display
     from tuneful.demo.run import shipped_worlds
     from tuneful.pipeline.recipe import load_recipe
     from tuneful.pipeline.run import run_recipe
 
     loaded = load_recipe(recipe, set_ or (), seed=seed)
-    with resumable(), RichDisplay() as display:
+    with resumable(), terminal_display() as display:
         seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, force=force)
     reports = written_reports(out, [stage.name for stage in loaded.stages])
     if as_json:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuneful.cli.options import Force, In, Json, Out, Reward, refuse_existing
+from tuneful.cli.options import Force, In, Json, Out, Reward
+from tuneful.data.jsonl import refuse_existing
 
 if TYPE_CHECKING:
     from tuneful.data.jsonl import Row
@@ -21,8 +22,8 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
     """
     import json
 
-    refuse_existing(out, force)
-    from tuneful.cli.progress import RichDisplay
+    refuse_existing(out, force=force)
+    from tuneful.cli.progress import terminal_display
     from tuneful.data.formats import read_answers
     from tuneful.data.jsonl import read_rows, write_jsonl
     from tuneful.rewards.load import load_reward
@@ -31,7 +32,7 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
     answers = read_answers(in_)
     scorer = load_reward(reward)
     scores: list[float] = []
-    with RichDisplay() as display:
+    with terminal_display() as display:
         display.stage("score", reward)
         for start in range(0, len(answers), ANSWERS_AT_ONCE):
             prompts, completions = zip(*answers[start : start + ANSWERS_AT_ONCE], strict=True)

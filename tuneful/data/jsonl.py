@@ -9,8 +9,10 @@ import gzip
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,19 +56,20 @@ def read_rows(path: Path) -> Iterator[Row]:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, force: bool = False) -> int:
     """Writes rows as JSON lines (packed when the name ends in .gz) and returns how many.
 
-    The file appears whole or not at all: it is written beside, synced and renamed. Raises DataError when `path` exists
-    and `force` is not set, when a row is not JSON (NaN is not), and when the disk refuses.
+    The file appears whole or not at all: it is written beside, synced and renamed, where a symlink points to when
+    `path` is one. Raises DataError as `refuse_existing` does, when a row is not JSON (NaN is not), and when the disk
+    refuses.
     """
-    if path.exists() and not force:
-        raise DataError(f"{path}: exists already; choose another name or use --force to replace it")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    refuse_existing(path, force=force)
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             num_rows = _write_lines(file, path, rows)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(target)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}; free space or choose another place"
@@ -74,6 +77,15 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, force: bool = 
     finally:
         part.unlink(missing_ok=True)
     return num_rows
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """DataError for a path that may not be written: what exists without `force`, and what is no file even with it."""
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "a device or pipe"
+        raise DataError(f"{path}: is {kind}, which is not replaced by a file; choose another name")
+    if path.exists() and not force:
+        raise DataError(f"{path}: exists already; choose another name or use --force to replace it")
 
 
 def json_kind(value: Any) -> str:
@@ -99,7 +111,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _row(path: Path, number: int, line: bytes) -> Row:
     row = Row(path, number, {})
     try:
-        fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        fields = json.loads(text, object_pairs_hook=partial(_object, row))
     except UnicodeDecodeError as error:
         raise row.error(f"not UTF-8: byte {error.start + 1} of the line", "save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -111,6 +124,15 @@ def _row(path: Path, number: int, line: bytes) -> Row:
     if not isinstance(fields, dict):
         raise row.error(f"expected an object, got {json_kind(fields)}", "write one JSON object per line")
     return Row(path, number, fields)
+
+
+def _object(row: Row, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values; of a key that stands twice, json would keep the last in silence."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise row.error("stands twice in one object", "keep one of the two", key)
+    return fields
 
 
 def _write_lines(file: IO[bytes], path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

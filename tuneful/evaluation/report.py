@@ -66,6 +66,7 @@ def write_report(
         refresh=refresh,
         report=seen,
         changes=_changes(seen),
+        unmeasured=[name for name, value in (seen.get("after") or {}).items() if value is None],
         curves=_curves(rows),
         frontiers=_frontiers(rows),
         distributions=_distributions(seen.get("distributions") or {}),

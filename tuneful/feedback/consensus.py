@@ -19,7 +19,7 @@ from tuneful.feedback.slopes import PRIOR_SLOPE, Slopes, davidson, fit_slopes
 from tuneful.feedback.votes import Block, Floats, PairVotes, Votes, tabulate
 from tuneful.records import Judgment
 
-Verdict = Literal["reliable", "noisy", "random", "inverted"]
+Verdict = Literal["reliable", "unknown", "noisy", "random", "inverted"]
 
 LEVEL = 0.999
 """Level of a slope's interval. A verdict accuses a person and is drawn anew at each fit, so chance gets little room."""
@@ -65,7 +65,8 @@ class Consensus:
     """Pairs by item, raters by id, and the score of every ranked completion id as (mean, sd), N(0, 1) a priori.
 
     alpha: Krippendorff's alpha of the rankings, None when it is undefined, and then alpha_reason says why. slope: that
-    of a careful rater, the one p speaks of; when no rater is reliable it is 0 and every p 1/2. nu: the tie parameter.
+    of a careful rater, the one p speaks of; 0, and every p 1/2, when no rater is reliable or unknown. nu: the tie
+    parameter.
     """
 
     pairs: tuple[PairConsensus, ...]
@@ -93,7 +94,8 @@ def consensus(judgments: Iterable[Judgment]) -> Consensus:
     half_width = float(norm.ppf((1 + LEVEL) / 2)) * slopes.sd
     low, high = slopes.value - half_width, slopes.value + half_width
     verdicts = _verdicts(slopes.value, low, high)
-    trusted = [value for value, verdict in zip(slopes.value, verdicts, strict=True) if verdict == "reliable"]
+    # Nothing is known against the unknown ones, and a single rater, whose ranking nobody can confirm, is always one.
+    trusted = [v for v, verdict in zip(slopes.value, verdicts, strict=True) if verdict in ("reliable", "unknown")]
     # The median: a hasty rater who still counts as reliable would drag the mean away from the careful ones.
     slope = float(np.median(trusted)) if trusted else 0.0
     kept = _kept(pair_votes)
@@ -122,12 +124,12 @@ def consensus(judgments: Iterable[Judgment]) -> Consensus:
 def _verdicts(slope: Floats, low: Floats, high: Floats) -> list[Verdict]:
     """Inverted: interval below 0. Random: it holds 0. Noisy: above 0, but below half the median of positive slopes.
 
-    An interval that holds 0 and half of a person's usual slope as well says nothing yet, as after a handful of
-    judgments: such a rater counts as reliable, unless more raters are shown to guess than to be of use.
+    Unknown: the interval holds 0 and half of a person's usual slope as well, as after a handful of judgments; but
+    random, when more raters are shown to guess than to be of use.
     """
     bar = float(np.median(slope[slope > 0])) / 2 if (slope > 0).any() else 0.0
     guesses = (low <= 0) & (high >= 0) & (high < PRIOR_SLOPE / 2)
-    undecided: Verdict = "random" if guesses.sum() > (low > 0).sum() else "reliable"
+    undecided: Verdict = "random" if guesses.sum() > (low > 0).sum() else "unknown"
 
     def verdict(n: int) -> Verdict:
         if high[n] < 0:

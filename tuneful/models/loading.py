@@ -156,7 +156,32 @@ def _local_or_hub(path: str | Path) -> str:
     looks_local = isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
     if looks_local and not Path(text).expanduser().is_dir():
         raise ModelError(f"{text}: no such model directory")
-    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text
+    if Path(text).expanduser().is_dir():
+        return str(Path(text).expanduser().resolve())
+    _ask_hub(text)
+    return text
+
+
+def _ask_hub(name: str) -> None:
+    """ModelError, after one quick question, for a name the hub cannot give; its own client would try for a minute.
+
+    A model that lies in the hub's cache, or that needs a licence, is left to that client.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", "adapter_config.json")):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), token=get_token(), timeout=10)
+    except (EntryNotFoundError, GatedRepoError):
+        return
+    except (OSError, ValueError, HTTPError) as error:
+        raise ModelError(
+            f"{name}: no folder of this name here, and the hub has no such model or could not be asked "
+            f"({_first_line(error)}); check the name"
+        ) from None
 
 
 def is_scorer(path: str | Path) -> bool:

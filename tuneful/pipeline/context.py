@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from tuneful.data.formats import read_prompts
 from tuneful.data.sources import local, resolve
-from tuneful.data.splits import R, Splits, split_key
+from tuneful.data.splits import Purpose, R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.pipeline.inputs import Kind, named
-from tuneful.records import Candidates, Judgment, Prompt
+from tuneful.records import Candidates, Comparison, Demonstration, Judgment, Prompt
 from tuneful.runs.manifest import file_hash, tree_hash
 
 
@@ -77,6 +77,8 @@ class Context:
     worlds: Mapping[str, World]
     display: Display
     splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
+    _handed: list[tuple[str, Splits[Prompt]]] = field(default_factory=list)
+    """Everything that stages read prompts through, with what it was read from."""
 
     def model(self, reference: str) -> str:
         """A model directory or hub id."""
@@ -90,18 +92,45 @@ class Context:
         if reference not in self.splits:
             made = self._made(reference, "prompts")
             found = made() if made is not None else read_prompts(resolve(reference), on_skip=self.display.note)
-            if reference in self.held_out:
-                self.splits[reference] = Splits(found, {"test": 1.0})
-            else:
-                self.splits[reference] = Splits(self.unseen(found, reference), self.shares)
+            self.splits[reference] = self._split(self._unseen(found, reference), reference)
         return self.splits[reference]
 
-    def unseen(self, records: Sequence[R], source: str) -> list[R]:
-        """Those records whose first user turn is in no held-out file; says how many were left out."""
+    def rows(
+        self, found: Sequence[R], reference: str, names: Iterable[str], *, purpose: Purpose, stage: str = ""
+    ) -> list[R]:
+        """Those of the rows `found` in `reference` whose prompts are in the splits `names`, in their order.
+
+        Raises DataError when `purpose` may not see one of these splits.
+        """
+        rows = self._unseen(found, reference)
+        splits = self._split([_prompt_of(row) for row in rows], reference)
+        filled = set(splits.manifest().values())
+        read = {p.id for name in names if name in filled for p in splits.read(name, purpose=purpose, stage=stage)}
+        return [row for row in rows if _prompt_of(row).id in read]
+
+    def provenance(self, stage: str) -> dict[str, Any]:
+        """For the `run.json` of a stage: what it read for what, and the split of every prompt in what it read.
+
+        {"splits": {prompt id: split}, "reads": [{"source", "split", "purpose", "stage"}]}; {} when it read no prompts.
+        """
+        own = [(source, splits, [r for r in splits.reads if r["stage"] == stage]) for source, splits in self._handed]
+        reads = [{"source": source, **read} for source, _, found in own for read in found]
+        where = {prompt: name for _, splits, found in own if found for prompt, name in splits.manifest().items()}
+        return {"splits": where, "reads": reads} if reads else {}
+
+    def _split(self, prompts: Sequence[Prompt], reference: str) -> Splits[Prompt]:
+        splits = Splits(prompts, {"test": 1.0} if reference in self.held_out else self.shares)
+        self._handed.append((reference, splits))
+        return splits
+
+    def _unseen(self, records: Sequence[R], source: str) -> list[R]:
+        """Those records whose first user turn is in no held-out file, or all of one; says how many were left out."""
+        if source in self.held_out:
+            return list(records)
         held_out = {
             split_key(prompt) for name in self.held_out for prompt in read_prompts(resolve(name), on_skip=_quiet)
         }
-        kept = [r for r in records if split_key(r if isinstance(r, Prompt) else r.prompt) not in held_out]
+        kept = [r for r in records if split_key(_prompt_of(r)) not in held_out]
         if len(kept) < len(records):
             shared = len(records) - len(kept)
             self.display.note(f"{source}: {shared} rows share their first turn with held-out prompts and are left out")
@@ -169,6 +198,10 @@ def data_hashes(names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the files behind paths and names of data sets; what has none on this machine is left out."""
     files = {name: local(name) for name in sorted(names)}
     return {name: file_hash(file) for name, file in files.items() if file is not None}
+
+
+def _prompt_of(record: Prompt | Candidates | Demonstration | Comparison) -> Prompt:
+    return record if isinstance(record, Prompt) else record.prompt
 
 
 def _quiet(line: str) -> None:

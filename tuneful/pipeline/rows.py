@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from tuneful.data.formats import detect, read_comparisons, read_demonstrations
-from tuneful.data.splits import split_of
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
 from tuneful.feedback.export import to_comparisons
@@ -18,36 +17,35 @@ from tuneful.pipeline.context import Context
 from tuneful.records import Candidates, Comparison, Demonstration
 
 
-def training_demonstrations(context: Context, reference: str) -> list[Demonstration]:
+def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
     """Answers to imitate: of a demonstrations file, or the chosen sides of comparisons; none to dev or test prompts."""
     path = context.file(reference, "comparisons.jsonl")
     if detect(path) == "demonstrations":
         found = read_demonstrations(path)
     else:
         found = [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
-    kept = [d for d in context.unseen(found, reference) if split_of(d.prompt, context.shares) in ("reward", "rl")]
+    kept = context.rows(found, reference, ("reward", "rl"), purpose="train", stage=stage)
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} rows is in the reward or rl split; change the shares")
     return kept
 
 
-def training_comparisons(context: Context, reference: str) -> list[Comparison]:
+def training_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
     """Comparisons to train on: those of the reward split, without any whose first turn is held out."""
     found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    kept = [c for c in context.unseen(found, reference) if split_of(c.prompt, context.shares) == "reward"]
+    kept = context.rows(found, reference, ("reward",), purpose="train", stage=stage)
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
     return kept
 
 
-def held_out_comparisons(context: Context, reference: str) -> list[Comparison]:
+def held_out_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
     """Comparisons to report on: all of a held-out file, else those of the test split."""
     found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    if reference not in context.held_out:
-        found = [c for c in found if split_of(c.prompt, context.shares) == "test"]
-    if not found:
+    kept = context.rows(found, reference, ("test",), purpose="report", stage=stage)
+    if not kept:
         raise DataError(f'{reference}: none of it is in the test split; change the shares or list it in "held_out"')
-    return found
+    return kept
 
 
 def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def run_recipe(
                 for stage in recipe.stages
                 for row in read_log(out / stage.name / "metrics.jsonl")
             ]
-            write_report(out / "report.html", report, metrics=metrics, title=Path(recipe.source).stem)
+            samples = report.get("samples", ())
+            write_report(out / "report.html", report, metrics=metrics, samples=samples, title=Path(recipe.source).stem)
         pipeline.finish()
     return seconds
 
@@ -83,10 +85,13 @@ def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
 
 
 def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """One report above those of the stages: what each found, the later one where two found the same thing.
+    """One report above those of the stages: what each found, of several stages of one kind what the last found.
 
-    Why a stage ended, its counts and its alarm stand under its name; the alarm above is the last that rang.
+    Why a stage ended, its counts and its alarm stand under its name, and all it found where it is not the only one of
+    its kind. The alarm above is the last that rang.
     """
+    num_of_kind = Counter(stage.kind for stage in recipe.stages)
+    last = {stage.kind: stage.name for stage in recipe.stages}
     report: dict[str, Any] = {"seed": recipe.seed, "stages": {}}
     for stage in recipe.stages:
         file = out / stage.name / "report.json"
@@ -94,8 +99,9 @@ def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> 
             continue
         found = json.loads(file.read_text(encoding="utf-8"))
         own = {name: found[name] for name in found if name in ("ended", "alarm") or name.startswith("num_")}
-        report["stages"][stage.name] = own
-        report |= {name: value for name, value in found.items() if name not in own}
+        report["stages"][stage.name] = own if num_of_kind[stage.kind] == 1 else found
+        if last[stage.kind] == stage.name:
+            report |= {name: value for name, value in found.items() if name not in own}
         if "alarm" in found:
             report["alarm"] = found["alarm"] or report.get("alarm")
     return report | {"seconds": {**seconds, "total": sum(seconds.values())}}

@@ -6,10 +6,11 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tuneful.algorithms import loop
@@ -19,13 +20,14 @@ from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, grou
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.start_up import check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
+from tuneful.data.batching import token_budget_batches
 from tuneful.data.formats import comparison_row, read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import Purpose
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
-from tuneful.evaluation.intervals import bootstrap_mean
+from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.evaluation.text_measures import eos_share, num_words
@@ -33,6 +35,7 @@ from tuneful.feedback.consensus import consensus
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
+from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
@@ -56,27 +59,30 @@ from tuneful.runs.directory import RunDirectory
 PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
 """What the prompts of each split may be read for."""
 
+Facts = dict[str, Any]
+"""What a stage has to say in its `run.json`, besides what every stage says."""
 
-def generate(context: Context, record: RunDirectory, given: inputs.GenerateInputs) -> None:
+
+def generate(context: Context, record: RunDirectory, given: inputs.GenerateInputs) -> Facts:
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
     purpose = PURPOSES[given.split]
     prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=record.name)[: given.limit]
     rollout = _answers(context, given.model, prompts, _sampling(given), fold(context.seed, "generate"))
     write_answers(record.path / "completions.jsonl", prompts, rollout, given.model, force=True)
-    record.finish(num_prompts=len(prompts), num_completions=len(rollout))
+    return {"num_prompts": len(prompts), "num_completions": len(rollout)}
 
 
-def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> None:
+def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> Facts:
     """`judgments.jsonl`: rankings of the completions; `kinds.json` when a simulation knows who is who."""
     candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
     labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed)
     write_judgments(record.path / "judgments.jsonl", labeling.judgments, force=True)
     if labeling.kinds:
         (record.path / "kinds.json").write_text(json.dumps(dict(labeling.kinds), indent=2), encoding="utf-8")
-    record.finish(num_judgments=len(labeling.judgments))
+    return {"num_judgments": len(labeling.judgments)}
 
 
-def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> None:
+def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> Facts:
     """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater."""
     judged = read_candidates(context.file(given.completions, "completions.jsonl"))
     found = consensus(read_judgments(context.file(given.judgments, "judgments.jsonl")))
@@ -84,14 +90,14 @@ def reach_consensus(context: Context, record: RunDirectory, given: inputs.Consen
     write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)
     counts = {"num_comparisons": len(comparisons)}
     _report(record, {"labelers": rater_rows(found), "agreement": {"alpha": found.alpha}, **counts})
-    record.finish(**counts)
+    return counts
 
 
-def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> None:
+def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> Facts:
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    demonstrations = training_demonstrations(context, given.demonstrations)
+    demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -99,16 +105,18 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
     _report(record, {"ended": ended, "num_demonstrations": len(demonstrations)})
-    record.finish(ended=ended)
+    return {"ended": ended}
 
 
-def train_reward(context: Context, record: RunDirectory, given: inputs.RewardInputs, config: RewardModelConfig) -> None:
+def train_reward(
+    context: Context, record: RunDirectory, given: inputs.RewardInputs, config: RewardModelConfig
+) -> Facts:
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
     roles = reward_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     role = _present(roles.reward)
-    comparisons = training_comparisons(context, given.comparisons)
+    comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -130,12 +138,13 @@ def train_reward(context: Context, record: RunDirectory, given: inputs.RewardInp
     _save_role(role, tokenizer, record, facts)
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
-        report["reward_model"] = accuracy_report(reward, held_out_comparisons(context, given.test))
+        held_out = held_out_comparisons(context, given.test, stage=record.name)
+        report["reward_model"] = accuracy_report(reward, held_out)
     _report(record, report)
-    record.finish(ended=ended)
+    return {"ended": ended}
 
 
-def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, config: PPOConfig) -> None:
+def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, config: PPOConfig) -> Facts:
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -181,14 +190,14 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     _save_role(_present(roles.policy), tokenizer, record)
     alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
     _report(record, {"ended": ended, "alarm": alarms[0] if alarms else None})
-    record.finish(ended=ended, splits=splits.manifest(), reads=splits.reads)
+    return {"ended": ended}
 
 
-def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> None:
+def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> Facts:
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
-    comparisons = training_comparisons(context, given.comparisons)
+    comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
@@ -196,13 +205,14 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
     _report(record, {"ended": ended, "num_comparisons": len(comparisons)})
-    record.finish(ended=ended)
+    return {"ended": ended}
 
 
-def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInputs) -> None:
+def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInputs) -> Facts:
     """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals.
 
-    Perplexity is that of each side's answers under the model `before`.
+    Perplexity is that of each side's answers under the model `before`, entropy that of each model on its own answers;
+    both are of the models themselves, at temperature 1, whatever the answers were sampled at.
     """
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)[: given.limit]
     sampling = _sampling(given)
@@ -222,18 +232,23 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     judge = given.judge.rpartition(":")[2] if given.judge else ("reward" if given.reward else None)
     report = compare_models(prompts, old, new, measures, judge=judge, seed=context.seed)
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
-    report["before"]["perplexity"] = _perplexity(before, before.logprobs)
-    report["after"]["perplexity"] = _perplexity(after, engine.score("reference", after))
-    report["before"]["eos_share"] = eos_share(before.finish)
-    report["after"]["eos_share"] = eos_share(after.finish)
+    # At temperature 1 the sampler's logprobs are the model's own.
+    logprobs = before.logprobs if sampling.temperature == 1 else engine.score("reference", _untempered(before))
+    report["before"]["perplexity"] = _perplexity(before, logprobs)
+    report["after"]["perplexity"] = _perplexity(after, engine.score("reference", _untempered(after)))
+    for side, role, rollout in (("before", roles.reference, before), ("after", roles.policy, after)):
+        report[side]["entropy"] = _entropy(_present(role), rollout, engine.tokens_per_microbatch)
+        report[side]["eos_share"] = eos_share(rollout.finish)
+        report[side].setdefault("toxicity", None)  # nothing here knows toxicity unless a measure of that name does
     rows = zip(prompts, old, new, strict=True)
     write_jsonl(
         record.path / "answers.jsonl",
         ({"prompt": p.as_json(), "before": b, "after": a} for p, b, a in rows),
         force=True,
     )
-    _report(record, report, samples=_side_by_side(prompts, old, new, measures, judge))
-    record.finish(num_prompts=len(prompts))
+    report["samples"] = _side_by_side(prompts, old, new, measures, judge)
+    _report(record, report)
+    return {"num_prompts": len(prompts)}
 
 
 def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> dict[str, Any]:
@@ -250,7 +265,7 @@ def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> di
     )
 
 
-Run = Callable[..., None]
+Run = Callable[..., Facts]
 
 RUNS: dict[str, Run] = {
     "generate": generate,
@@ -266,9 +281,10 @@ RUNS: dict[str, Run] = {
 
 
 def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
-    """Run one stage into its directory."""
+    """Run one stage into its directory, which then says what was done and which prompts were read for it."""
     settings = () if stage.config is None else (stage.config,)
-    RUNS[stage.kind](context, record, stage.inputs, *settings)
+    facts = RUNS[stage.kind](context, record, stage.inputs, *settings)
+    record.finish(**facts, **context.provenance(stage.name))
 
 
 def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, tokens_per_microbatch: int) -> LocalEngine:
@@ -327,11 +343,11 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping
             write_reward_file(folder, dict(reward))
 
 
-def _report(record: RunDirectory, report: Mapping[str, Any], *, samples: Sequence[Mapping[str, Any]] = ()) -> None:
+def _report(record: RunDirectory, report: Mapping[str, Any]) -> None:
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
-    logged = deque(record.samples.rows(), maxlen=12)
-    write_report(record.path / "report.html", report, metrics=rows, samples=samples or list(logged), title=record.name)
+    samples = report.get("samples") or deque(record.samples.rows(), maxlen=12)
+    write_report(record.path / "report.html", report, metrics=rows, samples=list(samples), title=record.name)
 
 
 def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout) -> Measure:
@@ -347,6 +363,25 @@ def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout)
 def _perplexity(rollout: Rollout, logprobs: Tensor) -> float:
     """exp of the mean negative log-likelihood per token: how odd the texts are to the model of these logprobs."""
     return math.exp(-float((logprobs * rollout.mask).sum()) / rollout.num_tokens)
+
+
+def _untempered(rollout: Rollout) -> Rollout:
+    """The same tokens, to be scored by a model's own distribution."""
+    return replace(rollout, temperature=1.0)
+
+
+@torch.no_grad()
+def _entropy(role: Role, rollout: Rollout, tokens_per_microbatch: int) -> MeasuredJSON:
+    """Mean entropy in nats of the model's next-token distribution, at temperature 1, over all tokens of `rollout`."""
+    entropy = torch.zeros(rollout.mask.shape, device=role.device)
+    lengths = [len(p) + len(c) for p, c in zip(rollout.prompts, rollout.completions, strict=True)]
+    for rows in token_budget_batches(lengths, tokens_per_microbatch):
+        prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
+        outputs = policy_outputs(role, prompts, completions, width=entropy.shape[1])
+        assert outputs.entropy is not None
+        entropy[rows] = outputs.entropy
+    group = rollout.group[:, None].expand_as(rollout.mask)
+    return bootstrap_mean(entropy[rollout.mask].cpu().numpy(), group[rollout.mask].cpu().numpy()).as_json()
 
 
 def _by_prompt(texts: Sequence[str], num_samples: int) -> list[list[str]]:

@@ -15,16 +15,19 @@ Reward = Callable[[Sequence[Prompt], Sequence[Completion]], Tensor]
 
 
 def checked(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
-    """float32 [N] scores, refused when the count is wrong or one is not finite.
+    """float32 [N] scores, refused when they are no numbers, the count is wrong or one is not finite.
 
-    Raises RewardError naming the first offending completion.
+    Raises RewardError saying what was returned, or naming the first offending completion.
     """
-    scores = torch.as_tensor(reward(prompts, completions)).detach().float()
+    returned = reward(prompts, completions)
+    mend = f"it must return one number each, shape ({len(completions)},)"
+    try:
+        scores = torch.as_tensor(returned).detach().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        shown = " ".join(repr(returned).split())[:60]
+        raise RewardError(f"the reward returned {shown} for {len(completions)} completions; {mend}") from error
     if scores.shape != (len(completions),):
-        raise RewardError(
-            f"the reward returned shape {tuple(scores.shape)} for {len(completions)} completions; "
-            f"it must return one number each, shape ({len(completions)},)"
-        )
+        raise RewardError(f"the reward returned shape {tuple(scores.shape)} for {len(completions)} completions; {mend}")
     bad = (~scores.isfinite()).nonzero().flatten().tolist()
     if bad:
         first = completions[bad[0]]

@@ -30,6 +30,7 @@ _STEP = re.compile(r"step-(\d{8,})")
 _LOCK = ".lock"
 _UNFINISHED = ".part"
 _ABSENT = object()
+_LAYERS = ("inputs", "config")  # of a stage in run.json; a recipe file has their settings side by side
 _REFUSED_WRITE = re.compile(r"\(os error \d+\)|inline_container\.cc|PytorchStreamWriter")
 """What safetensors and tokenizers (both Rust) and torch say, in exceptions that are no OSError, of a full disk."""
 
@@ -271,19 +272,33 @@ def _clear(path: Path) -> None:
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Settings that differ, `ppo.clip = 0.2 there, 0.3 here`, in order of name."""
     if isinstance(old, list) and isinstance(new, list):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
+        names, others = _names(old), _names(new)
+        if names and names == others:  # stages, told by their names as in a recipe and on the command line
+            return [line for pair in zip(names, old, new, strict=True) for line in _differences(*pair[1:], pair[0])]
+        if names and others:
+            old, new = names, others
+        else:
+            old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             line
             for key in sorted(old.keys() | new.keys())
             for line in _differences(
-                old.get(key, _ABSENT), new.get(key, _ABSENT), f"{name}.{key}" if name else str(key)
+                old.get(key, _ABSENT),
+                new.get(key, _ABSENT),
+                name if key in _LAYERS else f"{name}.{key}" if name else str(key),
             )
         ]
     if old == new:
         return []
     there, here = ("nothing" if side is _ABSENT else json.dumps(side, ensure_ascii=False) for side in (old, new))
     return [f"{name} = {there} there, {here} here"]
+
+
+def _names(tables: list[Any]) -> list[str]:
+    """The names of a list of tables that all have one; empty for any other list."""
+    names = [table["name"] for table in tables if isinstance(table, dict) and "name" in table]
+    return names if len(names) == len(tables) else []
 
 
 def _remove_checkpoint(checkpoint: Path) -> None:
