@@ -34,10 +34,12 @@ A recipe is a TOML file for [`tuneful run`](commands.md#tuneful-run): a few sett
 | `seed` | everything random follows from it, in every stage that sets no `seed` of its own; default 0 |
 | `held_out` | list of files or data sets for reports alone; rows that share a first user turn with them are left out |
 | `splits` | shares of the prompts, which add up to 1; default `{ reward = 0.4, rl = 0.4, dev = 0.1, test = 0.1 }` |
+| `rounds` | how often the stages run, each time on what the last time made: [rounds](../how-to/rounds.md); default 1 |
 
 Every stage has a `name` of letters, digits and `_`, which is also the name of its folder, and either
-`algorithm = "…"`, which trains something, or `do = "…"`, which does not. An unknown setting is refused with the nearest
-known one. `--set NAME.setting=value` changes one setting of the stage of that name; the value is read as TOML.
+`algorithm = "…"`, which trains something, or `do = "…"`, which does not. Where there are rounds, `again = { … }` holds
+what differs in the later ones, and `once = true` keeps a stage out of them. An unknown setting is refused with the
+nearest known one. `--set NAME.setting=value` changes one setting of the stage of that name; the value is read as TOML.
 
 A model, a file or a reward that a stage takes in is written as
 
@@ -121,8 +123,7 @@ def _type(hint: Any, nested: dict[str, type]) -> str:
     """A type in a TOML reader's words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        (hint,) = [argument for argument in arguments if argument is not type(None)]
-        return _type(hint, nested)
+        return " or ".join(_type(argument, nested) for argument in arguments if argument is not type(None))
     if origin is Literal:
         return " or ".join(f'`"{choice}"`' for choice in arguments)
     if origin is tuple:

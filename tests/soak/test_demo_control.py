@@ -28,7 +28,7 @@ def test_random_labelers_teach_nothing(tmp_path: Path) -> None:
     leaves some kinds of them for others by chance more often gains than loses (docs/experiments.md).
     """
 
-    def random_labels(items, raters_per_item, seed):  # type: ignore[no-untyped-def]
+    def random_labels(items, raters_per_item, seed, _):  # type: ignore[no-untyped-def]
         population = 10 * ("random",)
         found = simulate(items, labelers_per_item=raters_per_item, seed=seed, population=population)
         return Labeling(found.judgments)

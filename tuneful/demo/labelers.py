@@ -71,13 +71,15 @@ def simulate(
     *,
     labelers_per_item: int = 3,
     seed: int,
+    round_number: int = 1,
     population: Sequence[Kind] = POPULATION,
 ) -> Simulation:
     """Rankings of every item by `labelers_per_item` different labelers, with equal loads: 800 items x 3 labelers are
     240 rankings for each of 10.
 
     Rater ids are dealt out anew by each seed, so an id says nothing about the kind. All that is in a judgment, its UUID
-    and times too, is a function of the candidates and the seed.
+    and times too, is a function of the candidates, the seed and the round: in a later round, which is a week later, the
+    same labelers draw other noise.
 
     Raises ConfigError when labelers_per_item is not within 1 and the population, DataError when the completions of an
     item lack ids of their own.
@@ -89,7 +91,10 @@ def simulate(
     rng = default_rng(seed)
     numbers = rng.permutation(len(population)) + 1
     labelers = [Labeler(f"rater-{n:02d}", kind) for n, kind in zip(numbers, population, strict=True)]
-    clocks = [_START + timedelta(seconds=float(s)) for s in rng.uniform(0, 3600, size=len(labelers))]
+    begin = _START + timedelta(weeks=round_number - 1)
+    clocks = [begin + timedelta(seconds=float(s)) for s in rng.uniform(0, 3600, size=len(labelers))]
+    if round_number > 1:
+        rng = default_rng((seed, round_number))
     loads = np.zeros(len(labelers))
     judgments = []
     for item in candidates:

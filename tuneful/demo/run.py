@@ -62,6 +62,6 @@ def run_demo(recipe: Recipe, out: Path, *, display: Display | None = None, force
     return report
 
 
-def _label(items: Sequence[Candidates], raters_per_item: int, seed: int) -> Labeling:
-    simulation = simulate(items, labelers_per_item=raters_per_item, seed=seed)
+def _label(items: Sequence[Candidates], raters_per_item: int, seed: int, round_number: int) -> Labeling:
+    simulation = simulate(items, labelers_per_item=raters_per_item, seed=seed, round_number=round_number)
     return Labeling(simulation.judgments, dict(simulation.kinds))

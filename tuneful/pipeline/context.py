@@ -12,6 +12,7 @@ from tuneful.data.sources import local, resolve
 from tuneful.data.splits import Purpose, R, Splits, split_key
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
+from tuneful.generation.sampling import fold
 from tuneful.pipeline.inputs import Kind, named
 from tuneful.records import Candidates, Comparison, Demonstration, Judgment, Prompt
 from tuneful.runs.manifest import file_hash, tree_hash
@@ -51,6 +52,10 @@ class Labeling:
     kinds: Mapping[str, str] = field(default_factory=dict)
 
 
+Raters = Callable[[Sequence[Candidates], int, int, int], Labeling]
+"""(items, raters per item, seed, round) -> judgments. The seed says who the raters are, whatever the round."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Inputs that are made and not read, by name; a recipe writes `world:name`."""
@@ -60,8 +65,7 @@ class World:
     )
     """Each makes (or finds) a model directory, telling its progress."""
     prompts: Mapping[str, Callable[[], list[Prompt]]] = field(default_factory=dict)
-    raters: Mapping[str, Callable[[Sequence[Candidates], int, int], Labeling]] = field(default_factory=dict)
-    """(items, raters per item, seed) -> judgments."""
+    raters: Mapping[str, Raters] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     """What evaluation may measure; no stage that trains is ever given these."""
 
@@ -76,9 +80,14 @@ class Context:
     held_out: tuple[str, ...]
     worlds: Mapping[str, World]
     display: Display
+    round: int = 1
     splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
     _handed: list[tuple[str, Splits[Prompt]]] = field(default_factory=list)
     """Everything that stages read prompts through, with what it was read from."""
+
+    def seed_of(self, purpose: str) -> int:
+        """The seed of what is drawn for `purpose` in this round."""
+        return fold(self.seed, purpose) if self.round == 1 else fold(self.seed, purpose, self.round)
 
     def model(self, reference: str) -> str:
         """A model directory or hub id."""
@@ -140,6 +149,10 @@ class Context:
         """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
         return self.out / reference[1:] / name if reference.startswith("@") else resolve(reference)
 
+    def files(self, references: str | Iterable[str], name: str) -> list[Path]:
+        """The `file` of one reference or of each of several."""
+        return [self.file(r, name) for r in ([references] if isinstance(references, str) else references)]
+
     def origins(self, given: Any) -> dict[str, Any]:
         """Where a stage's inputs come from, for its `run.json`: earlier stages; files and models with their hashes.
 
@@ -169,7 +182,7 @@ class Context:
         for reference in named(given, "measures"):
             self.measure(reference)
 
-    def raters(self, reference: str) -> Callable[[Sequence[Candidates], int, int], Labeling]:
+    def raters(self, reference: str) -> Raters:
         found = self._made(reference, "raters")
         if found is None:
             raise ConfigError(

@@ -118,11 +118,14 @@ class GenerateInputs(SamplingInputs):
     """Prompt file, data set or `world:prompts`."""
     split: Literal["reward", "rl", "dev", "test"] = "reward"
     """Which split of the prompts."""
+    offset: int = 0
+    """This many prompts of the split are passed over, such as those of an earlier round."""
     limit: int | None = None
     """At most this many prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_least(0, self, "", "offset")
         require_at_least(1, self, "", "limit")
 
 
@@ -145,10 +148,10 @@ class LabelInputs:
 class ConsensusInputs:
     """`do = "consensus"`: judgments to comparisons."""
 
-    judgments: DataInput
-    """`@stage` that labeled, or a judgments file."""
-    completions: DataInput
-    """`@stage` that generated what was judged, or a completions file."""
+    judgments: DataInput | tuple[DataInput, ...]
+    """`@stage` that labeled, or a judgments file; or several of them."""
+    completions: DataInput | tuple[DataInput, ...]
+    """`@stage` that generated what was judged, or a completions file; or several of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ name = "ppo"
 algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate"
 model = "@sft"            # inputs by stage name, path or data set
 kl_coef = 0.05            # settings below
+
+With `rounds = 2` above the stages they run twice; see tuneful.pipeline.rounds.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from tuneful.algorithms.reward_model import RewardModelConfig
 from tuneful.algorithms.sft import SFTConfig
 from tuneful.data.splits import SHARES, split_of
 from tuneful.errors import ConfigError, did_you_mean
+from tuneful.generation.sampling import fold
 from tuneful.pipeline import inputs
+from tuneful.pipeline.rounds import Turn, unrolled
 from tuneful.records import Prompt
-from tuneful.settings import as_table, build, override, parse_override, read_toml
+from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
     "sft": (inputs.SFTInputs, SFTConfig),
@@ -55,8 +59,11 @@ class Header:
     """Files that are wholly test; what shares a first turn with them trains nothing."""
     splits: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
     """Shares of all other prompts."""
+    rounds: int = 1
+    """How often the stages run."""
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "", "rounds")
         for name in self.splits:
             if name not in SHARES:
                 raise ConfigError(f'splits: no split is called "{name}"{did_you_mean(name, SHARES)}')
@@ -65,12 +72,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: its name, what it does, what it takes in, and the algorithm's settings (None for an action)."""
+    """One stage: its name, what it does, what it takes in, the algorithm's settings (None for an action), its round."""
 
     name: str
     kind: str
     inputs: Any
     config: Any
+    round: int = 1
 
     def as_table(self) -> dict[str, Any]:
         table = {"name": self.name, "kind": self.kind, "inputs": as_table(self.inputs)}
@@ -125,12 +133,23 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
     if seed is not None:
         changed["seed"] = seed
     header = build(Header, {name: value for name, value in changed.items() if name not in named}, where=str(path))
+    stages_of_all = {name: changed[name] for name in named}
+    checked_rounds = (
+        max(header.rounds, 2) if any("again" in table for table in stages_of_all.values()) else header.rounds
+    )
     built: list[Stage] = []
-    for name in named:
-        stage = _stage(changed[name], f"{path}: stage {name}", header.seed)
+    try:
+        turns = unrolled(stages_of_all, checked_rounds)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for turn in turns:
+        stage = _stage(turn, f"{path}: stage {turn.table.get('name')}", header.seed)
+        if stage.name in [s.name for s in built]:
+            raise ConfigError(f'{path}: two stages are called "{stage.name}"; round {turn.round} gives that name')
         _check_references(stage, built, str(path))
         built.append(stage)
-    return Recipe(str(path), header.seed, header.splits, tuple(built), header.held_out)
+    kept = tuple(stage for stage in built if stage.round <= header.rounds)
+    return Recipe(str(path), header.seed, header.splits, kept, header.held_out)
 
 
 def shipped_recipe(name: str) -> Path:
@@ -142,8 +161,8 @@ def shipped_recipe(name: str) -> Path:
     raise ConfigError(f'no recipe "{name}" comes with tuneful')
 
 
-def _stage(table: dict[str, Any], where: str, seed: int) -> Stage:
-    table = dict(table)
+def _stage(turn: Turn, where: str, seed: int) -> Stage:
+    table = dict(turn.table)
     name = table.pop("name", None)
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigError(f"{where}: every stage needs a name of letters, digits and _, got {name!r}")
@@ -153,32 +172,38 @@ def _stage(table: dict[str, Any], where: str, seed: int) -> Stage:
     if action is not None:
         if action not in ACTIONS:
             raise ConfigError(f'{where}: do = "{action}" is unknown{did_you_mean(action, ACTIONS)}')
-        return Stage(name, action, build(ACTIONS[action], table, where=where), None)
+        return Stage(name, action, build(ACTIONS[action], table, where=where), None, turn.round)
     if algorithm not in ALGORITHMS:
         raise ConfigError(f'{where}: algorithm = "{algorithm}" is unknown{did_you_mean(algorithm, ALGORITHMS)}')
     inputs_type, config_type = ALGORITHMS[algorithm]
     of_inputs = {f.name for f in fields(inputs_type)}
     of_config = {f.name for f in fields(config_type)}
     _refuse_unknown(table, of_inputs | of_config, where)
-    settings = {"seed": seed} | {k: v for k, v in table.items() if k in of_config}
-    taken_in = {k: v for k, v in table.items() if k in of_inputs}
-    return Stage(name, algorithm, build(inputs_type, taken_in, where=where), build(config_type, settings, where=where))
+    own_seed = seed if turn.round == 1 else fold(seed, "round", turn.round)
+    settings = {"seed": own_seed} | {k: v for k, v in table.items() if k in of_config}
+    taken_in: Any = build(inputs_type, {k: v for k, v in table.items() if k in of_inputs}, where=where)
+    return Stage(name, algorithm, taken_in, build(config_type, settings, where=where), turn.round)
 
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
     kinds = {s.name: s.kind for s in before}
     for setting, value in as_table(stage.inputs).items():
-        if not isinstance(value, str) or not value.startswith("@"):
-            continue
-        place = f'{where}: stage {stage.name}: {setting} = "{value}"'
-        if value[1:] not in kinds:
-            raise ConfigError(f"{place} names no earlier stage{did_you_mean(value[1:], kinds)}")
-        made = inputs.MAKES.get(kinds[value[1:]], "a report")
-        takes = inputs.TAKES.get(setting)
-        trained_further = stage.kind == kinds[value[1:]] == "reward" and setting == "model"
-        if made != takes and not trained_further:
-            wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
-            raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
+        for reference in _stages_named(value):
+            place = f'{where}: stage {stage.name}: {setting} = "{reference}"'
+            if reference[1:] not in kinds:
+                raise ConfigError(f"{place} names no earlier stage{did_you_mean(reference[1:], kinds)}")
+            made = inputs.MAKES.get(kinds[reference[1:]], "a report")
+            takes = inputs.TAKES.get(setting)
+            trained_further = stage.kind == kinds[reference[1:]] == "reward" and setting == "model"
+            if made != takes and not trained_further:
+                wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
+                raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
+
+
+def _stages_named(value: Any) -> list[str]:
+    """The `@stage` texts in a setting that is a text or a list of texts."""
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    return [text for text in texts if isinstance(text, str) and text.startswith("@")]
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def run_recipe(
                     continue
                 record.update(**origins)
                 started = time.perf_counter()
-                run_stage(context, stage, record)
+                run_stage(replace(context, round=stage.round), stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
                 pipeline.update(seconds=seconds)
         if not pipeline.done:

@@ -66,8 +66,11 @@ Facts = dict[str, Any]
 def generate(context: Context, record: RunDirectory, given: inputs.GenerateInputs) -> Facts:
     """`completions.jsonl`: num_samples completions of every prompt, each with its id."""
     purpose = PURPOSES[given.split]
-    prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=record.name)[: given.limit]
-    rollout = _answers(context, given.model, prompts, _sampling(given), fold(context.seed, "generate"))
+    prompts = context.prompts(given.prompts).read(given.split, purpose=purpose, stage=record.name)[given.offset :]
+    prompts = prompts[: given.limit]
+    if not prompts:
+        raise ConfigError(f"{record.name}: offset = {given.offset} passes over all prompts of the {given.split} split")
+    rollout = _answers(context, given.model, prompts, _sampling(given), context.seed_of("generate"))
     write_answers(record.path / "completions.jsonl", prompts, rollout, given.model, force=True)
     return {"num_prompts": len(prompts), "num_completions": len(rollout)}
 
@@ -75,7 +78,7 @@ def generate(context: Context, record: RunDirectory, given: inputs.GenerateInput
 def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> Facts:
     """`judgments.jsonl`: rankings of the completions; `kinds.json` when a simulation knows who is who."""
     candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
-    labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed)
+    labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed, context.round)
     write_judgments(record.path / "judgments.jsonl", labeling.judgments, force=True)
     if labeling.kinds:
         (record.path / "kinds.json").write_text(json.dumps(dict(labeling.kinds), indent=2), encoding="utf-8")
@@ -84,8 +87,8 @@ def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> 
 
 def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> Facts:
     """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater."""
-    judged = read_candidates(context.file(given.completions, "completions.jsonl"))
-    found = consensus(read_judgments(context.file(given.judgments, "judgments.jsonl")))
+    judged = [item for path in context.files(given.completions, "completions.jsonl") for item in read_candidates(path)]
+    found = consensus(j for path in context.files(given.judgments, "judgments.jsonl") for j in read_judgments(path))
     comparisons = agreed_comparisons(found, judged)
     write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)
     counts = {"num_comparisons": len(comparisons)}
@@ -125,7 +128,7 @@ def train_reward(
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
-    rollout = _answers(context, given.normalise_model, asked, sampling, fold(context.seed, "normalise"))
+    rollout = _answers(context, given.normalise_model, asked, sampling, context.seed_of("normalise"))
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
     facts = {
