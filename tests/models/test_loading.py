@@ -86,6 +86,10 @@ class TestTokenizer:
             f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json"
         )
 
+    def test_an_encoders_tokenizer_needs_no_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
+        path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.pop("eos_token"))
+        assert load_tokenizer(path, needs_end=False).eos_token is None
+
     def test_pad_is_the_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
         path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.update(pad_token="<eos>"))
         found = message(lambda: load_tokenizer(path))

@@ -19,7 +19,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from tuneful.errors import ConfigError, RewardError
+from tuneful.errors import ConfigError, ModelError, RewardError
 from tuneful.models.loading import load_scorer, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
@@ -153,7 +153,7 @@ class TestEncoder:
     @pytest.mark.parametrize("padding", ["right", "left"])
     def test_scores_are_its_own(self, bert_dir: Path, plain: Any, padding: Any) -> None:
         """Pairs encoded by the tokenizer itself, segments included, each row alone."""
-        tokenizer = load_tokenizer(bert_dir)
+        tokenizer = load_tokenizer(bert_dir, needs_end=False)
         scores = replace(LearnedReward.load(bert_dir), padding=padding)(self.PROMPTS, self.COMPLETIONS)
         assert scores.std() > 0.01
         for prompt, completion, score in zip(self.PROMPTS, self.COMPLETIONS, scores, strict=True):
@@ -164,7 +164,7 @@ class TestEncoder:
     def test_ids_are_the_tokenizers_own(self, bert_dir: Path) -> None:
         reward = LearnedReward.load(bert_dir)
         first, second = reward.encode(self.PROMPTS[1], self.COMPLETIONS[1])
-        pair = load_tokenizer(bert_dir)(self.PROMPTS[1].text, self.COMPLETIONS[1].text)
+        pair = reward.tokenizer(self.PROMPTS[1].text, self.COMPLETIONS[1].text)
         assert first + second == pair["input_ids"]
         assert pair["token_type_ids"] == [0] * len(first) + [1] * len(second)
 
@@ -190,6 +190,12 @@ class TestEncoder:
         with pytest.raises(ConfigError) as error:
             replace(reward, max_tokens=3).encode(Prompt("how do i"), Completion("cook bread"))
         assert str(error.value) == "an encoder reward needs room for at least 4 tokens, got max_tokens = 3"
+
+    def test_a_tokenizer_that_cannot_mark_segments(self, bert_dir: Path) -> None:
+        reward = LearnedReward.load(bert_dir)
+        reward.tokenizer.sep_token = None
+        with pytest.raises(ModelError, match="no cls_token or no sep_token, by which an encoder tells the prompt"):
+            reward(self.PROMPTS, self.COMPLETIONS)
 
 
 class TestRoberta:

@@ -79,9 +79,9 @@ def check_reward_learning(
 
     See check_policy_learning.
     """
-    tokenizer = load_tokenizer(path)
     roles = reward_roles(path)
     assert roles.reward is not None
+    tokenizer = load_tokenizer(path, needs_end=roles.reward.head is not None)
     comparisons = distinct_comparisons(offered, roles.reward, tokenizer)
     groups = group_pairs(comparisons, roles.reward, tokenizer, MAX_TOKENS)
     config = RewardModelConfig(prompts_per_step=NUM_EXAMPLES, max_tokens=MAX_TOKENS)

@@ -20,11 +20,12 @@ from tuneful.errors import ModelError
 Dtype = Literal["float32", "bfloat16"]
 
 
-def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a model directory or hub id; an end token is required.
+def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
+    """The tokenizer of a model directory or hub id.
 
-    Raises ModelError when there is no tokenizer, no end token, or the pad token is the end token: a pad that looks like
-    the end makes readers of saved models find the end one token early.
+    needs_end: for models that speak or read their score at the end token; encoders have no such token. Raises
+    ModelError when there is no tokenizer, and, where an end token is needed, when it is missing or is also the pad
+    token: a pad that looks like the end makes readers of saved models find the end one token early.
     """
     from transformers import AutoTokenizer
 
@@ -32,6 +33,8 @@ def load_tokenizer(path: str | Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(_local_or_hub(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from None
+    if not needs_end:
+        return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -69,7 +72,7 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
         torch.manual_seed(seed)
         model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = load_tokenizer(path).pad_token_id
+        model.config.pad_token_id = load_tokenizer(path, needs_end=False).pad_token_id
     if is_decoder(model):
         head = scalar_head(model)
         width = head.in_features

@@ -116,9 +116,9 @@ def train_reward(
 ) -> Facts:
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
-    tokenizer = load_tokenizer(path)
     roles = reward_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     role = _present(roles.reward)
+    tokenizer = load_tokenizer(path, needs_end=role.head is not None)
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
-from tuneful.errors import ConfigError, RewardError
+from tuneful.errors import ConfigError, ModelError, RewardError
 from tuneful.models.forward import reward_scores
 from tuneful.models.loading import is_scorer, load_scorer, load_tokenizer, read_reward_file, scalar_head
 from tuneful.models.roles import Role, reward_on
@@ -55,7 +55,7 @@ class LearnedReward:
             role = Role("reward", model, head=scalar_head(model) if hasattr(model, "score") else None)
         return cls(
             role,
-            load_tokenizer(path),
+            load_tokenizer(path, needs_end=role.head is not None),
             gain=facts.get("gain", 1.0),
             bias=facts.get("bias", 0.0),
             max_tokens=facts.get("max_tokens"),
@@ -108,6 +108,11 @@ def encode_pair(
     if role.head is None:
         # RoBERTa counts positions from 2, so its table is longer than its context, which the tokenizer knows.
         limit = min(limit, tokenizer.model_max_length)
+        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the tokenizer has no cls_token or no sep_token, by which an encoder tells "
+                "the prompt from the answer; set both in tokenizer_config.json"
+            )
         if limit < 4:
             raise ConfigError(f"an encoder reward needs room for at least 4 tokens, got max_tokens = {limit}")
         answer = [*tokenizer.encode(completion, add_special_tokens=False)[: limit - 3], tokenizer.sep_token_id]
