@@ -2,9 +2,11 @@
 
     tuneful run recipes/hh_small.toml --seed 0 --out runs/hh-0      # and 1, 2
     python bench/hh_reward.py runs/hh-0 runs/hh-1 runs/hh-2 --out runs/hh-trl [--json]
+    python bench/hh_reward.py ... --recipe recipes/hh_small_minilm.toml --stage minilm
 
 For each run a TRL RewardTrainer is trained with the run's seed on the token ids that our reward stage saw, with its
-learning rate, schedule, batch and epochs. Both are judged on the held-out pairs. Needs `pip install tuneful[parity]`.
+learning rate, schedule, batch and epochs. Both are judged on the held-out pairs. Needs `pip install 'tuneful[dev]'`.
+TRL gives an encoder no segment ids; the reward models it trains are scored by ours, which does.
 """
 
 from __future__ import annotations
@@ -36,10 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--stage", default="reward")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    recipe = load_recipe(RECIPE)
-    stage = next(stage for stage in recipe.stages if stage.name == "reward")
+    recipe = load_recipe(given.recipe)
+    stage = next(stage for stage in recipe.stages if stage.name == given.stage)
     context = Context(given.out, recipe.seed, recipe.splits, recipe.held_out, {}, Silent())
     test = held_out_comparisons(context, stage.inputs.test)
     training = training_comparisons(context, stage.inputs.comparisons)
@@ -47,7 +51,7 @@ def main() -> None:
     ours, theirs = [], []
     for run in given.runs:
         seed = json.loads((run / "run.json").read_text())["recipe"]["seed"]
-        reward = LearnedReward.load(run / "reward" / "model")
+        reward = LearnedReward.load(run / given.stage / "model")
         ours.append(correct(reward, test))
         path = given.out / f"seed-{seed}"
         if not (path / "config.json").exists():

@@ -204,6 +204,15 @@ def test_what_evaluations_on_dev_prompts_measure_can_be_a_threshold(out, recipe,
     assert measured(tmp_path / "run") == {*DEV_MEASURES, *SECOND_MEASURES}
 
 
+def test_a_second_reward_is_measured_beside_the_first(recipe, tmp_path):
+    """ "shorter" is minus the number of words, which is what "length" counts."""
+    run_recipe(load_recipe(recipe, ["evaluate.second_reward=shorter", "evaluate.judge=second_reward"]), tmp_path / "r")
+    report = json.loads((tmp_path / "r" / "evaluate" / "report.json").read_text())
+    for side in ("before", "after"):
+        assert report[side]["second_reward"]["mean"] == pytest.approx(-report[side]["length"]["mean"])
+        assert report[side]["reward"]["mean"] != report[side]["second_reward"]["mean"]
+
+
 def test_a_name_that_no_world_has_is_told_before_the_first_stage(recipe, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.read_text() + 'measures = ["toy:beauty"]\n')

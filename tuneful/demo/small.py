@@ -18,6 +18,7 @@ from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.data.formats import read_comparisons, transcript
 from tuneful.data.sources import cache_folder, resolve
 from tuneful.demo.base import store
+from tuneful.demo.minilm import minilm
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.models.roles import Role, Roles, named_weights
@@ -57,7 +58,7 @@ CHAT_TEMPLATE = (
 
 def small_world() -> World:
     """What `small:name` means in a recipe."""
-    return World(models={"base": small_base})
+    return World(models={"base": small_base, "minilm": minilm})
 
 
 def small_base(progress: Progress) -> Path:

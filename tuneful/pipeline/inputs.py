@@ -274,6 +274,8 @@ class EvaluateInputs(SamplingInputs):
     """At most this many prompts."""
     reward: RewardInput | None = None
     """A reward to measure both with."""
+    second_reward: RewardInput | None = None
+    """Another one, that the tuned model was not trained with."""
     measures: tuple[MeasureInput, ...] = ()
     """Further measures of a completion: `world:measure`."""
     judge: str | None = None
@@ -282,7 +284,8 @@ class EvaluateInputs(SamplingInputs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(2, self, "", "limit")
-        known = ["length", *(["reward"] if self.reward else []), *(m.partition(":")[2] for m in self.measures)]
+        rewards = [name for name in ("reward", "second_reward") if getattr(self, name) is not None]
+        known = ["length", *rewards, *(m.partition(":")[2] for m in self.measures)]
         judge = self.judge.rpartition(":")[2] if self.judge else None
         if judge is not None and judge not in known:
             raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')

@@ -228,8 +228,9 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     kl, estimator = engine.kl(after)
 
     measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
-    if given.reward is not None:
-        measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
+    for name in ("reward", "second_reward"):
+        if (named := getattr(given, name)) is not None:
+            measures[name] = _text_measure(_reward(context, named), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
     old, new = _by_prompt(before.texts, given.num_samples), _by_prompt(after.texts, given.num_samples)
     judge = given.judge.rpartition(":")[2] if given.judge else ("reward" if given.reward else None)
