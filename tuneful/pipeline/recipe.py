@@ -167,8 +167,8 @@ def _stage(table: dict[str, Any], where: str, seed: int) -> Stage:
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
     kinds = {s.name: s.kind for s in before}
-    for setting, value in as_table(stage.inputs).items():
-        if not isinstance(value, str) or not value.startswith("@"):
+    for setting, _, value in inputs.marked(stage.inputs):
+        if not value.startswith("@"):
             continue
         place = f'{where}: stage {stage.name}: {setting} = "{value}"'
         if value[1:] not in kinds:

@@ -54,6 +54,7 @@ from tuneful.records import Comparison, Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
+from tuneful.rewards.tables import RewardInput
 from tuneful.runs.directory import RunDirectory
 
 PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
@@ -161,6 +162,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     )
     engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
     if given.share_base:
+        assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
     else:
         reward = _reward(context, given.reward)
@@ -227,6 +229,8 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
     if given.reward is not None:
         measures["reward"] = _text_measure(_reward(context, given.reward), prompts, before, after)
+    if given.toxicity is not None:
+        measures["toxicity"] = _text_measure(_reward(context, given.toxicity), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
     old, new = _by_prompt(before.texts, given.num_samples), _by_prompt(after.texts, given.num_samples)
     judge = given.judge.rpartition(":")[2] if given.judge else ("reward" if given.reward else None)
@@ -318,10 +322,8 @@ def _sampling(given: inputs.SamplingInputs) -> Sampling:
     )
 
 
-def _reward(context: Context, reference: str) -> Reward:
-    if reference.startswith("@"):
-        return LearnedReward.load(context.model(reference))
-    return load_reward(reference)
+def _reward(context: Context, reward: RewardInput) -> Reward:
+    return load_reward(reward, model=context.model)
 
 
 def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
