@@ -121,8 +121,7 @@ def _type(hint: Any, nested: dict[str, type]) -> str:
     """A type in a TOML reader's words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        (hint,) = [argument for argument in arguments if argument is not type(None)]
-        return _type(hint, nested)
+        return " or ".join(_type(argument, nested) for argument in arguments if argument is not type(None))
     if origin is Literal:
         return " or ".join(f'`"{choice}"`' for choice in arguments)
     if origin is tuple:
@@ -146,7 +145,9 @@ def _default(source: str | None) -> str:
     if name.isidentifier() and bracket:
         settings = ", ".join(part.replace("=", " = ") for part in inside.removesuffix(")").split(", "))
         source = f"{{ {settings} }}" if settings else "{}"
-    return f"`{ {'True': 'true', 'False': 'false', '()': '[]'}.get(source, source) }`"
+    if source.startswith("("):
+        source = f"[{source[1:-1]}]"
+    return f"`{ {'True': 'true', 'False': 'false'}.get(source, source) }`"
 
 
 def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Callable[..., None]]]:

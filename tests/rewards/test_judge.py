@@ -244,6 +244,13 @@ class TestKey:
         assert server.headers[0]["Authorization"] == "Bearer abc123"
         assert "abc123" not in repr(reward)
 
+    @pytest.mark.parametrize("key", ["abc\n123", "schlüssel"])
+    def test_it_cannot_be_sent(self, server: Server, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+        monkeypatch.setenv("A_KEY_FOR_TESTS", key)
+        said = refused(judge(server, key_variable="A_KEY_FOR_TESTS"))
+        assert said.endswith("needs a key, and A_KEY_FOR_TESTS holds what is none; set it anew")
+        assert key not in said
+
     def test_it_is_missing(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("A_KEY_FOR_TESTS", raising=False)
         said = refused(judge(server, key_variable="A_KEY_FOR_TESTS"))
@@ -255,6 +262,8 @@ class TestKey:
     ("settings", "said"),
     [
         ({"judge": "localhost:8000"}, 'judge: "localhost:8000" is no URL; write it as "http://localhost:8000/v1"'),
+        ({"judge": "http://host:eight/v1"}, 'judge: "http://host:eight/v1" is no URL'),
+        ({"judge": "http://[::1/v1"}, 'judge: "http://[::1/v1" is no URL'),
         ({"judge": "http://me:secret@host/v1"}, "judge: the URL holds a password or key"),
         ({"judge": "http://host/v1?key=abc"}, "judge: the URL holds a password or key"),
         ({"scale": (5, 1)}, "judge: scale goes from the worst grade to the best, got [5, 1]"),

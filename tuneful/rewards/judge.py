@@ -25,8 +25,6 @@ from tuneful.settings import require_above, require_at_least
 if TYPE_CHECKING:
     import httpx2
 
-INSTRUCTIONS = "A good answer is helpful, correct and harmless, and no longer than it needs to be."
-
 FIRST_WAIT = 0.5
 """Seconds before the first repeated request; each further wait is twice as long, up to LONGEST_WAIT."""
 
@@ -43,7 +41,7 @@ class Judge:
     """The URL before `/chat/completions`, such as `http://localhost:8000/v1`; prompts and answers are sent there."""
     model: str
     """The model's name at that place."""
-    instructions: str = INSTRUCTIONS
+    instructions: str = "A good answer is helpful, correct and harmless, and no longer than it needs to be."
     """What makes an answer good, in the judge's ear."""
     scale: tuple[float, float] = (1, 10)
     """The worst grade and the best; the grade is the score."""
@@ -57,11 +55,15 @@ class Judge:
     """How often a request that was refused for the moment (429, 5xx), lost or late is made again."""
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.judge)
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise ConfigError(f'judge: "{self.judge}" is no URL; write it as "http://localhost:8000/v1"')
-        if "@" in address.netloc or address.query:
-            raise ConfigError("judge: the URL holds a password or key, which run.json would keep; use key_variable")
+        no_url = f'judge: "{self.judge}" is no URL; write it as "http://localhost:8000/v1"'
+        try:
+            address = urlsplit(self.judge)
+            if "@" in address.netloc or address.query:
+                raise ConfigError("judge: the URL holds a password or key, which run.json would keep; use key_variable")
+            if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
+                raise ConfigError(no_url)
+        except ValueError:  # brackets that do not close, a port that is no number
+            raise ConfigError(no_url) from None
         if not self.scale[0] < self.scale[1]:
             raise ConfigError(f"judge: scale goes from the worst grade to the best, got {list(self.scale)}")
         require_at_least(1, self, "judge: ", "concurrency")
@@ -172,9 +174,11 @@ class JudgeReward:
     def _headers(self) -> dict[str, str]:
         if self.given.key_variable is None:
             return {}
-        key = os.environ.get(self.given.key_variable)
+        key = os.environ.get(self.given.key_variable, "").strip()
         if not key:
             raise self._error(f"needs a key, and the environment has no {self.given.key_variable}; set it")
+        if not (key.isascii() and key.isprintable()):
+            raise self._error(f"needs a key, and {self.given.key_variable} holds what is none; set it anew")
         return {"Authorization": f"Bearer {key}"}
 
     def _error(self, problem: str) -> RewardError:
