@@ -147,7 +147,9 @@ def _default(source: str | None) -> str:
     if name.isidentifier() and bracket:
         settings = ", ".join(part.replace("=", " = ") for part in inside.removesuffix(")").split(", "))
         source = f"{{ {settings} }}" if settings else "{}"
-    return f"`{ {'True': 'true', 'False': 'false', '()': '[]'}.get(source, source) }`"
+    if source.startswith("("):
+        source = f"[{source[1:-1]}]"
+    return f"`{ {'True': 'true', 'False': 'false'}.get(source, source) }`"
 
 
 def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Callable[..., None]]]:

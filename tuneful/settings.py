@@ -106,9 +106,9 @@ def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f'{where}: unknown setting "{key}"{did_you_mean(key, known)}')
-        for option in (hints[key], *get_args(hints[key])):
-            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-                _refuse_unknown(option, value, f"{where}: {key}")
+        tables = [option for option in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(option)]
+        if len(tables) == 1 and isinstance(value, Mapping):  # a choice of tables has a reader of its own
+            _refuse_unknown(tables[0], value, f"{where}: {key}")
 
 
 def _copy(value: Any) -> Any:

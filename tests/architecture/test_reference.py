@@ -38,7 +38,8 @@ def test_generated_page_is_up_to_date(generate: ModuleType, page: str) -> None:
 def test_settings_are_shown_as_a_recipe_writes_them(generate: ModuleType) -> None:
     page = generate.pages()["recipes.md"]
     assert "| `clip` | number | `0.2` | The probability ratio is held within [1 - clip, 1 + clip]. |" in page
-    assert "| `reward` | text | required |" in page
+    assert "| `reward` | text or [LengthRule](#lengthrule) or " in page
+    assert "| `scale` | list of number | `[1, 10]` |" in page
     assert '| `value` | `"head"` or `"adapter"` or `"model"` | `"head"` |' in page
     assert "| `optimization` | [Optimization](#optimization) | `{ learning_rate = 3e-6 }` |" in page
     assert "| `measures` | list of text | `[]` |" in page

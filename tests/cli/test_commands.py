@@ -59,6 +59,14 @@ def test_score_adds_a_score_to_each_answer(answers, tmp_path):
     assert scores == [[-len(c["text"].split()) for c in row["completions"]] for row in given]
 
 
+def test_score_takes_a_table_as_a_recipe_writes_it(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hot", "completion": "cold tea please"}])
+    sum_of_two = '[{reward = "longer", clip = 2.0}, {reward = {rule = "length", budget = 1}, weight = 0.5}]'
+    done = tuneful("score", "--reward", sum_of_two, "--in", tmp_path / "rows.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "out.jsonl")[0]["score"] == 1.0  # min(3, 2) - 0.5 * 2
+
+
 def test_score_keeps_what_the_rows_hold(tmp_path):
     demonstrations = [
         {"prompt": "hot", "completion": "cold tea", "source": 7},
@@ -91,6 +99,18 @@ def test_label_finds_the_consensus_and_exports_it(tmp_path):
     assert done.stdout == f"3 comparisons in {out}\n", done.stderr
     pairs = {(pair.chosen, pair.rejected) for pair in read_comparisons(out)}
     assert pairs == {(texts[better], texts[worse]) for better, worse in ("ab", "ac", "bc")}
+
+
+def test_evaluate_measures_toxicity_by_a_list_of_words(answers, tiny_model_dir, tmp_path):
+    """Every answer but an empty one holds a word of the tiny model's vocabulary, or one of its marks."""
+    (tmp_path / "words.txt").write_text("\n".join(load_tokenizer(tiny_model_dir).get_vocab()))
+    options = ("--in", answers, "--num-samples", 2, "--max-new-tokens", 4, "--toxicity", tmp_path / "words.txt")
+    models = ("--before", tiny_model_dir, "--after", tiny_model_dir)
+    done = tuneful("evaluate", *models, *options, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path / "out" / "evaluate" / "answers.jsonl")
+    spoken = [bool(text) for row in rows for text in row["after"]]
+    assert json.loads(done.stdout)["after"]["toxicity"]["mean"] == sum(spoken) / len(spoken) > 0
 
 
 def test_a_long_prompt_can_be_cut(answers, tiny_model_dir, tmp_path):
@@ -138,6 +158,9 @@ def findings(*arguments: object, status: int) -> dict[str, dict[str, Any]]:
 
 def test_doctor_finds_a_sound_model_data_and_reward_sound(answers, tiny_model_dir, tmp_path):
     save_model(load_scorer(tiny_model_dir), load_tokenizer(tiny_model_dir), tmp_path / "scorer")
+    table = f'[{{reward = "{tmp_path}/scorer", weight = 2.0}}, {{reward = {{rule = "length", target = 9}}}}]'
+    summed = findings("--reward", table, status=0)
+    assert summed["reward: largest change of a reward with its batch or padding"]["value"] < 1e-4
     found = findings("--model", tiny_model_dir, "--in", answers, "--reward", tmp_path / "scorer", status=0)
     assert found["data: format"]["value"] == "completions"
     assert (found["data: rows"]["value"], found["data: prompts"]["value"]) == (2, 2)
@@ -304,6 +327,14 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
         path.write_text(RECIPE.format(model=model, prompts=prompts, reward=reward, length=length) + extra)
         return path
 
+    labeled = folder / "labeled"
+    save_model(load_scorer(model, num_labels=2), load_tokenizer(model), labeled)
+    pair = folder / "pair.jsonl"
+    write_jsonl(pair, [{"prompt": "hot", "completion": "tea"}])
+
+    def score(reward: str) -> list[object]:
+        return ["score", "--reward", reward, "--in", pair, "--out", folder / "unscored.jsonl"]
+
     def run(path: Path) -> list[object]:
         return ["run", path, "--out", folder / f"out-{path.stem}"]
 
@@ -320,6 +351,12 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
         "pad = eos": (run(recipe("pad", model=variant("pad-eos", pad_token="<eos>"))), "pad_token and eos_token"),
         "no end token": (run(recipe("eos", model=variant("no-eos", eos_token=None))), "no end token"),
         "NaN reward": (run(recipe("nan", reward=f"{folder}/nan.py:score")), "reward is nan"),
+        "unknown kind of reward": (score("{rul = 'length'}"), 'did you mean "rule"?'),
+        "classifier without its label": (score(f'{{classifier = "{labeled}"}}'), '0 = "LABEL_0", 1 = "LABEL_1"'),
+        "judge that is not there": (
+            score('{judge = "http://127.0.0.1:9/v1", model = "m", retries = 0}'),
+            "judge m at http://127.0.0.1:9/v1 cannot be reached",
+        ),
         "unknown reward": (run(recipe("reward", reward="shortest")), 'did you mean "shorter"?'),
     }
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from tuneful.errors import ModelError
-from tuneful.models.forward import lm_logits, policy_outputs, reward_scores, value_outputs
+from tuneful.models.forward import class_logits, lm_logits, policy_outputs, reward_scores, value_outputs
 from tuneful.models.roles import Role
 
 PROMPTS = [[1, 7, 9, 30], [1, 5], [1, 12, 13, 14, 15, 16]]
@@ -183,11 +183,10 @@ def test_a_pad_id_equal_to_the_end_does_not_move_the_reading_position() -> None:
     assert torch.equal(reward_scores(role, PROMPTS, COMPLETIONS), before)
 
 
-def test_one_of_several_labels() -> None:
+def test_all_of_several_labels() -> None:
     model = classifier("llama", num_labels=3)
     role = Role("reward", model, head=model.score)
-    theirs = their_scores(model, "right")
-    assert_close(reward_scores(role, PROMPTS, COMPLETIONS, label=2), theirs[:, 2], atol=1e-5, rtol=0)
+    assert_close(class_logits(role, PROMPTS, COMPLETIONS), their_scores(model, "right"), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

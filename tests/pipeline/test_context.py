@@ -14,6 +14,7 @@ from tuneful.pipeline import inputs
 from tuneful.pipeline.context import Context, Silent, World
 from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS
 from tuneful.records import Demonstration, Prompt
+from tuneful.settings import build
 
 INPUTS = [*(taken_in for taken_in, _ in ALGORITHMS.values()), *ACTIONS.values()]
 
@@ -65,6 +66,27 @@ def test_origins_are_stages_and_the_hashes_of_files_and_models(tmp_path: Path) -
         "data": {f"{tmp_path}/prompts.jsonl": digest(b"rows"), f"{tmp_path}/rules.py": digest(b"code")},
         "models": {f"{tmp_path}/base": tree(b"base"), f"{tmp_path}/judge": tree(b"judge")},
     }
+
+
+def test_what_tables_of_rewards_name_is_remembered_too(tmp_path: Path) -> None:
+    for file in ("rules.py", "rude.txt"):
+        (tmp_path / file).write_bytes(file.encode())
+    for folder in ("hate", "member"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights").write_bytes(folder.encode())
+    parts = [
+        {"reward": "@reward"},
+        {"reward": f"{tmp_path}/rules.py:brief", "weight": 0.1},
+        {"reward": {"classifier": f"{tmp_path}/hate", "label": "nothate"}},
+        {"reward": {"rule": "words", "file": f"{tmp_path}/rude.txt"}, "weight": -1},
+        {"reward": {"ensemble": [f"{tmp_path}/member", "@second"]}},
+        {"reward": {"judge": "http://localhost:8000/v1", "model": "@ppo", "instructions": "@everybody"}},
+    ]
+    written = {"model": "@sft", "prompts": "@made", "reward": parts}
+    origins = context(tmp_path).origins(build(inputs.PPOInputs, written, where="here"))
+    assert origins["parents"] == ["made", "reward", "second", "sft"]
+    assert origins["data"].keys() == {f"{tmp_path}/rules.py", f"{tmp_path}/rude.txt"}
+    assert origins["models"].keys() == {f"{tmp_path}/hate", f"{tmp_path}/member"}
 
 
 def test_a_rule_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,42 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
             'measures nothing called "true_utilty"; did you mean "true_utility"?',
         ),
         (EVALUATE + 'judge = "reward"\n', 'measures nothing called "reward"'),
+        (
+            PPO.replace('"shorter"', '{ classifier = "x", lable = 1 }'),
+            'stage tune: reward: unknown setting "lable"; did you mean "label"?',
+        ),
+        (
+            PPO.replace(
+                '"shorter"', '[{ reward = "shorter" }, { reward = { rule = "words", words = ["a"] }, clipp = 1 }]'
+            ),
+            'stage tune: reward: part 2: unknown setting "clipp"; did you mean "clip"?',
+        ),
+        (
+            PPO.replace('"shorter"', '[{ reward = "@rewrad" }]'),
+            'stage tune: reward = "@rewrad" names no earlier stage',
+        ),
+        (
+            PPO.replace('"shorter"', '{ ensemble = ["longer", "@b"] }'),
+            'stage tune: reward = "@b" names no earlier stage',
+        ),
+        (
+            PPO.replace('"shorter"', '[{ reward = "shorter" }]') + "threshold = { reward_longer = 1 }\n",
+            'no measure on dev prompts is called "reward_longer"; did you mean "reward_shorter"?',
+        ),
+        (
+            PPO.replace('"shorter"', '{ ensemble = ["longer", "shorter"] }')
+            + "share_base = true\nlora = { rank = 2 }\n",
+            "share_base needs a reward model alone",
+        ),
+        (
+            EVALUATE + 'reward = { classifier = "x" }\ntoxicity = { classifier = "x" }\n',
+            "stage compare: toxicity is measured by the reward itself",
+        ),
+        (
+            EVALUATE.replace("true_utility", "toxicity") + 'toxicity = { rule = "words", words = ["a"] }\n',
+            "stage compare: two measures are called toxicity",
+        ),
+        (EVALUATE + 'toxicity = "@compare"\n', 'toxicity = "@compare" names no earlier stage'),
         (LABEL + "raters_per_item = 0\n", "stage label: raters_per_item must be at least 1, got 0"),
         ("[splits]\nreword = 0.9\n" + PPO, 'no split is called "reword"; did you mean "reward"?'),
         ("[splits]\nreward = 0.9\n" + PPO, "shares must not be negative and add up to 1, got {'reward': 0.9}"),
@@ -127,6 +163,8 @@ def test_a_mistake_is_named(tmp_path, text, said):
         EVALUATE + 'reward = "shorter"\njudge = "reward"\ntemperature = 0\n',
         EVALUATE + 'judge = "true_utility"\n',
         EVALUATE + 'judge = "length"\n',
+        EVALUATE + 'toxicity = { rule = "words", words = ["a"] }\njudge = "toxicity"\n',
+        PPO.replace('"shorter"', '[{ reward = "shorter", name = "brief" }]') + "threshold = { reward_brief = 1 }\n",
     ],
 )
 def test_what_a_stage_measures_can_be_named(tmp_path, text):

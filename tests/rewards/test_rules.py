@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tuneful.errors import RewardError
+from tuneful.errors import ConfigError, RewardError
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.load import load_reward
-from tuneful.rewards.rules import RULES, load_function, longer, shorter
+from tuneful.rewards.own import load_function
+from tuneful.rewards.rules import RULES, FormatRule, LengthRule, WordsRule, longer, shorter
 
 PROMPTS = [Prompt("a"), Prompt("b")]
 COMPLETIONS = [Completion("three little words"), Completion("")]
@@ -102,3 +104,72 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path) -> N
     assert message(f"{file}:f") == (
         f"reward \"{file}:f\": {file} cannot be loaded: NameError: name 'torhc' is not defined at {file}:3"
     )
+
+
+def scores(rule: LengthRule | FormatRule | WordsRule, *texts: str) -> list[float]:
+    return load_reward(rule)([Prompt("a")] * len(texts), [Completion(text) for text in texts]).tolist()
+
+
+def test_words_away_from_a_target_or_beyond_a_budget() -> None:
+    texts = ("", "one two", "one two three four")
+    assert scores(LengthRule(rule="length", target=2), *texts) == [-2, 0, -2]
+    assert scores(LengthRule(rule="length", budget=2), *texts) == [0, 0, -2]
+
+
+def test_a_pattern_fits_the_whole_or_anywhere() -> None:
+    texts = ("Answer: 7", "I think. Answer: 7", "Answer: seven")
+    assert scores(FormatRule(rule="format", pattern=r"Answer: \d+"), *texts) == [1, 0, 0]
+    assert scores(FormatRule(rule="format", pattern=r"Answer: \d+", anywhere=True), *texts) == [1, 1, 0]
+
+
+class TestWords:
+    TEXTS = ("You IDIOT, shut   up, idiot!", "The idiotic shutter is up.", "")
+
+    def test_words_and_phrases_as_they_stand_in_texts(self) -> None:
+        """Of 5 words the first text has two single ones and one phrase; the second only looks so."""
+        words = ("idiot", "shut up", "shut")
+        assert scores(WordsRule(rule="words", words=words, measure="count"), *self.TEXTS) == [3, 0, 0]
+        assert scores(WordsRule(rule="words", words=words, measure="any"), *self.TEXTS) == [1, 0, 0]
+        assert scores(WordsRule(rule="words", words=words), *self.TEXTS) == pytest.approx([0.6, 0, 0])
+
+    def test_entries_need_not_be_letters(self) -> None:
+        assert scores(WordsRule(rule="words", words=("f***", "c++"), measure="count"), "F*** c++!", "fff") == [2, 0]
+
+    def test_a_file_of_words(self, tmp_path: Path) -> None:
+        file = tmp_path / "rude.txt"
+        file.write_text("# rude words\nidiot\n\n  shut up \n", encoding="utf-8")
+        assert scores(WordsRule(rule="words", file=str(file), measure="count"), *self.TEXTS) == [3, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (None, "cannot be read: No such file or directory; give a text file of words"),
+            (b"# nothing\n\n", "holds no words; write one a line"),
+            (b"caf\xe9\n", "not UTF-8 at byte 4; save the word list as UTF-8"),
+        ],
+    )
+    def test_a_file_that_is_none(self, tmp_path: Path, content: bytes | None, said: str) -> None:
+        file = tmp_path / "rude.txt"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(RewardError) as error:
+            load_reward(WordsRule(rule="words", file=str(file)))
+        assert str(error.value) == f"{file}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: LengthRule(rule="length"), "length: say either target or budget, a number of words"),
+        (lambda: LengthRule(rule="length", target=3, budget=4), "length: say either target or budget"),
+        (lambda: LengthRule(rule="length", target=-1), "length: target must be at least 0, got -1"),
+        (lambda: FormatRule(rule="format", pattern="(a"), "format: pattern '(a' is no regular expression: missing )"),
+        (lambda: WordsRule(rule="words"), "words: give either words = [...] or file"),
+        (lambda: WordsRule(rule="words", words=("a",), file="b"), "words: give either words = [...] or file"),
+        (lambda: WordsRule(rule="words", words=("a", " ")), "words: one of the words is empty"),
+    ],
+)
+def test_a_rule_that_cannot_be(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value).startswith(said)

@@ -19,6 +19,7 @@ from tuneful.functional.kl import k1
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
 from tuneful.records import Completion, Prompt
+from tuneful.rewards.classifier import ClassifierReward
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward, checked
 from tuneful.rollouts.collect import collect
@@ -136,7 +137,7 @@ def reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Se
     prompts, completions = prompts[:8], completions[:8]
     together = checked(reward, prompts, completions)
     others = [torch.cat([checked(reward, [p], [c]) for p, c in zip(prompts, completions, strict=True)])]
-    if isinstance(reward, LearnedReward):
+    if isinstance(reward, LearnedReward | ClassifierReward):
         others.append(checked(replace(reward, padding="left"), prompts, completions))
     return Finding(
         "largest change of a reward with its batch or padding",

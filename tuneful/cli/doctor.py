@@ -64,7 +64,8 @@ def command(
 
     from tuneful.data.formats import read_answers
 
-    reward_model = reward if reward is not None and Path(reward).is_dir() else None
+    is_model = reward is not None and not reward.startswith(("{", "[")) and Path(reward).is_dir()
+    reward_model = reward if is_model else None
     if deep and model is None and reward_model is None:
         raise ConfigError("doctor: --deep trains a model and there is none; add --model, or --reward DIRECTORY")
     looked_at: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("machine", look_at_machine)]
@@ -191,8 +192,9 @@ def look_at_reward(reference: str, answers: Sequence[tuple[Prompt, Completion]])
     from tuneful.algorithms.start_up import reward_invariance
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
+    from tuneful.rewards.tables import reward_text
 
-    reward = load_reward(reference)
+    reward = load_reward(reward_text(reference, where="--reward"))
     prompts, completions = zip(*answers, strict=True)
     scores = checked(reward, prompts, completions)
     spread = float(scores.max() - scores.min())

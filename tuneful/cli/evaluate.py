@@ -15,6 +15,9 @@ def command(
     in_: In,
     out: Out,
     reward: Annotated[str | None, typer.Option(help="A reward to measure both with.")] = None,
+    toxicity: Annotated[
+        str | None, typer.Option(help="What measures toxicity: a file of words, or a classifier as a table.")
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="Completions per prompt and model.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 128,
     max_prompt_tokens: MaxPromptTokens = None,
@@ -32,6 +35,7 @@ def command(
     from tuneful.pipeline.inputs import EvaluateInputs
     from tuneful.pipeline.recipe import Recipe, Stage
     from tuneful.pipeline.run import run_recipe
+    from tuneful.rewards.tables import reward_text, toxicity_text
 
     given = EvaluateInputs(
         before=before,
@@ -40,7 +44,8 @@ def command(
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=max_prompt_tokens,
-        reward=reward,
+        reward=None if reward is None else reward_text(reward, where="--reward"),
+        toxicity=None if toxicity is None else toxicity_text(toxicity, where="--toxicity"),
     )
     recipe = Recipe("command line", seed, {"test": 1.0}, (Stage("evaluate", "evaluate", given, None),))
     with terminal_display() as display:

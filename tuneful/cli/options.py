@@ -10,7 +10,10 @@ import typer
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 In = Annotated[Path, typer.Option("--in", help="Rows to read: JSONL, also .gz.")]
 Model = Annotated[str, typer.Option("--model", help="Model directory or hub id.")]
-Reward = Annotated[str, typer.Option("--reward", help='Reward model directory, rule, or "./file.py:function".')]
+Reward = Annotated[
+    str,
+    typer.Option("--reward", help='Reward model, rule, "./file.py:function", or a table as a recipe writes it.'),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 MaxPromptTokens = Annotated[
     int | None, typer.Option("--max-prompt-tokens", help="Longer prompts lose their beginning; without it, refused.")

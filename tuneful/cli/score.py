@@ -28,9 +28,10 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
     from tuneful.data.jsonl import read_rows, write_jsonl
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
+    from tuneful.rewards.tables import reward_text
 
     answers = read_answers(in_)
-    scorer = load_reward(reward)
+    scorer = load_reward(reward_text(reward, where="--reward"))
     scores: list[float] = []
     with terminal_display() as display:
         display.stage("score", reward)

@@ -76,14 +76,16 @@ def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor,
 
 
 def reward_scores(
-    reward: Role,
-    prompts: Ids,
-    completions: Ids,
-    *,
-    label: int = 0,
-    padding: Literal["right", "left"] = "right",
+    reward: Role, prompts: Ids, completions: Ids, *, padding: Literal["right", "left"] = "right"
 ) -> Tensor:
-    """Raw scores float32 [R]: a decoder's head at the last completion token, an encoder's own pooled logit.
+    """Raw scores float32 [R]: the first of the `class_logits`."""
+    return class_logits(reward, prompts, completions, padding=padding)[:, 0]
+
+
+def class_logits(
+    reward: Role, prompts: Ids, completions: Ids, *, padding: Literal["right", "left"] = "right"
+) -> Tensor:
+    """Logits float32 [R, C] of C labels: a decoder's head at the last completion token, an encoder's own pooled ones.
 
     The reading position comes from the lengths, so it does not depend on what the pad token is or on which side it is.
     Encoders are padded on the right whatever `padding` says: their positions count from the first place of the row.
@@ -99,7 +101,7 @@ def reward_scores(
         segments = positions >= (start + torch.tensor([len(p) for p in prompts], device=ids.device))[:, None]
         types = {"token_type_ids": (segments & attended).long()} if _has_segments(reward.model) else {}
         logits = reward.model(input_ids=ids, attention_mask=attended.long(), **types).logits
-        pooled: Tensor = logits[:, label].float()
+        pooled: Tensor = logits.float()
         return pooled
     if padding == "right":
         hidden = reward.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -112,8 +114,8 @@ def reward_scores(
         ).last_hidden_state
     last = start + lengths - 1
     states = hidden[torch.arange(len(ids), device=ids.device), last]
-    scores: Tensor = reward.head(states.to(reward.head.weight.dtype))[:, label].float()
-    return scores
+    read: Tensor = reward.head(states.to(reward.head.weight.dtype)).float()
+    return read
 
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:

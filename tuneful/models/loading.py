@@ -105,7 +105,7 @@ def save_model(model: Any, tokenizer: Any, path: Path) -> None:
 
 def read_reward_file(path: Path) -> dict[str, Any]:
     """`reward.json` beside a reward model: gain, bias, reading position, base. Empty when there is none."""
-    file = path / "reward.json"
+    file = path.expanduser() / "reward.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 

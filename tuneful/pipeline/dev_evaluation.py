@@ -12,6 +12,7 @@ from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, hacking_signals
 from tuneful.generation.sampling import fold
 from tuneful.records import Prompt
+from tuneful.rewards.composite import Composite
 from tuneful.rewards.reward import Reward
 from tuneful.rollouts.collect import score
 
@@ -52,6 +53,10 @@ class DevEvaluation:
             "eos_share": eos_share(rollout.finish),
             **hacking_signals(rollout.texts, self.reference_texts(), min_z=self.phrase_z),
         }
+        if isinstance(self.reward, Composite):
+            asked = [self.prompts[g] for g in rollout.group.tolist()]
+            parts = self.reward.scores(asked, rollout.as_completions())
+            measures |= {f"reward_{name}": float(found.mean()) for name, found in parts.items()}
         if self.second is not None:
             watched = score(rollout, self.prompts, self.second, 0.0)
             seen = bootstrap_mean(watched.cpu().numpy(), rollout.group.cpu().numpy())

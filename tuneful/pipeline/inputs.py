@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tuneful.algorithms.stopping import HackingAlarm
@@ -11,6 +11,7 @@ from tuneful.errors import ConfigError, did_you_mean
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import Dtype
 from tuneful.models.roles import ValueKind, check_roles
+from tuneful.rewards.tables import RewardInput, part_names
 from tuneful.settings import require_above, require_at_least
 
 Kind = Literal["models", "data", "prompts", "rewards", "raters", "measures"]
@@ -19,7 +20,6 @@ Kind = Literal["models", "data", "prompts", "rewards", "raters", "measures"]
 ModelInput = Annotated[str, "models"]
 DataInput = Annotated[str, "data"]
 PromptsInput = Annotated[str, "data", "prompts"]
-RewardInput = Annotated[str, "rewards"]
 RatersInput = Annotated[str, "raters"]
 MeasureInput = Annotated[str, "measures"]
 
@@ -54,16 +54,26 @@ TAKES: Mapping[str, str] = {
     "after": "a model",
     "reward": "a reward model",
     "second_reward": "a reward model",
+    "toxicity": "a reward model",
     "value_from": "a reward model",
 }
 """What each setting that may name a stage takes from it; a reward stage may also start from a reward model."""
 
 
 def named(given: Any, kind: Kind) -> list[str]:
-    """What the inputs of a stage that are marked as `kind` name, in the order of its fields."""
-    hints = get_type_hints(type(given), include_extras=True)
-    values = [getattr(given, name) for name, hint in hints.items() if kind in _marks(hint)]
-    return [text for value in values for text in ([value] if isinstance(value, str) else value or ())]
+    """What the inputs of a stage that are marked as `kind` name, in the order of its fields and of tables in them."""
+    return [text for _, marks, text in marked(given) if kind in marks]
+
+
+def marked(given: Any) -> Iterator[tuple[str, set[Any], str]]:
+    """(setting, marks, text) of all texts in the inputs of a stage that name something, those in tables included."""
+    for name, hint in get_type_hints(type(given), include_extras=True).items():
+        value, marks = getattr(given, name), _marks(hint)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(inner):
+                yield from ((name, marks_inside, text) for _, marks_inside, text in marked(inner))
+            elif isinstance(inner, str) and marks:
+                yield name, marks, inner
 
 
 def _marks(hint: Any) -> set[Any]:
@@ -200,7 +210,7 @@ class PPOInputs(TrainingInputs):
     prompts: PromptsInput
     """Prompts to answer (split rl)."""
     reward: RewardInput
-    """`@stage`, a reward model directory, a rule, or `./file.py:function`."""
+    """`@stage`, a reward model, a rule, `./file.py:function`, a table, or a list of weighted parts."""
     second_reward: RewardInput | None = None
     """A reward that is only watched, by the alarm."""
     reference: ModelInput | None = None
@@ -242,7 +252,11 @@ class PPOInputs(TrainingInputs):
             value_from=self.value_from,
             share_base=self.share_base,
         )
-        known = DEV_MEASURES if self.second_reward is None else DEV_MEASURES + SECOND_MEASURES
+        if self.share_base and not isinstance(self.reward, str):
+            raise ConfigError("share_base needs a reward model alone, which is an adapter on the base; got a table")
+        of_parts = part_names(self.reward) if isinstance(self.reward, tuple) else ()
+        known = [*DEV_MEASURES, *(f"reward_{name}" for name in of_parts)]
+        known += [] if self.second_reward is None else SECOND_MEASURES
         for name in self.threshold:
             if name not in known:
                 raise ConfigError(f'threshold: no measure on dev prompts is called "{name}"{did_you_mean(name, known)}')
@@ -276,6 +290,8 @@ class EvaluateInputs(SamplingInputs):
     """A reward to measure both with."""
     second_reward: RewardInput | None = None
     """Another one, that the tuned model was not trained with."""
+    toxicity: RewardInput | None = None
+    """What measures toxicity: a classifier or a list of words, and not the reward; without it, it is not measured."""
     measures: tuple[MeasureInput, ...] = ()
     """Further measures of a completion: `world:measure`."""
     judge: str | None = None
@@ -284,8 +300,12 @@ class EvaluateInputs(SamplingInputs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(2, self, "", "limit")
-        rewards = [name for name in ("reward", "second_reward") if getattr(self, name) is not None]
-        known = ["length", *rewards, *(m.partition(":")[2] for m in self.measures)]
+        if self.toxicity is not None and self.toxicity == self.reward:
+            raise ConfigError("toxicity is measured by the reward itself, which it is to check; name another measure")
+        own = [name for name in ("reward", "second_reward", "toxicity") if getattr(self, name) is not None]
+        known = ["length", *own, *(m.partition(":")[2] for m in self.measures)]
+        if self.toxicity is not None and known.count("toxicity") > 1:
+            raise ConfigError("two measures are called toxicity; leave out the setting or the one of the world")
         judge = self.judge.rpartition(":")[2] if self.judge else None
         if judge is not None and judge not in known:
             raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')

@@ -187,23 +187,18 @@ def _stage(turn: Turn, where: str, seed: int) -> Stage:
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
     kinds = {s.name: s.kind for s in before}
-    for setting, value in as_table(stage.inputs).items():
-        for reference in _stages_named(value):
-            place = f'{where}: stage {stage.name}: {setting} = "{reference}"'
-            if reference[1:] not in kinds:
-                raise ConfigError(f"{place} names no earlier stage{did_you_mean(reference[1:], kinds)}")
-            made = inputs.MAKES.get(kinds[reference[1:]], "a report")
-            takes = inputs.TAKES.get(setting)
-            trained_further = stage.kind == kinds[reference[1:]] == "reward" and setting == "model"
-            if made != takes and not trained_further:
-                wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
-                raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
-
-
-def _stages_named(value: Any) -> list[str]:
-    """The `@stage` texts in a setting that is a text or a list of texts."""
-    texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
-    return [text for text in texts if isinstance(text, str) and text.startswith("@")]
+    for setting, _, value in inputs.marked(stage.inputs):
+        if not value.startswith("@"):
+            continue
+        place = f'{where}: stage {stage.name}: {setting} = "{value}"'
+        if value[1:] not in kinds:
+            raise ConfigError(f"{place} names no earlier stage{did_you_mean(value[1:], kinds)}")
+        made = inputs.MAKES.get(kinds[value[1:]], "a report")
+        takes = inputs.TAKES.get(setting)
+        trained_further = stage.kind == kinds[value[1:]] == "reward" and setting == "model"
+        if made != takes and not trained_further:
+            wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
+            raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

@@ -54,6 +54,7 @@ from tuneful.records import Comparison, Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
+from tuneful.rewards.tables import RewardInput
 from tuneful.runs.directory import RunDirectory
 
 PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
@@ -164,6 +165,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     )
     engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
     if given.share_base:
+        assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
     else:
         reward = _reward(context, given.reward)
@@ -228,7 +230,7 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     kl, estimator = engine.kl(after)
 
     measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
-    for name in ("reward", "second_reward"):
+    for name in ("reward", "second_reward", "toxicity"):
         if (named := getattr(given, name)) is not None:
             measures[name] = _text_measure(_reward(context, named), prompts, before, after)
     measures |= {reference.partition(":")[2]: context.measure(reference) for reference in given.measures}
@@ -322,10 +324,8 @@ def _sampling(given: inputs.SamplingInputs) -> Sampling:
     )
 
 
-def _reward(context: Context, reference: str) -> Reward:
-    if reference.startswith("@"):
-        return LearnedReward.load(context.model(reference))
-    return load_reward(reference)
+def _reward(context: Context, reward: RewardInput) -> Reward:
+    return load_reward(reward, model=context.model)
 
 
 def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,10 @@ class LearnedReward:
         else:
             model = load_scorer(path)
             if model.config.num_labels != 1:
-                raise RewardError(f"{path}: gives {model.config.num_labels} labels; a reward model gives one score")
+                raise RewardError(
+                    f"{path}: gives {model.config.num_labels} labels; a reward model gives one score; of a classifier "
+                    f'write which label counts, {{classifier = "{path}", label = "{model.config.id2label[0]}"}}'
+                )
             role = Role("reward", model, head=scalar_head(model) if hasattr(model, "score") else None)
         return cls(
             role,
@@ -69,12 +73,7 @@ class LearnedReward:
     def raw(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] scores as the head gives them."""
         rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
-        scores = torch.zeros(len(rows), device=self.role.device)
-        for batch in token_budget_batches([len(p) + len(c) for p, c in rows], self.tokens_per_batch):
-            index = torch.tensor(batch, device=scores.device)
-            prompts_, completions_ = [rows[i][0] for i in batch], [rows[i][1] for i in batch]
-            scores[index] = reward_scores(self.role, prompts_, completions_, padding=self.padding)
-        return scores
+        return in_batches(partial(reward_scores, self.role, padding=self.padding), rows, self.tokens_per_batch)
 
     def encode(self, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the completion as this model reads them.
@@ -96,6 +95,32 @@ class LearnedReward:
         return replace(self, gain=1 / spread, bias=-float(raw.mean()) / spread)
 
 
+def in_batches(
+    read: Callable[[list[list[int]], list[list[int]]], Tensor],
+    rows: Sequence[tuple[list[int], list[int]]],
+    tokens_per_batch: int,
+) -> Tensor:
+    """float32 [N], in the order of `rows`, of what `read` gives for the two parts of the rows in each batch."""
+    scores = torch.zeros(len(rows))
+    for batch in token_budget_batches([len(first) + len(second) for first, second in rows], tokens_per_batch):
+        found = read([rows[i][0] for i in batch], [rows[i][1] for i in batch])
+        scores = scores.to(found.device)
+        scores[torch.tensor(batch, device=found.device)] = found
+    return scores
+
+
+def context_of(role: Role, tokenizer: Any) -> int:
+    """The longest row that the model of a role takes, in tokens."""
+    positions: int = getattr(role.model.config.get_text_config(), "max_position_embeddings", tokenizer.model_max_length)
+    if role.head is not None:
+        return positions
+    # RoBERTa counts positions from its pad id + 1, so its table is longer than its context.
+    table = getattr(getattr(role.model.base_model, "embeddings", None), "position_embeddings", None)
+    pad: int | None = getattr(table, "padding_idx", None)
+    known: int = tokenizer.model_max_length
+    return min(positions if pad is None else positions - pad - 1, known)
+
+
 def encode_pair(
     prompt: Prompt, completion: str, tokenizer: Any, role: Role, max_tokens: int | None = None, *, ended: bool = True
 ) -> tuple[list[int], list[int]]:
@@ -103,11 +128,9 @@ def encode_pair(
 
     Raises ConfigError when `max_tokens` cannot hold a token of the answer and what stands around it.
     """
-    positions = role.model.config.get_text_config().max_position_embeddings
-    limit = min(max_tokens or positions, positions)
+    context = context_of(role, tokenizer)
+    limit = min(max_tokens or context, context)
     if role.head is None:
-        # RoBERTa counts positions from 2, so its table is longer than its context, which the tokenizer knows.
-        limit = min(limit, tokenizer.model_max_length)
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
             raise ModelError(
                 f"{tokenizer.name_or_path}: the tokenizer has no cls_token or no sep_token, by which an encoder tells "

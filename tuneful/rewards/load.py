@@ -1,22 +1,54 @@
-"""From the `reward` of a recipe or command to a callable: model directory, rule, or function."""
+"""From the `reward` of a recipe or command to a callable."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tuneful.errors import RewardError, did_you_mean
+from tuneful.rewards.classifier import Classifier, ClassifierReward
+from tuneful.rewards.composite import Composite, WeightedReward
+from tuneful.rewards.ensemble import Ensemble, EnsembleReward
+from tuneful.rewards.judge import Judge, JudgeReward
 from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.own import load_function
 from tuneful.rewards.reward import Reward
-from tuneful.rewards.rules import RULES, load_function
+from tuneful.rewards.rules import RULES, WordsRule
+from tuneful.rewards.tables import RewardInput, part_names
 
 
-def load_reward(reference: str) -> Reward:
-    """The reward a text names: a rule, `module:function`, or a reward model directory."""
+def load_reward(reward: RewardInput, *, model: Callable[[str], str] = str) -> Reward:
+    """The reward that a text, a table or a list of weighted parts stands for.
+
+    A text is a rule, `module:function`, `./file.py:function`, or a reward model as a directory, hub id or `@stage`.
+    model: the directory of a model that is named by its stage. Raises RewardError, ConfigError or ModelError, in one
+    line, for what does not exist.
+    """
+    if isinstance(reward, str):
+        return _named(reward, model)
+    if isinstance(reward, tuple):
+        parts = zip(part_names(reward), reward, strict=True)
+        return Composite(
+            tuple(WeightedReward(n, load_reward(p.reward, model=model), p.weight, p.clip) for n, p in parts)
+        )
+    if isinstance(reward, Classifier):
+        return ClassifierReward.load(reward, model(reward.classifier))
+    if isinstance(reward, Judge):
+        return JudgeReward(reward)
+    if isinstance(reward, Ensemble):
+        members = tuple(_named(member, model) for member in reward.ensemble)
+        return EnsembleReward(members, reward.combine, reward.variance_coef)
+    return reward.read() if isinstance(reward, WordsRule) else reward
+
+
+def _named(reference: str, model: Callable[[str], str]) -> Reward:
     if reference in RULES:
         return RULES[reference]
+    if reference.startswith("@"):
+        return LearnedReward.load(model(reference))
     if ":" in reference:
         return load_function(reference)
-    if Path(reference).is_dir():
+    if Path(reference).is_dir() or "/" in reference:
         return LearnedReward.load(reference)
     raise RewardError(
         f'reward "{reference}": no such model directory or rule{did_you_mean(reference, RULES)}; '
