@@ -135,8 +135,8 @@ def _fit(data: _Data, weights: Floats, difficulty: float, length: float) -> _Fit
             _EVEN_PRECISION * fit.theta @ fit.theta + length * away @ away + difficulty * fit.gamma @ fit.gamma
         )
         error = weights * (expit(logits) - data.wins)
-        gradient = [
-            [-length * away.sum()],
+        gradient: list[Floats] = [
+            np.array([-length * away.sum()]),
             np.bincount(data.model, error, num_models) + _EVEN_PRECISION * fit.theta,
             np.bincount(data.model, error * data.length, num_models) + length * away,
             np.bincount(data.instruction, error, num_instructions) + difficulty * fit.gamma,
@@ -154,4 +154,4 @@ def _held_out_loss(data: _Data, held_out: NDArray[np.bool_], difficulty: float, 
 
 
 def _log_loss(logits: Floats, wins: Floats) -> Floats:
-    return np.logaddexp(0, logits) - wins * logits  # type: ignore[no-any-return]
+    return np.logaddexp(0, logits) - wins * logits
