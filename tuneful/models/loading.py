@@ -232,6 +232,17 @@ def adapter_base(path: str | Path) -> str:
     return named
 
 
+def stored_dtype(path: str | Path) -> torch.dtype:
+    """The precision that a model's weights are stored in; float32 where its config does not say."""
+    from transformers import AutoConfig
+
+    try:
+        stored = AutoConfig.from_pretrained(_local_or_hub(path)).dtype
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
+    return stored if isinstance(stored, torch.dtype) else torch.float32
+
+
 def is_adapter(path: str | Path) -> bool:
     """True for a directory that holds an adapter and names its base."""
     return (Path(path).expanduser() / "adapter_config.json").exists()
