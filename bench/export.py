@@ -3,8 +3,8 @@
     tuneful export runs/mine/ppo --merge --out merged
     python bench/export.py --base base --merged merged [--adapter runs/mine/ppo/model] [--json]
 
-The runs alternate, so that whatever else the machine does meets all sides alike; the ratio is that of the medians. An
-adapter that is not merged can be timed beside them.
+The runs alternate, so that whatever else the machine does meets all sides alike. The ratio is the median over rounds,
+with its quartiles. An adapter that is not merged can be timed beside them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 import torch
@@ -48,15 +49,22 @@ def tokens_per_second(model: Any, *, batch: int, prompt: int, new: int) -> float
     return batch * new / seconds
 
 
+def spread(values: Sequence[float], base: Sequence[float] | None = None) -> dict[str, float]:
+    """Median and quartiles of values, or of their ratios to the base's in the same round."""
+    ratios = [value / of for value, of in zip(values, base, strict=True)] if base else list(values)
+    low, middle, high = quantiles(ratios, n=4)
+    return {"median": middle, "low": low, "high": high}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--merged", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=32)
-    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -75,15 +83,18 @@ def main() -> None:
         "same_tensors": base == merged,
         "num_tensors": len(merged),
         "bytes": {"base": base_bytes, "merged": merged_bytes},
-        "tokens_per_second": {n: {"median": median(s), "low": min(s), "high": max(s)} for n, s in speeds.items()},
-        "ratio_to_base": {n: median(s) / median(speeds["base"]) for n, s in speeds.items() if n != "base"},
+        "tokens_per_second": {n: spread(s) for n, s in speeds.items()},
+        "ratio_to_base": {n: spread(s, speeds["base"]) for n, s in speeds.items() if n != "base"},
         "rounds": given.rounds,
     }
     print(f"same names, types and shapes of {len(merged)} tensors: {'yes' if base == merged else 'no'}")
     print(f"bytes of weights: base {base_bytes:,}, merged {merged_bytes:,}")
     for name, speed in result["tokens_per_second"].items():
-        ratio = f"  {result['ratio_to_base'][name]:.3f} of the base's" if name != "base" else ""
-        print(f"{name:<8} {speed['median']:8.0f} tokens/s [{speed['low']:.0f}, {speed['high']:.0f}]{ratio}")
+        told = f"{name:<8} {speed['median']:8.0f} tokens/s"
+        if name != "base":
+            ratio = result["ratio_to_base"][name]
+            told += f"   {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the base's"
+        print(told)
     if given.json:
         print(json.dumps(result))
 

@@ -124,7 +124,7 @@ def model_directory(source: Path) -> Path:
     if not source.is_dir():
         raise ModelError(f"{source}: no such folder; give a model's, a stage's or a run's folder")
     if (source / "config.json").exists() or is_adapter(source):
-        return source.resolve()
+        return source
     record = read_stage(source)
     if record is None:
         raise ModelError(f"{source}: no model (config.json or adapter_config.json) and no run (run.json) is there")
@@ -133,7 +133,7 @@ def model_directory(source: Path) -> Path:
     for made in ("a model", "a reward model"):
         makers = [stage for stage in stages if MAKES.get(stage.kind) == made]
         if makers and (makers[-1].folder / "model").is_dir():
-            return (makers[-1].folder / "model").resolve()
+            return makers[-1].folder / "model"
         if makers:
             raise ModelError(f"{makers[-1].folder}: has no model yet; run it to its end first")
     raise ModelError(f"{source}: no stage of this run makes a model; give the folder of one that does")

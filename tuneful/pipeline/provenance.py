@@ -13,7 +13,7 @@ from tuneful.evaluation.report import label, number
 from tuneful.feedback.judgments import read_judgments
 from tuneful.pipeline.markdown import cell, code, counted, measured, place, told
 from tuneful.records import Judgment, RaterKind
-from tuneful.runs.lineage import Lineage, StageRecord, read_stage, short_name, siblings
+from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings
 from tuneful.runs.logs import read_log
 from tuneful.runs.manifest import environment, file_hash
 
@@ -89,9 +89,9 @@ def rewards(found: Lineage) -> list[str]:
     """Every reward model with its accuracy beside what length alone gives; any other reward by its name."""
     lines = []
     for stage in found.of_kind("reward"):
-        report = _table(stage.report.get("reward_model") or _measured_above(stage, found))
+        report = _table(stage.report.get("reward_model"))
         if not report:
-            lines.append(f"- {code(stage.name)}: its accuracy on held-out pairs was not measured.")
+            lines.append(f"- {code(stage.name)}: its stage measured no accuracy on held-out pairs.")
             continue
         accuracy = _table(report.get("heldout_accuracy"))
         prompts = f"{counted(accuracy.get('n'))} prompts"
@@ -231,12 +231,6 @@ def _groups_of(stage: StageRecord) -> list[str]:
         return list(map(str, _table(json.loads(file.read_bytes())).values()))
     except (OSError, ValueError):
         return []
-
-
-def _measured_above(stage: StageRecord, found: Lineage) -> object:
-    """What the report above the stages has on the only reward model of its run."""
-    above = read_stage(stage.folder.parent)
-    return above.report.get("reward_model") if above is not None and len(found.of_kind("reward")) == 1 else None
 
 
 def _kl_spent(maker: StageRecord) -> str:

@@ -99,8 +99,9 @@ def short_name(path: str) -> str:
 
 
 def _follow_model(model: Path, found: Lineage, seen: set[Path]) -> None:
-    if model.name == _MODEL:
-        _follow_stage(model.resolve().parent, found, seen)
+    place = model.resolve()
+    if place.name == _MODEL:
+        _follow_stage(place.parent, found, seen)
 
 
 def _follow_stage(folder: Path, found: Lineage, seen: set[Path]) -> None:
