@@ -90,7 +90,7 @@ def read_comparisons(path: Path, *, on_skip: Callable[[str], None] | None = None
     """The comparisons of a preferences or transcripts file.
 
     A row of a preferences file that cannot be used is an error. There an answer may be empty only as an assistant
-    message, which says that a model answered with nothing; bare empty text is a gap.
+    message, or beside `"empty": true`, which say that a model answered with nothing; bare empty text is a gap.
 
     Transcripts are other people's data, to be taken as they are: a pair whose contexts differ, whose answer is empty or
     missing, or whose answers are equal is skipped, and `on_skip` gets one line that says where and why (default: a
@@ -164,13 +164,17 @@ def candidates_row(candidates: Candidates) -> dict[str, Any]:
 def comparison_row(comparison: Comparison) -> dict[str, Any]:
     """The JSONL row of a comparison: TRL's explicit-prompt preference, conversational when the prompt is.
 
-    TRL wants answers as messages where the prompt is; an empty answer always is one, so that it can be read again.
-    `p` and `weight` are always written, so the row stands alone.
+    TRL wants answers as messages where the prompt is, and as text where it is text; a row whose answer of text is empty
+    says that this is meant. `p` and `weight` are always written, so the row stands alone.
     """
+    answers = {"chosen": comparison.chosen, "rejected": comparison.rejected}
     row: dict[str, Any] = {"prompt": comparison.prompt.as_json()}
-    for side, text in (("chosen", comparison.chosen), ("rejected", comparison.rejected)):
-        plain = text.strip() and isinstance(comparison.prompt.content, str)
-        row[side] = text if plain else [{"role": "assistant", "content": text}]
+    if isinstance(comparison.prompt.content, str):
+        row |= answers
+        if not all(text.strip() for text in answers.values()):
+            row["empty"] = True
+    else:
+        row |= {side: [{"role": "assistant", "content": text}] for side, text in answers.items()}
     row |= {"p": comparison.p, "weight": comparison.weight}
     known = {"group": comparison.group, "margin": comparison.margin}
     return row | {key: value for key, value in known.items() if value is not None}
@@ -279,7 +283,7 @@ def _preference(row: Row) -> Comparison:
 def _answer(row: Row, side: str) -> str:
     value = row.value(side)
     if not isinstance(value, list):
-        return _text(row, value, side)
+        return _text(row, value, side, empty=row.fields.get("empty") is True)
     messages = _messages(row, value, side)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise row.error("expected one assistant message", "the turns before it belong into the prompt", side)
