@@ -130,8 +130,8 @@ def _fit(data: _Data, weights: Floats, difficulty: float, length: float) -> _Fit
         fit, mean_phi = unpacked(packed)
         logits = fit.logits(data)
         away = fit.phi - mean_phi
-        value = float(weights @ _log_loss(logits, data.wins))
-        value += 0.5 * (
+        misfit = float(weights @ _log_loss(logits, data.wins))
+        spread = float(
             _EVEN_PRECISION * fit.theta @ fit.theta + length * away @ away + difficulty * fit.gamma @ fit.gamma
         )
         error = weights * (expit(logits) - data.wins)
@@ -141,7 +141,7 @@ def _fit(data: _Data, weights: Floats, difficulty: float, length: float) -> _Fit
             np.bincount(data.model, error * data.length, num_models) + length * away,
             np.bincount(data.instruction, error, num_instructions) + difficulty * fit.gamma,
         ]
-        return value, np.concatenate(gradient)
+        return misfit + spread / 2, np.concatenate(gradient)
 
     start = np.zeros(1 + 2 * num_models + num_instructions)
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
