@@ -98,7 +98,7 @@ reward = "@reward"
 """
 
 
-def short_is_better(items: Sequence[Candidates], raters_per_item: int, seed: int) -> Labeling:
+def short_is_better(items: Sequence[Candidates], raters_per_item: int, seed: int, round_number: int) -> Labeling:
     """All raters but one rank short answers first; the last one has it the other way round."""
     judgments = []
     for item in items:
