@@ -57,7 +57,9 @@ def _second_wins(row: Row) -> float:
     if preference is None:
         return 0.5
     if isinstance(preference, bool) or not isinstance(preference, int | float):
-        raise row.error(f"expected a number, got {json_kind(preference)}", "1, 2, between, or 0 for a tie", "preference")
+        raise row.error(
+            f"expected a number, got {json_kind(preference)}", "1, 2, between, or 0 for a tie", "preference"
+        )
     if preference == 0:
         return 0.5
     if not 1 <= preference <= 2:

@@ -7,6 +7,7 @@ follow the model.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ import torch
 from torch import nn
 
 from tuneful.errors import ModelError
+from tuneful.models.quantized import hold_in_nf4
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "nf4"]
+"""Precision of a model's weights; with nf4 that of its linear layers, and the rest is bfloat16."""
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -113,21 +116,27 @@ def write_reward_file(path: Path, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Transformers' bars and its note on a fresh head, which is meant to be fresh, would break our own display."""
-    from transformers.utils import logging
+    """Transformers' bars and its note on a fresh head, which is meant to be fresh, would break our own display.
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    So would bitsandbytes' note on a CPU kernel we do not use, which comes with PEFT whatever the dtype is.
+    """
+    from transformers.utils import logging as of_transformers
+
+    level = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()  # type: ignore[no-untyped-call]
+    of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        of_transformers.set_verbosity(level)
+        of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:
     directory = _local_or_hub(path)
+    # An adapter is merged before its base goes into 4 bits, where most of a small update would round away.
+    read: Dtype = "bfloat16" if dtype == "nf4" else dtype
     try:
         with _quiet():
             if is_adapter(directory):
@@ -135,14 +144,16 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
 
                 config = PeftConfig.from_pretrained(directory)
                 config.task_type = None  # merged into a classifier, a language model's adapter is as good as another
-                model = _load(config.base_model_name_or_path, auto_class, dtype, **kwargs)
+                model = _load(config.base_model_name_or_path, auto_class, read, **kwargs)
                 model = PeftModel.from_pretrained(model, directory, config=config).merge_and_unload()
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
-                model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
+                model = auto_class.from_pretrained(directory, dtype=getattr(torch, read), **kwargs)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
     model.requires_grad_(True)  # merging an adapter leaves its base frozen
+    if dtype == "nf4":
+        hold_in_nf4(model)
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -185,12 +196,14 @@ def _ask_hub(name: str) -> None:
 
 def is_scorer(path: str | Path) -> bool:
     """True when the directory was saved as a classifier, or as an adapter that carries a classifier's head."""
-    from peft import PeftConfig, TaskType
     from transformers import AutoConfig
 
     directory = _local_or_hub(path)
     try:
         if is_adapter(directory):
+            with _quiet():
+                from peft import PeftConfig, TaskType
+
             return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
         architectures = AutoConfig.from_pretrained(directory).architectures
     except (OSError, ValueError) as error:
