@@ -24,10 +24,12 @@ Dtype = Literal["float32", "bfloat16", "nf4"]
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a model directory or hub id; an end token is required.
+    """The tokenizer of a model directory or hub id, with an end token and a pad token that differs from it.
 
-    Raises ModelError when there is no tokenizer, no end token, or the pad token is the end token: a pad that looks like
-    the end makes readers of saved models find the end one token early.
+    No pass of ours reads pads. Other readers of saved models do, and to them a pad that looks like the end hides it, so
+    where the tokenizer has no other it is given one of its special tokens (`spare_token`).
+
+    Raises ModelError when there is no tokenizer, no end token, or nothing but the end token to pad with.
     """
     from transformers import AutoTokenizer
 
@@ -37,12 +39,28 @@ def load_tokenizer(path: str | Path) -> Any:
         raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = spare_token(tokenizer) or tokenizer.pad_token
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
             f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer its own pad token, "
             'for example tokenizer.add_special_tokens({"pad_token": "<pad>"})'
         )
     return tokenizer
+
+
+def spare_token(tokenizer: Any) -> str | None:
+    """A special token that is never said and can serve as padding; None when there is none.
+
+    One whose name says pad, as in Llama 3.1 and Qwen's base models; the unknown token, as is usual for Llama 2; or a
+    reserved one, as in Llama 3.
+    """
+    used = {tokenizer.bos_token, tokenizer.eos_token}
+    added = (tokenizer.added_tokens_decoder[number] for number in sorted(tokenizer.added_tokens_decoder))
+    special = [token.content for token in added if token.special and token.content not in used]
+    unknown = [tokenizer.unk_token] if tokenizer.unk_token not in {None, *used} else []
+    fitting = [t for t in special if "pad" in t.lower()] + unknown + [t for t in special if "reserved" in t.lower()]
+    return fitting[0] if fitting else None
 
 
 def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
@@ -71,7 +89,8 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
-    if model.config.pad_token_id is None:
+    ends = model.config.eos_token_id
+    if model.config.pad_token_id in (None, *(ends if isinstance(ends, list) else [ends])):
         model.config.pad_token_id = load_tokenizer(path).pad_token_id
     if is_decoder(model):
         head = scalar_head(model)
