@@ -183,6 +183,8 @@ def _value(hint: Any) -> str:
     kinds = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
     if get_origin(hint) is list:
         return f"{_value(get_args(hint)[0])}, may be repeated"
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(hint))
     if hint not in kinds:
         return _value(next(argument for argument in get_args(hint) if argument is not type(None)))
     return kinds[hint]

@@ -113,6 +113,73 @@ def test_evaluate_measures_toxicity_by_a_list_of_words(answers, tiny_model_dir, 
     assert json.loads(done.stdout)["after"]["toxicity"]["mean"] == sum(spoken) / len(spoken) > 0
 
 
+def test_evaluate_tells_how_often_a_reward_prefers_what_people_prefer(tmp_path):
+    """ "shorter" prefers one of the two chosen sides; by words they are 1 against 2 and 3 against 1."""
+    texts = [("yes", "no no"), ("why is that", "thanks")]
+    write_jsonl(
+        tmp_path / "pairs.jsonl", [{"prompt": f"p{n}", "chosen": c, "rejected": r} for n, (c, r) in enumerate(texts)]
+    )
+    given = ("evaluate", "--in", tmp_path / "pairs.jsonl", "--reward", "shorter")
+    shown = tuneful(*given, "--out", tmp_path / "out")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[0].split() == ["reward", "0.500", "[0.000,", "1.000]", "2", "prompts"]
+    told = json.loads(tuneful(*given, "--out", tmp_path / "other", "--json").stdout)
+    assert told["reward_model"]["heldout_accuracy"] == {"mean": 0.5, "interval": [0.0, 1.0], "n": 2}
+
+
+def test_evaluate_ranks_the_models_in_annotations(tmp_path):
+    """The good model wins 8 of 8, the bad one 2 of 8; all answers are equally long."""
+    rows = [
+        {"instruction": f"i{n}", "generator_1": "base", "generator_2": model, "output_1": "one", "output_2": "two"}
+        | {"preference": 2 if model == "good" or n < 2 else 1, "annotator": "judge"}
+        for n in range(8)
+        for model in ("bad", "good")
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "board.csv").write_text(
+        "name,samples,win_rate,length_controlled_winrate\nBad,x/results/bad/o.json,26.0,\n"
+    )
+    given = (
+        "evaluate",
+        "--in",
+        tmp_path / "rows.jsonl",
+        "--leaderboard",
+        tmp_path / "board.csv",
+        "--out",
+        tmp_path / "out",
+    )
+    done = tuneful(*given)
+    assert done.returncode == 0, done.stderr
+    first, good, bad, last = done.stdout.splitlines()
+    assert first.startswith("against base")
+    assert (good.split()[:3], bad.split()[:3]) == (["good", "100.00", "-"], ["bad", "25.00", "26.00"])
+    assert last == f"the report is {tmp_path / 'out' / 'report.html'}"
+    assert "Against base" in (tmp_path / "out" / "report.html").read_text()
+    again = tuneful(*given)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--before", "a"), "--before and --after go together"),
+        (("--before", "a", "--after", "b", "--model", "c"), "--model says nothing with --before and --after"),
+        (
+            ("--reward", "shorter", "--leaderboard", "x.csv"),
+            "--leaderboard says nothing with --reward or --model alone",
+        ),
+        ((), "holds no annotations; for prompts give --before and --after, for comparisons --reward or --model"),
+    ],
+)
+def test_evaluate_says_which_flags_go_together(tmp_path, flags, said):
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "p"}])
+    done = tuneful("evaluate", "--in", tmp_path / "rows.jsonl", "--out", tmp_path / "out", *flags)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_long_prompt_can_be_cut(answers, tiny_model_dir, tmp_path):
     write_jsonl(tmp_path / "long.jsonl", [{"prompt": "hot " * 200}])
     options = ("--out", tmp_path / "out.jsonl", "--max-new-tokens", 3, "--max-prompt-tokens", 20)

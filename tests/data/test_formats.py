@@ -216,6 +216,18 @@ def test_a_conversational_comparison_is_what_trl_reads() -> None:
     assert row["chosen"] == [{"role": "assistant", "content": "Hello."}]
 
 
+def test_an_empty_answer_to_a_prompt_of_text_is_text() -> None:
+    """TRL and Parquet want a column of one type."""
+    row = comparison_row(Comparison(HOT, "Close the blinds.", ""))
+    assert (row["chosen"], row["rejected"], row["empty"]) == ("Close the blinds.", "", True)
+    assert "empty" not in comparison_row(Comparison(HOT, "Close the blinds.", "No."))
+
+
+def test_older_rows_with_an_empty_message_can_be_read(tmp_path: Path) -> None:
+    row = {"prompt": "Hi.", "chosen": "Hello.", "rejected": [{"role": "assistant", "content": ""}]}
+    assert read_comparisons(written(tmp_path, row)) == [Comparison(Prompt("Hi."), "Hello.", "")]
+
+
 turns = st.lists(
     st.builds(
         Message,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -70,6 +72,12 @@ def copied_tokenizer(tiny_model_dir: Path, tmp_path: Path, change: Callable[[dic
     return directory
 
 
+def rename_base(adapter: Path, base: Path | None) -> None:
+    file = adapter / "adapter_config.json"
+    named = None if base is None else str(base)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": named}))
+
+
 class TestTokenizer:
     def test_a_path_or_its_text(self, tiny_model_dir: Path) -> None:
         for path in (tiny_model_dir, str(tiny_model_dir)):
@@ -123,6 +131,38 @@ class TestCausal:
         assert_close(ours(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
         assert not any("lora" in name for name, _ in ours.named_parameters())
 
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            {"target_modules": ["q_proj", "lm_head"]},
+            {"target_modules": ["q_proj", "embed_tokens"]},
+            {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+            {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        ],
+        ids=["head", "embedding", "both", "a whole head"],
+    )
+    def test_an_adapter_on_one_end_of_tied_weights(
+        self, wide_model_dir: Path, tmp_path: Path, parts: dict[str, Any]
+    ) -> None:
+        """Against peft's unmerged forward, also after saving: the embedding and the head are no longer one tensor."""
+        base: Any = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
+        assert base.config.tie_word_embeddings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft warns of what is tested here
+            model: Any = get_peft_model(base, LoraConfig(r=2, task_type="CAUSAL_LM", **parts))
+            torch.manual_seed(9)
+            for weight in model.parameters():
+                if weight.requires_grad:
+                    weight.data.normal_(std=0.3)
+            model.save_pretrained(tmp_path / "adapter")
+            theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)(IDS).logits
+        ours = load_causal(tmp_path / "adapter")
+        assert_close(ours(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
+        save_model(ours, load_tokenizer(wide_model_dir), tmp_path / "merged")
+        again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+        assert not again.config.tie_word_embeddings
+        assert_close(again(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
+
     @pytest.mark.parametrize("name", ["none", "~/no-such-model", "./none"])
     def test_missing_directory(self, name: str) -> None:
         assert message(lambda: load_causal(Path(name))) == f"{Path(name)}: no such model directory"
@@ -130,12 +170,24 @@ class TestCausal:
     def test_a_directory_without_model(self, tmp_path: Path) -> None:
         assert message(lambda: load_causal(tmp_path)).startswith(f"{tmp_path}: no AutoModelForCausalLM could be loaded")
 
+    def test_an_adapter_of_a_wider_base(self, adapter_dir: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
+        config = AutoConfig.from_pretrained(tiny_model_dir)
+        config.hidden_size = 64
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wider")
+        shutil.copytree(adapter_dir, tmp_path / "adapter")
+        rename_base(tmp_path / "adapter", tmp_path / "wider")
+        found = message(lambda: load_causal(tmp_path / "adapter"))
+        assert found.startswith(f"{tmp_path / 'adapter'}: the adapter does not fit its base {tmp_path / 'wider'}: ")
+
+    def test_an_adapter_that_names_no_base(self, adapter_dir: Path, tmp_path: Path) -> None:
+        shutil.copytree(adapter_dir, tmp_path / "adapter")
+        rename_base(tmp_path / "adapter", None)
+        assert 'set "base_model_name_or_path"' in message(lambda: load_causal(tmp_path / "adapter"))
+
     def test_an_adapter_whose_base_is_gone(self, adapter_dir: Path, tmp_path: Path) -> None:
         shutil.copytree(adapter_dir, tmp_path / "adapter")
-        file = tmp_path / "adapter" / "adapter_config.json"
-        config = json.loads(file.read_text())
         gone = tmp_path / "gone"
-        file.write_text(json.dumps(config | {"base_model_name_or_path": str(gone)}))
+        rename_base(tmp_path / "adapter", gone)
         assert str(gone) in message(lambda: load_causal(tmp_path / "adapter"))
 
 

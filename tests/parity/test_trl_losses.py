@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,24 +25,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.functional.preference_losses import bradley_terry_loss, dpo_loss
 
-PINNED = "1.16.0"
 VOCABULARY = {"<pad>": 0, "<eos>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, 40)}
 
 # TRL and what it imports warn about themselves; that is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def trl() -> ModuleType:
-    try:
-        found = version("trl")
-    except PackageNotFoundError:
-        pytest.skip("trl is not installed")
-    if found != PINNED:
-        pytest.skip(f"trl {found} is installed, the comparison is with {PINNED}")
-    import trl
-
-    return trl
 
 
 @dataclass(frozen=True)

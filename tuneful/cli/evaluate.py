@@ -1,20 +1,29 @@
-"""`tuneful evaluate`"""
+"""`tuneful evaluate`: what a file of prompts, of comparisons or of annotations has to say."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Out, Seed
+from tuneful.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tuneful.pipeline.recipe import Stage
 
 
 def command(
-    before: Annotated[str, typer.Option(help="The model compared with.")],
-    after: Annotated[str, typer.Option(help="The model that was tuned.")],
     in_: In,
     out: Out,
-    reward: Annotated[str | None, typer.Option(help="A reward to measure both with.")] = None,
+    before: Annotated[str | None, typer.Option(help="The model compared with.")] = None,
+    after: Annotated[str | None, typer.Option(help="The model that was tuned.")] = None,
+    reward: Annotated[str | None, typer.Option(help="A reward: to measure both with, or to be measured.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model whose log-probabilities are to be measured.")] = None,
+    leaderboard: Annotated[Path | None, typer.Option(help="Published numbers of annotated models: a CSV.")] = None,
     toxicity: Annotated[
         str | None, typer.Option(help="What measures toxicity: a file of words, or a classifier as a table.")
     ] = None,
@@ -25,38 +34,136 @@ def command(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Two models side by side on the same prompts, with intervals; all prompts of the file are used.
+    """One of three, by what is given; all rows of the file are used.
+
+    With --before and --after: two models side by side on the same prompts, with intervals. With --reward or --model
+    alone: how often it prefers the chosen answer of a file of comparisons. With neither: the win rates, raw and
+    length-controlled, of the models in a file of annotations, beside published ones with --leaderboard.
 
     Example: tuneful evaluate --before base --after runs/ppo/model --in prompts.jsonl --out runs/eval
-    """
-    import json
 
-    from tuneful.cli.progress import terminal_display
-    from tuneful.pipeline.inputs import EvaluateInputs
-    from tuneful.pipeline.recipe import Recipe, Stage
-    from tuneful.pipeline.run import run_recipe
+    Example: tuneful evaluate --reward runs/hh/reward/model --in comparisons.jsonl --out runs/accuracy
+
+    Example: tuneful evaluate --in alpaca_eval_gpt4.jsonl.gz --leaderboard leaderboard.csv --out runs/alpaca
+    """
+    from tuneful.pipeline.inputs import AccuracyInputs, EvaluateInputs
+    from tuneful.pipeline.recipe import Stage
     from tuneful.rewards.tables import reward_text, toxicity_text
 
-    given = EvaluateInputs(
-        before=before,
-        after=after,
-        prompts=str(in_),
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        max_prompt_tokens=max_prompt_tokens,
-        reward=None if reward is None else reward_text(reward, where="--reward"),
-        toxicity=None if toxicity is None else toxicity_text(toxicity, where="--toxicity"),
-    )
-    recipe = Recipe("command line", seed, {"test": 1.0}, (Stage("evaluate", "evaluate", given, None),))
-    with terminal_display() as display:
-        run_recipe(recipe, out, display=display, force=force)
-    folder = out / "evaluate"
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    measured = None if reward is None else reward_text(reward, where="--reward")
+    if before is not None and after is not None:
+        _refuse({"--model": model, "--leaderboard": leaderboard}, "--before and --after")
+        given = EvaluateInputs(
+            before=before,
+            after=after,
+            prompts=str(in_),
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            max_prompt_tokens=max_prompt_tokens,
+            reward=measured,
+            toxicity=None if toxicity is None else toxicity_text(toxicity, where="--toxicity"),
+        )
+        report = _run(Stage("evaluate", "evaluate", given, None), out, seed=seed, force=force)
+        lines = _changes(report)
+    elif before is not None or after is not None:
+        raise ConfigError("evaluate: --before and --after go together; one model alone is measured by --model")
+    elif reward is not None or model is not None:
+        _refuse({"--toxicity": toxicity, "--leaderboard": leaderboard}, "--reward or --model alone")
+        accuracy = AccuracyInputs(comparisons=str(in_), reward=measured, model=model)
+        report = _run(Stage("accuracy", "accuracy", accuracy, None), out, seed=seed, force=force)
+        lines = _accuracies(report)
+    else:
+        _refuse({"--toxicity": toxicity}, "a file of annotations")
+        report = _standings(in_, leaderboard, out, seed=seed, force=force)
+        lines = _table(report)
     if as_json:
         print(json.dumps(report))
         return
+    print("\n".join(lines))
+
+
+def _refuse(flags: Mapping[str, object], mode: str) -> None:
+    for flag, value in flags.items():
+        if value is not None:
+            raise ConfigError(f"evaluate: {flag} says nothing with {mode}; leave it out")
+
+
+def _run(stage: Stage, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
+    """The report of one stage that is run into `out`, with the place of its page."""
+    from tuneful.cli.progress import terminal_display
+    from tuneful.pipeline.recipe import Recipe
+    from tuneful.pipeline.run import run_recipe
+
+    recipe = Recipe("command line", seed, {"test": 1.0}, (stage,))
+    with terminal_display() as display:
+        run_recipe(recipe, out, display=display, force=force)
+    folder = out / stage.name
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report | {"page": str(folder / "report.html")}
+
+
+def _standings(annotations: Path, published: Path | None, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
+    """`report.json` and `report.html` in `out`: the models of a file of annotations against their baseline."""
+    from tuneful.cli.progress import terminal_display
+    from tuneful.data.annotations import read_annotations
+    from tuneful.data.formats import detect
+    from tuneful.data.writing import refuse_existing
+    from tuneful.evaluation.leaderboard import as_table, leaderboard, read_published
+    from tuneful.evaluation.report import write_json, write_report
+
+    refuse_existing(out / "report.json", force=force)
+    if detect(annotations) != "annotations":
+        raise ConfigError(
+            f"evaluate: {annotations} holds no annotations; for prompts give --before and --after, for comparisons "
+            "--reward or --model"
+        )
+    found = read_annotations(annotations)
+    known = {} if published is None else read_published(published)
+    with terminal_display() as display:
+        display.stage("evaluate", "length control")
+        baseline, standings = leaderboard(
+            found, seed=seed, on_progress=lambda done, of: display.step(done, of, {"fits": done})
+        )
+    report = {"baseline": baseline, "annotator": found[0].annotator, "leaderboard": as_table(standings, known)}
+    write_json(out / "report.json", report)
+    write_report(out / "report.html", report, title=annotations.name)
+    return report | {"page": str(out / "report.html")}
+
+
+def _changes(report: Mapping[str, Any]) -> list[str]:
+    lines = []
     for name, change in report["difference"].items():
         low, high = change["interval"]
         old, new = report["before"][name]["mean"], report["after"][name]["mean"]
-        print(f"{name:<14} {old:8.3f} -> {new:8.3f}   difference {change['mean']:+.3f} [{low:+.3f}, {high:+.3f}]")
-    print(f"the report is {folder / 'report.html'}")
+        lines.append(
+            f"{name:<14} {old:8.3f} -> {new:8.3f}   difference {change['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
+    return [*lines, f"the report is {report['page']}"]
+
+
+def _accuracies(report: Mapping[str, Any]) -> list[str]:
+    found = {"reward": report["reward_model"]} if "reward_model" in report else {}
+    found |= {f"log-probability, {name}": seen for name, seen in report.get("log_probability", {}).items()}
+    baselines = next(iter(found.values()))["baselines"]
+    rows = {name: seen["heldout_accuracy"] for name, seen in found.items()}
+    rows |= {f"{name}, length matched": seen["accuracy_length_matched"] for name, seen in found.items()}
+    rows |= {name.replace("_", " "): measured for name, measured in baselines.items()}
+    lines = [
+        f"{name:<42} {m['mean']:.3f} [{m['interval'][0]:.3f}, {m['interval'][1]:.3f}]  {m['n']} prompts"
+        for name, m in rows.items()
+        if m is not None
+    ]
+    return [*lines, f"the report is {report['page']}"]
+
+
+def _table(report: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{'against ' + report['baseline']:<32} win rate  published   length-controlled  published      n  characters"
+    ]
+    for row in report["leaderboard"]:
+        raw, controlled = (
+            f"{row[name]:6.2f} {row['published'].get(name, float('nan')):10.2f}".replace("nan", "  -")
+            for name in ("win_rate", "length_controlled_winrate")
+        )
+        lines.append(f"{row['model']:<32} {raw} {controlled:>29} {row['n']:>6} {row['mean_length']:>11.0f}")
+    return [*lines, f"the report is {report['page']}"]

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from tuneful.cli import demo, doctor, evaluate, generate, label, run, score
+from tuneful.cli import demo, doctor, evaluate, export, generate, label, run, score
 from tuneful.errors import TunefulError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(label.app, name="label")
+app.command("export")(export.command)
 app.command("doctor")(doctor.command)
 
 

@@ -75,10 +75,13 @@ def asked(row: Row, messages: tuple[Message, ...], field: str) -> Prompt:
 
 
 def answer_in(row: Row, field: str, *, empty: bool = False) -> str:
-    """The answer in a field, as text or as one assistant message, which alone may say nothing where `empty` allows."""
+    """The answer in a field, as text or as one assistant message.
+
+    empty: it may say nothing, as a message, or as text of a row that says `"empty": true`.
+    """
     value = row.value(field)
     if not isinstance(value, list):
-        return text_of(row, value, field)
+        return text_of(row, value, field, empty=empty and row.fields.get("empty") is True)
     messages = messages_of(row, value, field)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise row.error("expected one assistant message", "the turns before it belong into the prompt", field)

@@ -19,8 +19,8 @@ from tuneful.records import Comparison, Prompt
 def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
     """The pairs of rows with a prompt of their own; a row that cannot be used is an error.
 
-    An answer may be empty only as an assistant message, which says that a model answered with nothing; bare empty text
-    is a gap.
+    An answer may be empty only as an assistant message, or beside `"empty": true`, which say that a model answered with
+    nothing; bare empty text is a gap.
     """
     for row in rows:
         if _repeats_prompt(row):
@@ -65,13 +65,17 @@ def implicit_comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Compari
 def comparison_row(comparison: Comparison) -> dict[str, Any]:
     """The row of a comparison: TRL's explicit-prompt preference, conversational when the prompt is.
 
-    TRL wants answers as messages where the prompt is; an empty answer always is one, so that it can be read again.
-    `p` and `weight` are always written, so the row stands alone.
+    TRL wants answers as messages where the prompt is, and as text where it is text; a row whose answer of text is empty
+    says that this is meant. `p` and `weight` are always written, so the row stands alone.
     """
+    answers = {"chosen": comparison.chosen, "rejected": comparison.rejected}
     row: dict[str, Any] = {"prompt": comparison.prompt.as_json()}
-    for side, text in (("chosen", comparison.chosen), ("rejected", comparison.rejected)):
-        plain = text.strip() and isinstance(comparison.prompt.content, str)
-        row[side] = text if plain else [{"role": "assistant", "content": text}]
+    if isinstance(comparison.prompt.content, str):
+        row |= answers
+        if not all(text.strip() for text in answers.values()):
+            row["empty"] = True
+    else:
+        row |= {side: [{"role": "assistant", "content": text}] for side, text in answers.items()}
     row |= {"p": comparison.p, "weight": comparison.weight}
     known = {"group": comparison.group, "margin": comparison.margin}
     return row | {key: value for key, value in known.items() if value is not None}

@@ -46,6 +46,17 @@ def local(name_or_path: str) -> Path | None:
     return next(filter(None, (_in_folder(folder, name_or_path) for folder in _data_folders())), None)
 
 
+def hub_dataset(name: str, *, from_file: bool) -> str | None:
+    """The hub id of the data set that a name means, None when it has none.
+
+    from_file: the name was that of a file on this machine, which is on the hub only if it is one of our own names.
+    """
+    hub_id, _ = _hub_place(name)
+    if hub_id in _HUB:
+        return _HUB[hub_id][0]
+    return None if from_file else hub_id
+
+
 def cache_folder() -> Path:
     """Where what was fetched or trained once is kept: `$TUNEFUL_CACHE`, else `~/.cache/tuneful`."""
     return Path(os.environ.get("TUNEFUL_CACHE") or "~/.cache/tuneful").expanduser()

@@ -7,6 +7,7 @@ follow the model.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,12 +135,7 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
     try:
         with _quiet():
             if is_adapter(directory):
-                from peft import PeftConfig, PeftModel
-
-                config = PeftConfig.from_pretrained(directory)
-                config.task_type = None  # merged into a classifier, a language model's adapter is as good as another
-                model = _load(config.base_model_name_or_path, auto_class, dtype, **kwargs)
-                model = PeftModel.from_pretrained(model, directory, config=config).merge_and_unload()
+                model = _merged(_load(adapter_base(directory), auto_class, dtype, **kwargs), directory)
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
                 model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
@@ -148,6 +144,31 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any
     model.requires_grad_(True)  # merging an adapter leaves its base frozen
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _merged(base: Any, directory: str) -> Any:
+    """The base with the adapter in `directory` added to its weights; ModelError when it fits another base.
+
+    An embedding that is also the head is copied first when the adapter changes either: an update is added in place.
+    """
+    from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    config = PeftConfig.from_pretrained(directory)
+    config.task_type = None  # merged into a classifier, a language model's adapter is as good as another
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*tie_word_embeddings")  # PEFT advises the copy that is made here
+        try:
+            model: Any = PeftModel.from_pretrained(base, directory, config=config)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{directory}: the adapter does not fit its base {base.name_or_path}: {_first_line(error)}"
+            ) from None
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if head is not None and any(isinstance(end, BaseTunerLayer) for end in (embedding, head)):
+            layer: Any = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+            layer.weight = nn.Parameter(layer.weight.detach().clone())
+        return model.merge_and_unload()
 
 
 def _local_or_hub(path: str | Path) -> str:
@@ -199,6 +220,30 @@ def is_scorer(path: str | Path) -> bool:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
     return any("SequenceClassification" in name for name in architectures or [])
+
+
+def adapter_base(path: str | Path) -> str:
+    """The directory or hub id of the model that an adapter was trained on, as the adapter names it."""
+    from peft import PeftConfig
+
+    try:
+        named = PeftConfig.from_pretrained(_local_or_hub(path)).base_model_name_or_path
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: adapter_config.json cannot be read: {_first_line(error)}") from None
+    if not isinstance(named, str) or not named:
+        raise ModelError(f'{path}: the adapter names no base; set "base_model_name_or_path" in adapter_config.json')
+    return named
+
+
+def stored_dtype(path: str | Path) -> torch.dtype:
+    """The precision that a model's weights are stored in; float32 where its config does not say."""
+    from transformers import AutoConfig
+
+    try:
+        stored = AutoConfig.from_pretrained(_local_or_hub(path)).dtype
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
+    return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
 def is_adapter(path: str | Path) -> bool:

@@ -309,3 +309,19 @@ class EvaluateInputs(SamplingInputs):
         judge = self.judge.rpartition(":")[2] if self.judge else None
         if judge is not None and judge not in known:
             raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyInputs:
+    """`do = "accuracy"`: how often a reward or a language model prefers what people prefer."""
+
+    comparisons: DataInput
+    """Held-out comparisons: a file or data set; of one that is not in `held_out`, the test split."""
+    reward: RewardInput | None = None
+    """A reward that scores both sides."""
+    model: ModelInput | None = None
+    """A language model whose log-probabilities of both sides are compared."""
+
+    def __post_init__(self) -> None:
+        if self.reward is None and self.model is None:
+            raise ConfigError("accuracy of what? name a reward, a model, or both")

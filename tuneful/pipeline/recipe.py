@@ -45,6 +45,7 @@ ACTIONS: dict[str, type] = {
     "label": inputs.LabelInputs,
     "consensus": inputs.ConsensusInputs,
     "evaluate": inputs.EvaluateInputs,
+    "accuracy": inputs.AccuracyInputs,
 }
 """Inputs of everything that is no algorithm."""
 

@@ -30,7 +30,6 @@ from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.report import write_json, write_report
-from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.judgments import read_judgments, write_judgments
@@ -40,6 +39,7 @@ from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
+from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import answer, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
@@ -51,7 +51,7 @@ from tuneful.pipeline.rows import (
     training_comparisons,
     training_demonstrations,
 )
-from tuneful.records import Comparison, Completion, Prompt
+from tuneful.records import Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
@@ -144,7 +144,7 @@ def train_reward(
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
         held_out = held_out_comparisons(context, given.test, stage=record.name)
-        report["reward_model"] = accuracy_report(reward, held_out)
+        report["reward_model"] = reward_accuracy(reward, held_out)
     _report(record, report)
     return {"ended": ended}
 
@@ -258,18 +258,17 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     return {"num_prompts": len(prompts)}
 
 
-def accuracy_report(reward: LearnedReward, held_out: Sequence[Comparison]) -> dict[str, Any]:
-    """Accuracy, calibration and length bias of a reward model on held-out comparisons."""
-    prompts = [c.prompt for c in held_out]
-    chosen = reward.raw(prompts, [Completion(c.chosen) for c in held_out]).tolist()
-    rejected = reward.raw(prompts, [Completion(c.rejected) for c in held_out]).tolist()
-    return evaluate_reward(
-        chosen,
-        rejected,
-        [num_words(c.chosen) for c in held_out],
-        [num_words(c.rejected) for c in held_out],
-        [c.prompt.id for c in held_out],
-    )
+def measure_accuracy(context: Context, record: RunDirectory, given: inputs.AccuracyInputs) -> Facts:
+    """`report.json`: how often a reward, or a model's log-probability, prefers the chosen answers."""
+    held_out = held_out_comparisons(context, given.comparisons, stage=record.name)
+    report: dict[str, Any] = {"num_comparisons": len(held_out)}
+    if given.reward is not None:
+        report["reward_model"] = reward_accuracy(_reward(context, given.reward), held_out)
+    if given.model is not None:
+        model = context.model(given.model)
+        report["log_probability"] = policy_accuracy(model, held_out, on_progress=_telling(context))
+    _report(record, report)
+    return {"num_comparisons": len(held_out)}
 
 
 Run = Callable[..., Facts]
@@ -283,6 +282,7 @@ RUNS: dict[str, Run] = {
     "ppo": train_ppo,
     "dpo": train_dpo,
     "evaluate": evaluate,
+    "accuracy": measure_accuracy,
 }
 """What runs each kind of stage."""
 

@@ -110,7 +110,7 @@ class RunDirectory:
         if target.exists():
             raise RunError(f"{target}: exists already; a step is saved once")
         self._keep_newest(keep)  # a kill may have come before the removal below
-        with _written_whole(target) as part:
+        with written_whole(target) as part:
             yield part
             _write(part / "logs.json", to_json(self._log_sizes(), part))
         self._keep_newest(keep)
@@ -121,7 +121,7 @@ class RunDirectory:
 
         When the block fails the earlier one stays, with errors as those of `checkpoint`.
         """
-        with _written_whole(self.path / name) as part:
+        with written_whole(self.path / name) as part:
             yield part
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
@@ -164,9 +164,14 @@ class RunDirectory:
 
 
 @contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A directory beside `target` that takes its name once everything in it is on the disk, or never."""
-    part = target.with_name(f".{target.name}{_UNFINISHED}")
+def written_whole(target: Path, *, writer: str = "") -> Iterator[Path]:
+    """A directory beside `target` that takes its name, in place of an earlier one, once all of it is on the disk.
+
+    writer: tells apart those who may write there at one time; a run directory has one alone. RunError names what could
+    not be written, and then an earlier `target` stays; any other error of the block passes through.
+    """
+    part = target.with_name(f".{target.name}{writer}{_UNFINISHED}")
+    shutil.rmtree(part, ignore_errors=True)  # of a writer that was killed
     try:
         part.mkdir(parents=True)
         yield part
