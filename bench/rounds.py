@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneful.data.jsonl import read_rows
+from tuneful.data.files import read_rows
 from tuneful.demo.toxicity import toxicity_b
 from tuneful.demo.utility import filler_count, true_utility
 from tuneful.evaluation.intervals import hierarchical_difference

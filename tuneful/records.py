@@ -123,6 +123,15 @@ class Comparison:
         return self.group or self.prompt.id
 
 
+@dataclass(frozen=True, slots=True)
+class UnpairedPreference:
+    """One answer to a prompt and whether it is a good one, said without another to compare it with."""
+
+    prompt: Prompt
+    completion: str
+    label: bool
+
+
 RaterKind = Literal["human", "ai", "simulated"]
 JudgmentKind = Literal["ranking", "comparison", "binary", "rating", "demonstration"]
 

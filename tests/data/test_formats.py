@@ -11,19 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneful.data.formats import (
-    candidates_row,
-    comparison_row,
-    detect,
-    parse_transcript,
-    read_candidates,
-    read_comparisons,
-    read_demonstrations,
-    read_prompts,
-    transcript,
-    with_ids,
-)
+from tuneful.data.completions import candidates_row, with_ids
+from tuneful.data.formats import detect, read_candidates, read_comparisons, read_demonstrations, read_prompts
 from tuneful.data.jsonl import write_jsonl
+from tuneful.data.preferences import comparison_row
+from tuneful.data.transcripts import parse_transcript, transcript
 from tuneful.errors import DataError
 from tuneful.records import Candidates, Comparison, Completion, Demonstration, Message, Prompt
 
@@ -186,14 +178,19 @@ def test_bad_completions_name_line_and_field(tmp_path: Path, completions: Any, m
         read_candidates(written(tmp_path, good, {"prompt": "a", "completions": completions}))
 
 
-def test_unpaired_feedback_is_no_demonstration(tmp_path: Path) -> None:
-    row = {"prompt": "a", "completion": "an insult", "label": False}
-    with pytest.raises(DataError, match='no known format has the keys "prompt", "completion", "label"'):
-        read_demonstrations(written(tmp_path, row))
+def test_a_bad_answer_is_nothing_to_imitate(tmp_path: Path) -> None:
+    bad = {"prompt": "a", "completion": "an insult", "label": False}
+    assert read_demonstrations(written(tmp_path, bad, bad | {"completion": "b", "label": True})) == [
+        Demonstration(Prompt("a"), "b")
+    ]
+    with pytest.raises(DataError, match=r'rows.jsonl:2: field "label": is of unpaired preferences: a bad answer'):
+        read_demonstrations(written(tmp_path, {"prompt": "a", "completion": "b"}, bad))
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows.jsonl: holds prompts; expected preferences or transcripts"):
+    with pytest.raises(
+        DataError, match=r"rows.jsonl: holds prompts; expected annotations, .*, transcripts, implicit or unpaired$"
+    ):
         read_comparisons(written(tmp_path, {"prompt": "a"}))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tuneful.data.jsonl import read_rows, write_jsonl
+from tuneful.data.files import read_rows
+from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import DataError
 
 ROWS: list[dict[str, Any]] = [{"text": "Yés.\u2028", "p": 0.1}, {"deep": [{"n": None}]}]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tuneful.data.formats import read_comparisons, transcript
+from tuneful.data.formats import read_comparisons
 from tuneful.data.templates import completion_ids, completion_text, pair_ids, prompt_ids, render_prompt
+from tuneful.data.transcripts import transcript
 from tuneful.errors import ConfigError, ModelError
 from tuneful.records import Message, Prompt
 

@@ -59,8 +59,8 @@ def test_the_report_has_its_shape(report: dict[str, Any]) -> None:
 
 
 def test_reports_are_on_prompts_no_stage_has_used(out: Path) -> None:
+    from tuneful.data.files import read_rows
     from tuneful.data.formats import read_candidates
-    from tuneful.data.jsonl import read_rows
     from tuneful.records import Prompt
 
     reads = {

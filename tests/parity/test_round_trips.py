@@ -12,8 +12,9 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.testing import assert_close
 
-from tuneful.data.formats import comparison_row, detect, read_comparisons
+from tuneful.data.formats import detect, read_comparisons
 from tuneful.data.jsonl import write_jsonl
+from tuneful.data.preferences import comparison_row
 from tuneful.errors import RewardError
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_causal, load_scorer, load_tokenizer

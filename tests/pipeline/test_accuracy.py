@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tuneful.data.formats import comparison_row
 from tuneful.data.jsonl import write_jsonl
+from tuneful.data.preferences import comparison_row
 from tuneful.errors import ConfigError
 from tuneful.pipeline.accuracy import completion_logprobs, policy_accuracy, reward_accuracy
 from tuneful.pipeline.inputs import AccuracyInputs

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuneful.data.jsonl import read_rows
+from tuneful.data.files import read_rows
 from tuneful.demo.grammar import best_answer
 from tuneful.demo.labelers import simulate
 from tuneful.demo.run import demo_world

@@ -116,25 +116,26 @@ def look_at_machine() -> Iterator[Finding]:
 
 def look_at_data(path: Path) -> Iterator[Finding]:
     """Format and counts; every row is read as training would read it."""
-    from tuneful.data import formats, jsonl
+    import json
 
-    kind = formats.detect(path)
-    yield Finding("data", "format", kind)
-    readers: dict[str, Callable[[Path], object]] = {
-        "completions": formats.read_candidates,
-        "demonstrations": formats.read_demonstrations,
-        "preferences": formats.read_comparisons,
-    }
-    if kind in readers:
-        readers[kind](path)
+    from tuneful.data import files, formats
+
+    yield Finding("data", "format", formats.detect(path))
+    rows = [json.dumps(dict(row.fields), sort_keys=True) for row in files.read_rows(path)]
+    yield Finding("data", "rows", len(rows))
+    repeated = len(rows) - len(set(rows))
+    mend = "leave them out; what stands twice counts twice" if repeated else ""
+    yield Finding("data", "rows that repeat another", repeated, "note" if repeated else "ok", mend)
     skipped: list[str] = []
-    prompts = len(formats.read_prompts(path, on_skip=skipped.append))
-    rows = sum(1 for _ in jsonl.read_rows(path))
-    yield Finding("data", "rows", rows)
-    yield Finding("data", "prompts", prompts)
-    again = rows - len(skipped) - prompts
+    prompts = formats.read(path, "prompts", on_skip=skipped.append)
+    yield Finding("data", "prompts", len(set(prompts)))
+    again = len(prompts) - len(set(prompts))
     mend = "no matter for answers to the same prompt, which stay in one split; else leave them out"
     yield Finding("data", "rows of a prompt seen before", again, "note" if again else "ok", mend if again else "")
+    for kind in formats.kinds(path):
+        if kind not in ("prompts", "answers"):
+            yield Finding("data", kind, len(formats.read(path, kind, on_skip=skipped.append)))
+    skipped = list(dict.fromkeys(skipped))
     mend = f"the first: {skipped[0]}" if skipped else ""
     status: Status = "fail" if not prompts else "note" if skipped else "ok"
     yield Finding("data", "rows skipped", len(skipped), status, mend)
@@ -248,10 +249,10 @@ def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Fin
 
 def _demonstrations(data: Path | None) -> list[Demonstration]:
     """The answers in the data file; where it compares, the preferred ones."""
-    from tuneful.data.formats import read_answers
+    from tuneful.data.formats import read_answers, read_demonstrations
 
-    preferred = [Demonstration(c.prompt, c.chosen) for c in _comparisons(data)]
-    return preferred or [Demonstration(p, c.text) for p, c in _offered(read_answers, data)]
+    shown = _offered(lambda path: read_demonstrations(path, on_skip=lambda _: None), data)
+    return shown or [Demonstration(p, c.text) for p, c in _offered(read_answers, data)]
 
 
 def _prompts(data: Path) -> list[Prompt]:

@@ -105,13 +105,14 @@ def _run(stage: Stage, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
 def _standings(annotations: Path, published: Path | None, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
     """`report.json` and `report.html` in `out`: the models of a file of annotations against their baseline."""
     from tuneful.cli.progress import terminal_display
-    from tuneful.data.annotations import KEYS, read_annotations
-    from tuneful.data.jsonl import read_rows, refuse_existing
+    from tuneful.data.annotations import read_annotations
+    from tuneful.data.formats import detect
+    from tuneful.data.writing import refuse_existing
     from tuneful.evaluation.leaderboard import as_table, leaderboard, read_published
     from tuneful.evaluation.report import write_json, write_report
 
     refuse_existing(out / "report.json", force=force)
-    if not next(iter(read_rows(annotations))).fields.keys() >= KEYS:
+    if detect(annotations) != "annotations":
         raise ConfigError(
             f"evaluate: {annotations} holds no annotations; for prompts give --before and --after, for comparisons "
             "--reward or --model"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Model, Out, Seed
-from tuneful.data.jsonl import refuse_existing
+from tuneful.data.files import refuse_unwritable
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
     """
     import json
 
-    refuse_existing(out, force=force)
+    refuse_unwritable(out, force=force)
     from tuneful.cli.progress import terminal_display
     from tuneful.data.formats import read_prompts
     from tuneful.generation.sampling import Sampling

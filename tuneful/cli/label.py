@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuneful.cli.options import Force, In, Json, Out, Seed
-from tuneful.data.jsonl import refuse_existing
+from tuneful.data.files import refuse_unwritable
 
 app = typer.Typer(help="Judgments: simulate them, find their consensus, export pairs.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def simulate_command(
 
     Example: tuneful label simulate --in runs/demo/samples/completions.jsonl --out judgments.jsonl
     """
-    refuse_existing(out, force=force)
+    refuse_unwritable(out, force=force)
     from tuneful.data.formats import read_candidates
     from tuneful.demo.labelers import simulate
     from tuneful.feedback.judgments import write_judgments
@@ -67,13 +67,14 @@ def export_command(judgments: Judgments, in_: In, out: Out, force: Force = False
 
     Example: tuneful label export --judgments judgments.jsonl --in completions.jsonl --out comparisons.jsonl
     """
-    refuse_existing(out, force=force)
-    from tuneful.data.formats import comparison_row, read_candidates
-    from tuneful.data.jsonl import write_jsonl
+    refuse_unwritable(out, force=force)
+    from tuneful.data.files import write_rows
+    from tuneful.data.formats import read_candidates
+    from tuneful.data.preferences import comparison_row
     from tuneful.feedback.consensus import consensus
     from tuneful.feedback.judgments import read_judgments
     from tuneful.pipeline.rows import agreed_comparisons
 
     comparisons = agreed_comparisons(consensus(read_judgments(judgments)), read_candidates(in_))
-    write_jsonl(out, map(comparison_row, comparisons), force=force)
+    write_rows(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")

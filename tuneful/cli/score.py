@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuneful.cli.options import Force, In, Json, Out, Reward
-from tuneful.data.jsonl import refuse_existing
+from tuneful.data.files import refuse_unwritable
 
 if TYPE_CHECKING:
-    from tuneful.data.jsonl import Row
+    from tuneful.data.row import Row
 
 ANSWERS_AT_ONCE = 256
 """Answers scored between two steps of the progress bar."""
@@ -22,10 +22,10 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
     """
     import json
 
-    refuse_existing(out, force=force)
+    refuse_unwritable(out, force=force)
     from tuneful.cli.progress import terminal_display
+    from tuneful.data.files import read_rows, write_rows
     from tuneful.data.formats import read_answers
-    from tuneful.data.jsonl import read_rows, write_jsonl
     from tuneful.rewards.load import load_reward
     from tuneful.rewards.reward import checked
     from tuneful.rewards.tables import reward_text
@@ -40,7 +40,7 @@ def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Js
             scores += checked(scorer, prompts, completions).tolist()
             display.step(len(scores), len(answers), {})
     following = iter(scores)
-    write_jsonl(out, (_scored(row, following) for row in read_rows(in_)), force=force)
+    write_rows(out, (_scored(row, following) for row in read_rows(in_)), force=force)
     mean = sum(scores) / len(scores)
     told = {"out": str(out), "answers": len(scores), "mean": mean}
     print(json.dumps(told) if as_json else f"{len(scores)} answers in {out}, mean score {mean:.3f}")

@@ -6,11 +6,14 @@ when the first answer is better, 2 when the second is, what lies between is a pr
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneful.data.jsonl import Row, json_kind, read_rows
-from tuneful.records import Prompt
+from tuneful.data.fields import text_in
+from tuneful.data.files import read_rows
+from tuneful.data.row import Row, Skip, json_kind
+from tuneful.records import Comparison, Prompt
 
 KEYS = frozenset({"instruction", "output_1", "output_2", "preference"})
 """A row with all of these is an annotation."""
@@ -34,22 +37,37 @@ def read_annotations(path: Path) -> list[Annotation]:
 
 def annotation(row: Row) -> Annotation:
     """The annotation in one row."""
-
-    def text(field: str, *, empty: bool = False) -> str:
-        value = row.value(field)
-        if not isinstance(value, str):
-            raise row.error(f"expected text, got {json_kind(value)}", "write a string", field)
-        if not empty and not value.strip():
-            raise row.error("empty", "write some text or remove the row", field)
-        return value
-
     return Annotation(
-        prompt=Prompt.user(text("instruction")),
-        generators=(text("generator_1"), text("generator_2")),
-        outputs=(text("output_1", empty=True), text("output_2", empty=True)),  # a model may answer with nothing
+        prompt=_prompt(row),
+        generators=(text_in(row, "generator_1"), text_in(row, "generator_2")),
+        outputs=(text_in(row, "output_1", empty=True), text_in(row, "output_2", empty=True)),  # a model may say nothing
         second_wins=_second_wins(row),
         annotator=str(row.fields.get("annotator", "")),
     )
+
+
+def prompts(rows: Iterable[Row], _: Skip) -> Iterator[Prompt]:
+    """The instruction of every row."""
+    return (_prompt(row) for row in rows)
+
+
+def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
+    """The answer that is more likely better against the other, with that likelihood as `p`; ties are skipped."""
+    for row in rows:
+        found = annotation(row)
+        first, second = found.outputs
+        if found.second_wins == 0.5:
+            on_skip(row.skipped("a tie"))
+        elif first == second:
+            on_skip(row.skipped("both answers are equal"))
+        elif found.second_wins > 0.5:
+            yield Comparison(found.prompt, second, first, p=found.second_wins)
+        else:
+            yield Comparison(found.prompt, first, second, p=1 - found.second_wins)
+
+
+def _prompt(row: Row) -> Prompt:
+    return Prompt.user(text_in(row, "instruction"))
 
 
 def _second_wins(row: Row) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneful.data.jsonl import read_rows
+from tuneful.data.files import read_rows
 from tuneful.demo.grammar import best_answer
 from tuneful.demo.labelers import fresh_label
 from tuneful.demo.toxicity import toxicity_b

@@ -15,8 +15,9 @@ import torch
 
 from tuneful.algorithms.loop import Progress
 from tuneful.algorithms.sft import SFT, SFTConfig
-from tuneful.data.formats import read_comparisons, transcript
+from tuneful.data.formats import read_comparisons
 from tuneful.data.sources import cache_folder, resolve
+from tuneful.data.transcripts import transcript
 from tuneful.demo.base import store
 from tuneful.demo.minilm import minilm
 from tuneful.engines.local import LocalEngine

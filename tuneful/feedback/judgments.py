@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from tuneful.data.jsonl import Row, read_rows, write_jsonl
+from tuneful.data.files import read_rows
+from tuneful.data.jsonl import write_jsonl
+from tuneful.data.row import Row
 from tuneful.errors import did_you_mean
 from tuneful.records import Judgment, JudgmentKind, RaterKind
 

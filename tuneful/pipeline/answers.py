@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tuneful.data.formats import candidates_row, with_ids
-from tuneful.data.jsonl import write_jsonl
+from tuneful.data.completions import candidates_row, with_ids
+from tuneful.data.files import write_rows
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
@@ -35,4 +35,4 @@ def answer(
 
 def write_answers(path: Path, prompts: Sequence[Prompt], rollout: Rollout, model: str, *, force: bool) -> None:
     """A completions file of a rollout, each completion with its id and the name of the model that made it."""
-    write_jsonl(path, map(candidates_row, with_ids(candidates_of(prompts, rollout, model))), force=force)
+    write_rows(path, map(candidates_row, with_ids(candidates_of(prompts, rollout, model))), force=force)

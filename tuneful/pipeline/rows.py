@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tuneful.data.formats import detect, read_comparisons, read_demonstrations
+from tuneful.data.formats import read_comparisons, read_demonstrations
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
 from tuneful.feedback.export import to_comparisons
@@ -20,10 +20,7 @@ from tuneful.records import Candidates, Comparison, Demonstration
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
     """Answers to imitate: of a demonstrations file, or the chosen sides of comparisons; none to dev or test prompts."""
     path = context.file(reference, "comparisons.jsonl")
-    if detect(path) == "demonstrations":
-        found = read_demonstrations(path)
-    else:
-        found = [Demonstration(c.prompt, c.chosen) for c in read_comparisons(path, on_skip=context.display.note)]
+    found = read_demonstrations(path, on_skip=context.display.note)
     kept = context.rows(found, reference, ("reward", "rl"), purpose="train", stage=stage)
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} rows is in the reward or rl split; change the shares")

@@ -21,8 +21,9 @@ from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.start_up import check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
 from tuneful.data.batching import token_budget_batches
-from tuneful.data.formats import comparison_row, read_candidates
+from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
+from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError

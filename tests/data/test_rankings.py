@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneful.data.rankings import comparisons_from_ranking, pairs_from_ranks, ties_from_ranks
 from tuneful.errors import DataError
-from tuneful.feedback.rankings import comparisons_from_ranking, pairs_from_ranks, ties_from_ranks
 from tuneful.records import Prompt
 
 

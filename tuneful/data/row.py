@@ -1,0 +1,45 @@
+"""A row of a file, and where it stands: what every reader of data starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneful.errors import DataError
+
+Skip = Callable[[str], None]
+"""Is told, one line each, where something was left out and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a JSONL file or one row of a Parquet file, counted from 1."""
+
+    path: Path
+    line: int
+    fields: Mapping[str, Any]
+
+    def error(self, problem: str, mend: str, field: str | None = None) -> DataError:
+        """The DataError `file:line: field "x": problem; mend`."""
+        place = f'field "{field}": ' if field else ""
+        return DataError(f"{self.path}:{self.line}: {place}{problem}; {mend}")
+
+    def skipped(self, reason: str) -> str:
+        """What is said of a row, or of a part of it, that is left out."""
+        return f"{self.path}:{self.line}: skipped: {reason}"
+
+    def value(self, field: str) -> Any:
+        """The value of a field that must be there."""
+        if field not in self.fields:
+            raise self.error("missing", "the first row of the file has it, so every row must", field)
+        return self.fields[field]
+
+
+def json_kind(value: Any) -> str:
+    """What a value that was read from JSON is, in words: "an object", "text"; a number with a fraction is shown."""
+    if isinstance(value, float):
+        return str(value)
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number"}
+    return names.get(type(value), "null")
