@@ -30,7 +30,7 @@ class Service(ModuleType):
         self.broken = False
 
     def init(self, **given: Any) -> Service:
-        print("a service says hello")
+        sys.stdout.write("a service says hello\n")
         self.inits.append(given)
         self._rows = self.runs.setdefault(given.get("id", given["name"]), [])
         self.step = self._next_step = max((step + 1 for step, _ in self._rows), default=0)
@@ -133,7 +133,7 @@ def test_a_finished_run_can_be_shown_later(tmp_path, name, service):
     process(tmp_path / "run", [], stages)
     assert not service.inits
     assert not (tmp_path / "run" / ".tracker-id").exists()
-    process(tmp_path / "run", [name], dict.fromkeys(stages, []))
+    process(tmp_path / "run", [name], {stage: [] for stage in stages})
     [shown] = service.runs.values()
     assert len(shown) == 5
 

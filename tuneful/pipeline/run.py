@@ -32,8 +32,9 @@ def run_recipe(
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
     worlds: what `world:name` in the recipe refers to; ConfigError, before anything is done, for a name they do not
-    offer. track: names of trackers that are shown what is measured. Raises RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it
-    read has changed since.
+    offer. track: trackers that are shown what is measured; ConfigError, likewise, for one that is not installed. Raises
+    RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed
+    since.
     """
     shown = display or Silent()
     context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
