@@ -74,7 +74,7 @@ def process(out: Path, names: list[str], stages: Mapping[str, list[Mapping[str, 
         for stage, given in stages.items():
             log = JsonLog(out / f"{stage}.jsonl")
             with mirror.following(stage, log):
-                if given:
+                if given:  # else the stage is done
                     log.cut_back(sum(len(line) for line in log.path.read_bytes().splitlines(keepends=True)[:kept]))
                 for row in given:
                     log.write(row)
