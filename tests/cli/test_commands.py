@@ -415,7 +415,6 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
         "prompt longer than the context": (generate(long), "max_prompt_tokens"),
         "missing model": (generate(prompts, folder / "nowhere"), "no such model directory"),
         "unknown key": (run(recipe("key", extra="clipp = 0.1\n")), 'did you mean "clip"?'),
-        "pad = eos": (run(recipe("pad", model=variant("pad-eos", pad_token="<eos>"))), "pad_token and eos_token"),
         "no end token": (run(recipe("eos", model=variant("no-eos", eos_token=None))), "no end token"),
         "NaN reward": (run(recipe("nan", reward=f"{folder}/nan.py:score")), "reward is nan"),
         "unknown kind of reward": (score("{rul = 'length'}"), 'did you mean "rule"?'),

@@ -150,6 +150,26 @@ def test_tokens_do_not_depend_on_the_batch(llama: Any, tiny_tokenizer: Any, monk
         assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
 
 
+def test_keys_and_values_of_rows_together_are_bounded(
+    llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One token of the tiny Llama: 2 x 2 layers x 32 numbers x 4 bytes = 512 bytes; room for six rows, two prompts."""
+    ours = sampler(llama, tiny_tokenizer)
+    seen: list[int] = []
+    trunk = ours._trunk
+    monkeypatch.setattr(ours, "_trunk", lambda tokens, *rest: seen.append(len(tokens)) or trunk(tokens, *rest))
+    whole = ours.sample(PROMPTS, SAMPLING, seed=3)
+    assert seen[0] == len(PROMPTS)
+    longest = max(map(len, whole.prompts)) + SAMPLING.max_new_tokens
+    monkeypatch.setattr(sampler_module, "MAX_CACHE", 6 * longest * 512)
+    seen.clear()
+    assert ours.sample(PROMPTS, SAMPLING, seed=3).completions == whole.completions
+    assert seen[0] == 2
+    assert max(seen) == 6
+    monkeypatch.setattr(sampler_module, "MAX_CACHE", 1)  # one prompt's samples are never parted
+    assert ours.sample(PROMPTS[:1], SAMPLING, seed=3).completions == whole.completions[:3]
+
+
 def test_tokens_do_not_depend_on_prompts_that_come_after(llama: Any, tiny_tokenizer: Any) -> None:
     whole = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
     fewer = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], SAMPLING, seed=3)

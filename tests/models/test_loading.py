@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
@@ -21,6 +23,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    PreTrainedTokenizerFast,
 )
 
 from tuneful.errors import ModelError
@@ -78,6 +81,14 @@ def rename_base(adapter: Path, base: Path | None) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": named}))
 
 
+def write_tokenizer(directory: Path, special: list[str], **tokens: str | None) -> None:
+    """A tokenizer of <end>, one word, these special tokens, and <unk> when it is one of `tokens`."""
+    named = [token for token in ("<unk>",) if token in tokens.values()]
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(["word", "<end>", *named, *special])}))
+    words.add_special_tokens([AddedToken(word, special=True) for word in ("<end>", *named, *special)])
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", **tokens).save_pretrained(directory)
+
+
 class TestTokenizer:
     def test_a_path_or_its_text(self, tiny_model_dir: Path) -> None:
         for path in (tiny_model_dir, str(tiny_model_dir)):
@@ -98,10 +109,39 @@ class TestTokenizer:
         path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.pop("eos_token"))
         assert load_tokenizer(path, needs_end=False).eos_token is None
 
-    def test_pad_is_the_end_token(self, tiny_model_dir: Path, tmp_path: Path) -> None:
-        path = copied_tokenizer(tiny_model_dir, tmp_path, lambda config: config.update(pad_token="<eos>"))
-        found = message(lambda: load_tokenizer(path))
-        assert found.startswith(f"{path}: pad_token and eos_token are both '<eos>'; give the tokenizer its own pad")
+    @pytest.mark.parametrize("pad", [None, "<end>"])
+    @pytest.mark.parametrize(
+        ("special", "unknown", "expected"),
+        [
+            (["<vision_start>", "<vision_pad>", "<reserved_0>"], "<unk>", "<vision_pad>"),  # as Qwen's base models
+            (["<reserved_0>", "<right_PAD>"], None, "<right_PAD>"),  # as Llama 3.1
+            ([], "<unk>", "<unk>"),  # as Llama 2
+            (["<header>", "<reserved_0>", "<reserved_1>"], None, "<reserved_0>"),  # as Llama 3
+        ],
+    )
+    def test_a_token_to_pad_with_is_found(
+        self, tmp_path: Path, special: list[str], unknown: str | None, expected: str, pad: str | None
+    ) -> None:
+        """And kept when the tokenizer is saved with a model."""
+        write_tokenizer(tmp_path, special, unk_token=unknown, pad_token=pad)
+        tokenizer = load_tokenizer(tmp_path)
+        assert tokenizer.pad_token == expected
+        assert tokenizer.pad_token_id < len(tokenizer) == 2 + len(special) + (unknown is not None)
+        tokenizer.save_pretrained(tmp_path / "saved")
+        assert AutoTokenizer.from_pretrained(tmp_path / "saved").pad_token == expected
+
+    def test_a_pad_token_of_its_own_stays(self, tmp_path: Path) -> None:
+        write_tokenizer(tmp_path, ["<pad>", "<blank>"], unk_token="<unk>", pad_token="<blank>")
+        assert load_tokenizer(tmp_path).pad_token == "<blank>"
+
+    @pytest.mark.parametrize("unknown", [None, "<end>"])
+    def test_nothing_to_pad_with(self, tmp_path: Path, unknown: str | None) -> None:
+        """GPT-2's unknown token is its end token."""
+        write_tokenizer(tmp_path, ["<header>"], unk_token=unknown, pad_token=None)
+        assert load_tokenizer(tmp_path).pad_token is None
+        write_tokenizer(tmp_path, ["<header>"], unk_token=unknown, pad_token="<end>")
+        found = message(lambda: load_tokenizer(tmp_path))
+        assert found.startswith(f"{tmp_path}: pad_token and eos_token are both '<end>'; give the tokenizer its own pad")
 
     def test_missing_directory(self, tmp_path: Path) -> None:
         assert message(lambda: load_tokenizer(tmp_path / "none")) == f"{tmp_path / 'none'}: no such model directory"
@@ -225,6 +265,13 @@ class TestScorer:
         again = load_scorer(tmp_path / "reward", seed=4)
         assert torch.equal(scalar_head(again).weight, scalar_head(model).weight)
         assert torch.equal(again(IDS).logits, model(IDS).logits)
+
+    def test_a_pad_that_is_the_end_is_replaced_in_its_config(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        """Transformers' classifier looks for the first pad, and would find the end instead."""
+        model = load_causal(wide_model_dir)
+        model.config.pad_token_id = model.config.eos_token_id
+        save_model(model, load_tokenizer(wide_model_dir), tmp_path)
+        assert load_scorer(tmp_path).config.pad_token_id == 0
 
     def test_transformers_reads_the_same_score(self, wide_model_dir: Path, tmp_path: Path) -> None:
         """The pad id is set, so the plain classifier accepts batches and reads the last token."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneful.cli.options import Force, Json, Out, Seed, Set
+from tuneful.cli.options import Force, Json, Out, Seed, Set, Track
 
 
 def command(
-    out: Out = Path("runs/demo"), seed: Seed = 0, set_: Set = None, force: Force = False, as_json: Json = False
+    out: Out = Path("runs/demo"),
+    seed: Seed = 0,
+    set_: Set = None,
+    track: Track = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """The whole road offline in the demo world: samples, labels, consensus, reward model, PPO, evaluation.
 
@@ -24,7 +29,7 @@ def command(
 
     recipe = load_recipe(shipped_recipe("demo"), set_ or (), seed=seed)
     with resumable(), terminal_display() as display:
-        report = run_demo(recipe, out, display=display, force=force)
+        report = run_demo(recipe, out, display=display, track=track or (), force=force)
     if as_json:
         print(json.dumps(report))
     else:

@@ -31,10 +31,16 @@ def command(
     import sys
     from dataclasses import asdict
 
+    from tuneful.cli.progress import terminal_display
     from tuneful.pipeline import export
 
-    done = export.export(model, out, merge=merge, dtype=dtype, force=force)
-    address = export.push(out, push) if push else None
+    with terminal_display() as display:
+        display.stage("export", str(model))
+        done = export.export(model, out, merge=merge, dtype=dtype, force=force)
+        address = None
+        if push:
+            display.stage("upload", push)
+            address = export.push(out, push)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(done), "source": str(done.source), "pushed": address}))
         return

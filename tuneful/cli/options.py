@@ -19,5 +19,9 @@ MaxPromptTokens = Annotated[
     int | None, typer.Option("--max-prompt-tokens", help="Longer prompts lose their beginning; without it, refused.")
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: stage.setting=value.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="Show the run in tensorboard, wandb or trackio as well; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for scripts.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, Json, Out, Set
+from tuneful.cli.options import Force, Json, Out, Set, Track
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe: a TOML file of [[stage]] tables.")]
 OptionalSeed = Annotated[int | None, typer.Option("--seed", help="In place of the recipe's seed.")]
@@ -19,6 +19,7 @@ def run_command(
     out: Out,
     seed: OptionalSeed = None,
     set_: Set = None,
+    track: Track = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def run_command(
 
     loaded = load_recipe(recipe, set_ or (), seed=seed)
     with resumable(), terminal_display() as display:
-        seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, force=force)
+        seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, track=track or (), force=force)
     reports = written_reports(out, [stage.name for stage in loaded.stages])
     if as_json:
         print(json.dumps({"seconds": seconds, "reports": reports}))
@@ -57,6 +58,7 @@ def train_command(
     out: Out,
     seed: OptionalSeed = None,
     set_: Set = None,
+    track: Track = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -71,4 +73,4 @@ def train_command(
     if len(stages) != 1 or stages[0].config is None:
         names = ", ".join(stage.name for stage in stages)
         raise ConfigError(f"{recipe}: train takes a recipe of one algorithm, this one has {names}; use tuneful run")
-    run_command(recipe, out, seed, set_, force, as_json)
+    run_command(recipe, out, seed, set_, track, force, as_json)

@@ -19,6 +19,9 @@ MIN_PROMPT_TOKENS = 16
 
 _PROBE = "probe of the template"
 
+_DATE = "26 Jul 2024"
+"""What templates that name today's date are told (Llama 3.2's; this is 3.1's own): a prompt is the same tomorrow."""
+
 
 class Tokenizer(Protocol):
     """What is needed of a transformers tokenizer."""
@@ -35,7 +38,7 @@ class Tokenizer(Protocol):
     def chat_template(self) -> Any: ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, date_string: str
     ) -> Any: ...
 
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
@@ -148,7 +151,11 @@ def _render(messages: tuple[Message, ...], tokenizer: Tokenizer, *, add_generati
         raise ModelError("the tokenizer has no chat template; add a chat_template.jinja or write prompts as plain text")
     turns = [{"role": m.role, "content": m.content} for m in messages]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+        return str(
+            tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=_DATE
+            )
+        )
     except jinja2.TemplateError as error:
         roles = ", ".join(m.role for m in messages)
         raise ModelError(f"the chat template refuses a conversation of {roles}: {error}; change its turns") from None

@@ -19,6 +19,7 @@ from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Candidates
 from tuneful.runs.logs import read_log
+from tuneful.runs.trackers import refuse_missing
 
 
 def demo_world() -> World:
@@ -36,14 +37,22 @@ def shipped_worlds() -> dict[str, World]:
     return {"demo": demo_world(), "small": small_world()}
 
 
-def run_demo(recipe: Recipe, out: Path, *, display: Display | None = None, force: bool = False) -> dict[str, Any]:
+def run_demo(
+    recipe: Recipe,
+    out: Path,
+    *,
+    display: Display | None = None,
+    track: Sequence[str] = (),
+    force: bool = False,
+) -> dict[str, Any]:
     """Run the demo into `out` and write its report; the report."""
+    refuse_missing(track)  # before minutes are spent on the base model
     shown = display or Silent()
     started = time.perf_counter()
     shown.stage("base", "sft")
     base_model(shown.step)
     base_seconds = time.perf_counter() - started
-    seconds = run_recipe(recipe, out, worlds={"demo": demo_world()}, display=display, force=force)
+    seconds = run_recipe(recipe, out, worlds={"demo": demo_world()}, display=display, track=track, force=force)
     known = json.loads((out / "report.json").read_text(encoding="utf-8"))["seconds"]
     started = time.perf_counter()
     report = demo_report(out, recipe.seed)

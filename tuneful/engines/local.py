@@ -189,7 +189,7 @@ class LocalEngine:
             stored = probe.pop("numbers")
             self._probe = Batch(**probe)
             drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
-            if not drift < 1e-4:
+            if not drift < (5e-2 if self._role(self._probe.role).half else 1e-4):  # another card rounds differently
                 raise CheckError(
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )

@@ -27,6 +27,9 @@ Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 MAX_ROWS = 256
 """Rows decoded together; more gain nothing on two cores and cost memory."""
 
+MAX_CACHE = 8 * 2**30
+"""Bytes of keys and values held together, which bounds the rows of a large model; a single prompt's may exceed it."""
+
 
 class Sampler:
     """Samples completions from a policy role. `value` is read off the same hidden states when it shares the trunk."""
@@ -63,7 +66,8 @@ class Sampler:
                     f"{sampling.max_new_tokens}, but the model's context is {self.context}; set max_prompt_tokens"
                 )
         decoded: list[_Row] = []
-        for chunk in _chunks(ids, MAX_ROWS // sampling.num_samples or 1):
+        longest = max(map(len, ids)) + sampling.max_new_tokens
+        for chunk in _chunks(ids, self._rows_together(longest) // sampling.num_samples or 1):
             decoded += self._decode(chunk, ids, sampling, seed, values, choose)
             if on_progress is not None:
                 on_progress(len(decoded), len(prompts) * sampling.num_samples)
@@ -115,6 +119,14 @@ class Sampler:
             position = position + 1
             hidden = self._trunk(chosen[:, None], attended, position, cache)
         return rows
+
+    def _rows_together(self, longest: int) -> int:
+        """How many rows of up to `longest` tokens are decoded together."""
+        config = self.policy.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        numbers: int = 2 * config.num_hidden_layers * heads * width * longest
+        return min(MAX_ROWS, MAX_CACHE // (numbers * int(self.policy.model.dtype.itemsize)))
 
     def _trunk(self, tokens: Tensor, attended: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """Hidden states [R, d] of the last position; `cache` grows in place."""

@@ -7,6 +7,7 @@ follow the model.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +18,22 @@ import torch
 from torch import nn
 
 from tuneful.errors import ModelError
+from tuneful.models.quantized import hold_in_nf4
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "nf4"]
+"""Precision of a model's weights; with nf4 that of its linear layers, and the rest is bfloat16."""
 
 
 def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
     """The tokenizer of a model directory or hub id.
 
-    needs_end: for models that speak or read their score at the end token; encoders have no such token. Raises
-    ModelError when there is no tokenizer, and, where an end token is needed, when it is missing or is also the pad
-    token: a pad that looks like the end makes readers of saved models find the end one token early.
+    needs_end: for models that speak or read their score at the end token; an encoder's tokenizer has no such token and
+    is returned as it is. Otherwise it has an end token and, if possible, a pad token that differs from it. No pass of
+    ours reads pads. Other readers of saved models do, and to them a pad that looks like the end hides it, so where the
+    tokenizer has no other it is given one of its special tokens (`spare_token`).
+
+    Raises ModelError when there is no tokenizer and, where an end token is needed, when there is none, or nothing but
+    the end token to pad with.
     """
     from transformers import AutoTokenizer
 
@@ -38,12 +45,28 @@ def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
         return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = spare_token(tokenizer) or tokenizer.pad_token
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
             f"{path}: pad_token and eos_token are both {tokenizer.eos_token!r}; give the tokenizer its own pad token, "
             'for example tokenizer.add_special_tokens({"pad_token": "<pad>"})'
         )
     return tokenizer
+
+
+def spare_token(tokenizer: Any) -> str | None:
+    """A special token that is never said and can serve as padding; None when there is none.
+
+    One whose name says pad, as in Llama 3.1 and Qwen's base models; the unknown token, as is usual for Llama 2; or a
+    reserved one, as in Llama 3.
+    """
+    used = {tokenizer.bos_token, tokenizer.eos_token}
+    added = (tokenizer.added_tokens_decoder[number] for number in sorted(tokenizer.added_tokens_decoder))
+    special = [token.content for token in added if token.special and token.content not in used]
+    unknown = [tokenizer.unk_token] if tokenizer.unk_token not in {None, *used} else []
+    fitting = [t for t in special if "pad" in t.lower()] + unknown + [t for t in special if "reserved" in t.lower()]
+    return fitting[0] if fitting else None
 
 
 def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
@@ -72,8 +95,9 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = load_tokenizer(path, needs_end=False).pad_token_id
+    ends = model.config.eos_token_id
+    if model.config.pad_token_id in (None, *(ends if isinstance(ends, list) else [ends])):
+        model.config.pad_token_id = load_tokenizer(path, needs_end=is_decoder(model)).pad_token_id
     if is_decoder(model):
         head = scalar_head(model)
         width = head.in_features
@@ -117,31 +141,39 @@ def write_reward_file(path: Path, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Transformers' bars and its note on a fresh head, which is meant to be fresh, would break our own display."""
-    from transformers.utils import logging
+    """Transformers' bars and its note on a fresh head, which is meant to be fresh, would break our own display.
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    So would bitsandbytes' note on a CPU kernel we do not use, which comes with PEFT whatever the dtype is.
+    """
+    from transformers.utils import logging as of_transformers
+
+    level = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()  # type: ignore[no-untyped-call]
+    of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        of_transformers.set_verbosity(level)
+        of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:
     directory = _local_or_hub(path)
+    # An adapter is merged before its base goes into 4 bits, where most of a small update would round away.
+    read: Dtype = "bfloat16" if dtype == "nf4" else dtype
     try:
         with _quiet():
             if is_adapter(directory):
-                model = _merged(_load(adapter_base(directory), auto_class, dtype, **kwargs), directory)
+                model = _merged(_load(adapter_base(directory), auto_class, read, **kwargs), directory)
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
-                model = auto_class.from_pretrained(directory, dtype=getattr(torch, dtype), **kwargs)
+                model = auto_class.from_pretrained(directory, dtype=getattr(torch, read), **kwargs)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
     model.requires_grad_(True)  # merging an adapter leaves its base frozen
+    if dtype == "nf4":
+        hold_in_nf4(model)
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -209,12 +241,14 @@ def _ask_hub(name: str) -> None:
 
 def is_scorer(path: str | Path) -> bool:
     """True when the directory was saved as a classifier, or as an adapter that carries a classifier's head."""
-    from peft import PeftConfig, TaskType
     from transformers import AutoConfig
 
     directory = _local_or_hub(path)
     try:
         if is_adapter(directory):
+            with _quiet():
+                from peft import PeftConfig, TaskType
+
             return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
         architectures = AutoConfig.from_pretrained(directory).architectures
     except (OSError, ValueError) as error:

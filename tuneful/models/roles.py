@@ -54,6 +54,11 @@ class Role:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def half(self) -> bool:
+        """True when its model computes in half precision, where rounding moves logprobs and scores by hundredths."""
+        return bool(self.model.dtype != torch.float32)
+
     def activate(self) -> None:
         """Switch this role's adapters on, and no others."""
         if self.adapters is not None:
@@ -89,7 +94,7 @@ def check_roles(
 ) -> None:
     """Raises ConfigError for settings of roles that cannot stand together."""
     if not adapters and dtype != "float32":
-        raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights of {dtype} would round small updates away')
+        raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights in {dtype} would round small updates away')
     if not adapters and share_base:
         raise ConfigError("share_base needs lora: without an adapter the policy's training would change the reward")
     if not adapters and value == "adapter":

@@ -93,6 +93,8 @@ class SamplingInputs:
     """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
     temperature: float = 1.0
     """Sampling temperature; 0 takes the most likely token."""
+    dtype: Dtype = "float32"
+    """Precision of the models that answer; bfloat16 halves their memory, nf4 takes about a third of that."""
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "", "num_samples", "max_new_tokens", "max_prompt_tokens")
@@ -106,7 +108,7 @@ class TrainingInputs:
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights."""
     base_dtype: Dtype = "float32"
-    """Precision of the frozen base; bfloat16 halves its memory and needs `lora`."""
+    """Precision of the frozen base; bfloat16 halves its memory, nf4 takes about a third of that; both need `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
     tokens_per_microbatch: int = 8_192

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
 from tuneful.runs.logs import read_log
+from tuneful.runs.trackers import Mirror
 
 
 def run_recipe(
@@ -25,13 +26,14 @@ def run_recipe(
     *,
     worlds: Mapping[str, World] | None = None,
     display: Display | None = None,
+    track: Sequence[str] = (),
     force: bool = False,
 ) -> dict[str, float]:
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
     worlds: what `world:name` in the recipe refers to; ConfigError, before anything is done, for a name they do not
-    offer. Raises RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it
-    read has changed since.
+    offer. track: names of trackers that are shown what is measured. Raises RunError when `out` holds a run of another
+    recipe, or an unfinished one and a file or model that it read has changed since.
     """
     shown = display or Silent()
     context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
@@ -40,7 +42,8 @@ def run_recipe(
             context.refuse_unknown(stage.inputs)
         except ConfigError as error:
             raise ConfigError(f"{recipe.source}: stage {stage.name}: {error}") from None
-    with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline:
+    mirror = Mirror(track, shown.note)
+    with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline, mirror.opened(out, _shown_table(recipe)):
         if not pipeline.done:
             held_out = {"data": data_hashes(recipe.held_out)}
             _refuse_changed(pipeline, held_out)
@@ -48,7 +51,11 @@ def run_recipe(
         seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
         for stage in recipe.stages:
             shown.stage(stage.name, stage.kind)
-            with RunDirectory.open(out / stage.name, {"seed": recipe.seed, **stage.as_table()}, force=force) as record:
+            own = {"seed": recipe.seed, **stage.as_table()}
+            with (
+                RunDirectory.open(out / stage.name, own, force=force) as record,
+                mirror.following(stage.name, record.metrics),
+            ):
                 if record.done and pipeline.done:
                     continue
                 origins = context.origins(stage.inputs)
@@ -72,6 +79,12 @@ def run_recipe(
             write_report(out / "report.html", report, metrics=metrics, samples=samples, title=Path(recipe.source).stem)
         pipeline.finish()
     return seconds
+
+
+def _shown_table(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with its stages by name, as a tracker can sort runs by them."""
+    table = recipe.as_table()
+    return table | {"stages": {stage["name"]: stage for stage in table["stages"]}}
 
 
 def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
-from tuneful.models.loading import load_tokenizer, save_model, write_reward_file
+from tuneful.models.loading import Dtype, load_causal, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
@@ -72,7 +72,7 @@ def generate(context: Context, record: RunDirectory, given: inputs.GenerateInput
     prompts = prompts[: given.limit]
     if not prompts:
         raise ConfigError(f"{record.name}: offset = {given.offset} passes over all prompts of the {given.split} split")
-    rollout = _answers(context, given.model, prompts, _sampling(given), context.seed_of("generate"))
+    rollout = _answers(context, given.model, prompts, _sampling(given), context.seed_of("generate"), given.dtype)
     write_answers(record.path / "completions.jsonl", prompts, rollout, given.model, force=True)
     return {"num_prompts": len(prompts), "num_completions": len(rollout)}
 
@@ -130,7 +130,7 @@ def train_reward(
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
-    rollout = _answers(context, given.normalise_model, asked, sampling, context.seed_of("normalise"))
+    rollout = _answers(context, given.normalise_model, asked, sampling, context.seed_of("normalise"), given.base_dtype)
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
     facts = {
@@ -222,10 +222,13 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     """
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)[: given.limit]
     sampling = _sampling(given)
-    before = _answers(context, given.before, prompts, sampling, fold(context.seed, "before"))
+    before = _answers(context, given.before, prompts, sampling, fold(context.seed, "before"), given.dtype)
     after_path = context.model(given.after)
     tokenizer = load_tokenizer(after_path)
-    roles = policy_roles(after_path, reference=context.model(given.before))
+    roles = Roles(
+        policy=Role("policy", load_causal(after_path, dtype=given.dtype)),
+        reference=Role("reference", load_causal(context.model(given.before), dtype=given.dtype)),
+    )
     engine = LocalEngine(roles, tokenizer)
     after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=_telling(context))
     kl, estimator = engine.kl(after)
@@ -308,8 +311,10 @@ def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_step
     return loop.run(learner, record, num_steps=num_steps, save_every=save_every, progress=context.display.step)
 
 
-def _answers(context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
-    return answer(context.model(model), prompts, sampling, seed=seed, on_progress=_telling(context))
+def _answers(
+    context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int, dtype: Dtype
+) -> Rollout:
+    return answer(context.model(model), prompts, sampling, seed=seed, dtype=dtype, on_progress=_telling(context))
 
 
 def _telling(context: Context) -> Callable[[int, int], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ from tuneful.errors import RunError
 
 
 class JsonLog:
-    """Rows appended to a JSONL file; each is handed to the system whole before `write` returns."""
+    """Rows appended to a JSONL file; each is handed to the system whole before `write` returns.
+
+    listeners: told every row once it is written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -37,6 +41,8 @@ class JsonLog:
             if self.size() > before:
                 os.ftruncate(self._file, before)
             raise self._failed("cannot be written", error) from error
+        for listener in self.listeners:
+            listener(row)
 
     def size(self) -> int:
         """Bytes written so far."""
