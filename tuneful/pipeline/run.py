@@ -13,6 +13,7 @@ from typing import Any
 from tuneful.errors import ConfigError, RunError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
+from tuneful.pipeline.inputs import JUDGED, named
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
@@ -36,7 +37,8 @@ def run_recipe(
     recipe, or an unfinished one and a file or model that it read has changed since.
     """
     shown = display or Silent()
-    context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown)
+    judged = {text: None for stage in recipe.stages for kind in JUDGED for text in named(stage.inputs, kind)}
+    context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown, judged=tuple(judged))
     for stage in recipe.stages:
         try:
             context.refuse_unknown(stage.inputs)
