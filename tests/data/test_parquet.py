@@ -128,13 +128,15 @@ def test_a_file_that_was_cut_or_scratched_is_damaged(tmp_path: Path, share: floa
     whole = path.read_bytes()
     cut = int(len(whole) * share)
     path.write_bytes(whole[:cut])
-    with pytest.raises(DataError, match="rows.parquet: damaged Parquet file: "):
+    with pytest.raises(DataError, match=r"rows\.parquet: damaged Parquet file: "):
         fields(path)
     path.write_bytes(whole[: cut - 64] + b"\xff" * 64 + whole[cut:])
+    said = "rows.parquet: damaged Parquet file: "
     try:
         fields(path)
     except DataError as error:
-        assert "rows.parquet: damaged Parquet file: " in str(error)
+        said = str(error)
+    assert "rows.parquet: damaged Parquet file: " in said
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
