@@ -121,22 +121,18 @@ def test_what_is_no_parquet(tmp_path: Path, content: bytes, message: str) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_a_file_that_was_cut_or_scratched_is_damaged(tmp_path: Path, share: float) -> None:
-    """A byte that is other than it was may still be read; then the rows come as if nothing was."""
     path = made(tmp_path, [{"prompt": f"question {i}", "completion": "x" * 50} for i in range(2000)])
     whole = path.read_bytes()
     cut = int(len(whole) * share)
     path.write_bytes(whole[:cut])
-    with pytest.raises(DataError, match=r"rows\.parquet: damaged Parquet file: "):
+    with pytest.raises(DataError, match=r"rows.parquet: damaged Parquet file: "):
         fields(path)
     path.write_bytes(whole[: cut - 64] + b"\xff" * 64 + whole[cut:])
-    said = "rows.parquet: damaged Parquet file: "
-    try:
+    with pytest.raises(DataError, match=r"rows.parquet: damaged Parquet file: ") as error:
         fields(path)
-    except DataError as error:
-        said = str(error)
-    assert "rows.parquet: damaged Parquet file: " in said
+    assert "\n" not in str(error.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
