@@ -161,6 +161,14 @@ def test_leakage_between_two_files(written: Any) -> None:
     assert {finding.status for finding in look_at_leakage(train, apart)} == {"ok"}
 
 
+def test_leakage_in_real_data(data_dir: Path) -> None:
+    """HH's own files: 18 first turns of train stand in test, and in 4 rows of train the two contexts differ."""
+    train, test = (data_dir / "hh-harmless" / f"{name}.jsonl.gz" for name in ("train", "test"))
+    found = {finding.name: finding for finding in look_at_leakage(train, test)}
+    assert found[f"prompts in {train} that are there, too"].value == 18
+    assert "4 because the contexts of chosen and rejected differ" in findings(train)["rows skipped"].mend
+
+
 def test_answers_of_a_file(written: Any, tmp_path: Path) -> None:
     texts = lambda path: [completion.text for _, completion in answers_of(path)]  # noqa: E731
     assert texts(written(pairs("yes", "no")[:2])) == ["yes", "no", "yes", "no"]

@@ -185,7 +185,7 @@ def _lengths(
         yield found("model", f"prompts that fill the context of {context}", over, mend if over else "", fails=True)
     else:
         over = sum(length > max_prompt_tokens for length in of_prompts)
-        mend = "they lose their beginning; raise it, or leave them out"
+        mend = "they lose their beginning; raise --max-prompt-tokens, or leave them out"
         yield found("model", f"prompts of more than {max_prompt_tokens} tokens", over, mend if over else "")
     if said:
         yield Finding("model", "tokens of an answer: median, 95 %, most", _percentiles([answer for _, answer in said]))
