@@ -52,7 +52,7 @@ def split(records: Iterable[R], shares: Mapping[str, float] = SHARES) -> dict[st
     """Prompts, or records that have one, by split; order is kept and every split has a list."""
     sets: dict[str, list[R]] = {name: [] for name in shares}
     for record in records:
-        sets[split_of(_prompt_of(record), shares)].append(record)
+        sets[split_of(prompt_of(record), shares)].append(record)
     return sets
 
 
@@ -89,10 +89,11 @@ class Splits(Generic[R]):
 
     def manifest(self) -> dict[str, str]:
         """Which prompt (by id) went to which split."""
-        return {_prompt_of(record).id: name for name, records in self._sets.items() for record in records}
+        return {prompt_of(record).id: name for name, records in self._sets.items() for record in records}
 
 
-def _prompt_of(record: Prompt | Candidates | Demonstration | Comparison) -> Prompt:
+def prompt_of(record: Prompt | Candidates | Demonstration | Comparison) -> Prompt:
+    """A prompt itself, and the prompt of a record that has one."""
     return record if isinstance(record, Prompt) else record.prompt
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tuneful.data.formats import read_prompts
-from tuneful.data.sources import local, resolve
-from tuneful.data.splits import Purpose, R, Splits, split_key
+from tuneful.data.sources import fetched, resolve
+from tuneful.data.splits import Purpose, R, Splits, prompt_of
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.generation.sampling import fold
+from tuneful.pipeline.evaluated import Evaluated
 from tuneful.pipeline.inputs import Kind, named
-from tuneful.records import Candidates, Comparison, Demonstration, Judgment, Prompt
+from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.runs.manifest import file_hash, tree_hash
 
 
@@ -70,6 +71,15 @@ class World:
     """What evaluation may measure; no stage that trains is ever given these."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What was read from one source: its prompts by split, and how many records were kept from all stages, and why."""
+
+    source: str
+    splits: Splits[Prompt]
+    left_out: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class Context:
     """What stages share: the pipeline's folder, its seed, the splits, the worlds and the display."""
@@ -81,9 +91,16 @@ class Context:
     worlds: Mapping[str, World]
     display: Display
     round: int = 1
+    judged: tuple[str, ...] = ()
+    """Data whose dev and test splits some stage evaluates on."""
     splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
-    _handed: list[tuple[str, Splits[Prompt]]] = field(default_factory=list)
-    """Everything that stages read prompts through, with what it was read from."""
+    _handed: list[Handed] = field(default_factory=list)
+    """Everything that stages read prompts through."""
+    _evaluated: Evaluated = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = tuple(name for name in self.judged if not (name.startswith("@") or self._of_world(name)))
+        self._evaluated = Evaluated(self.held_out, files, self.shares)
 
     def seed_of(self, purpose: str) -> int:
         """The seed of what is drawn for `purpose` in this round."""
@@ -101,7 +118,8 @@ class Context:
         if reference not in self.splits:
             made = self._made(reference, "prompts")
             found = made() if made is not None else read_prompts(resolve(reference), on_skip=self.display.note)
-            self.splits[reference] = self._split(self._unseen(found, reference), reference)
+            kept, left_out = self._apart(found, reference)
+            self.splits[reference] = self._split(kept, reference, left_out)
         return self.splits[reference]
 
     def rows(
@@ -111,39 +129,54 @@ class Context:
 
         Raises DataError when `purpose` may not see one of these splits.
         """
-        rows = self._unseen(found, reference)
-        splits = self._split([_prompt_of(row) for row in rows], reference)
+        rows, left_out = self._apart(found, reference)
+        splits = self._split([prompt_of(row) for row in rows], reference, left_out)
         filled = set(splits.manifest().values())
         read = {p.id for name in names if name in filled for p in splits.read(name, purpose=purpose, stage=stage)}
-        return [row for row in rows if _prompt_of(row).id in read]
+        return [row for row in rows if prompt_of(row).id in read]
 
     def provenance(self, stage: str) -> dict[str, Any]:
         """For the `run.json` of a stage: what it read for what, and the split of every prompt in what it read.
 
-        {"splits": {prompt id: split}, "reads": [{"source", "split", "purpose", "stage"}]}; {} when it read no prompts.
+        {"splits": {prompt id: split}, "reads": [{"source", "split", "purpose", "stage"}]}, and "left_out", {source:
+        {reason: how many}}, where anything was; {} when it read no prompts.
         """
-        own = [(source, splits, [r for r in splits.reads if r["stage"] == stage]) for source, splits in self._handed]
-        reads = [{"source": source, **read} for source, _, found in own for read in found]
-        where = {prompt: name for _, splits, found in own if found for prompt, name in splits.manifest().items()}
-        return {"splits": where, "reads": reads} if reads else {}
+        own = [(handed, [r for r in handed.splits.reads if r["stage"] == stage]) for handed in self._handed]
+        own = [(handed, found) for handed, found in own if found]
+        reads = [{"source": handed.source, **read} for handed, found in own for read in found]
+        where = {prompt: name for handed, _ in own for prompt, name in handed.splits.manifest().items()}
+        left_out = {handed.source: dict(handed.left_out) for handed, _ in own if handed.left_out}
+        facts = {"splits": where, "reads": reads} if reads else {}
+        return facts | ({"left_out": left_out} if left_out else {})
 
-    def _split(self, prompts: Sequence[Prompt], reference: str) -> Splits[Prompt]:
+    def _split(self, prompts: Sequence[Prompt], reference: str, left_out: Mapping[str, int]) -> Splits[Prompt]:
         splits = Splits(prompts, {"test": 1.0} if reference in self.held_out else self.shares)
-        self._handed.append((reference, splits))
+        self._handed.append(Handed(reference, splits, left_out))
         return splits
 
-    def _unseen(self, records: Sequence[R], source: str) -> list[R]:
-        """Those records whose first user turn is in no held-out file, or all of one; says how many were left out."""
+    def _apart(self, records: Sequence[R], source: str) -> tuple[list[R], dict[str, int]]:
+        """Those records that do not give away what is evaluated on, and how many of the others there are and why.
+
+        No split has a record whose first user turn is in a held-out file; those that are trained on have none that
+        overlaps with a prompt of a held-out file or of a dev or test split. A held-out file is left whole. So are the
+        prompts of a world, where the same few parts are put together in many ways.
+        """
         if source in self.held_out:
-            return list(records)
-        held_out = {
-            split_key(prompt) for name in self.held_out for prompt in read_prompts(resolve(name), on_skip=_quiet)
-        }
-        kept = [r for r in records if split_key(_prompt_of(r)) not in held_out]
-        if len(kept) < len(records):
-            shared = len(records) - len(kept)
+            return list(records), {}
+        unseen = self._evaluated.without_held_out(records)
+        kept = unseen if self._of_world(source) else self._evaluated.without_near_copies(unseen)
+        shared, near = len(records) - len(unseen), len(unseen) - len(kept)
+        if shared:
             self.display.note(f"{source}: {shared} rows share their first turn with held-out prompts and are left out")
-        return kept
+        if near:
+            self.display.note(
+                f"{source}: {near} rows are near copies of dev, test or held-out prompts and are left out"
+            )
+        return kept, {why: count for why, count in (("held out", shared), ("near copies", near)) if count}
+
+    def _of_world(self, reference: str) -> bool:
+        world, colon, _ = reference.partition(":")
+        return bool(colon) and world in self.worlds
 
     def file(self, reference: str, name: str) -> Path:
         """The file `name` that stage `@reference` wrote, or the file or data set that `reference` is."""
@@ -198,9 +231,9 @@ class Context:
 
     def _made(self, reference: str, kind: Kind) -> Any:
         """What a world offers under `world:name`; None when the reference names no world."""
-        world, colon, name = reference.partition(":")
-        if not colon or world not in self.worlds:
+        if not self._of_world(reference):
             return None
+        world, _, name = reference.partition(":")
         offered: Mapping[str, Any] = getattr(self.worlds[world], kind)
         if name not in offered:
             raise ConfigError(f'"{reference}": the {world} world has no such {kind}{did_you_mean(name, offered)}')
@@ -208,14 +241,9 @@ class Context:
 
 
 def data_hashes(names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the files behind paths and names of data sets; what has none on this machine is left out."""
-    files = {name: local(name) for name in sorted(names)}
+    """SHA-256 of the files behind paths and names of data sets, fetched now where they come from the hub.
+
+    What no file stands for is left out.
+    """
+    files = {name: fetched(name) for name in sorted(names)}
     return {name: file_hash(file) for name, file in files.items() if file is not None}
-
-
-def _prompt_of(record: Prompt | Candidates | Demonstration | Comparison) -> Prompt:
-    return record if isinstance(record, Prompt) else record.prompt
-
-
-def _quiet(line: str) -> None:
-    """Skipped rows of a held-out file are told where it is read for its own sake."""

@@ -14,12 +14,13 @@ from tuneful.models.roles import ValueKind, check_roles
 from tuneful.rewards.tables import RewardInput, part_names
 from tuneful.settings import require_above, require_at_least
 
-Kind = Literal["models", "data", "prompts", "rewards", "raters", "measures"]
+Kind = Literal["models", "data", "prompts", "tests", "rewards", "raters", "measures"]
 """What an input can name."""
 
 ModelInput = Annotated[str, "models"]
 DataInput = Annotated[str, "data"]
 PromptsInput = Annotated[str, "data", "prompts"]
+TestInput = Annotated[str, "data", "tests"]
 RatersInput = Annotated[str, "raters"]
 MeasureInput = Annotated[str, "measures"]
 
@@ -58,6 +59,10 @@ TAKES: Mapping[str, str] = {
     "value_from": "a reward model",
 }
 """What each setting that may name a stage takes from it; a reward stage may also start from a reward model."""
+
+
+JUDGED: tuple[Kind, ...] = ("prompts", "tests")
+"""What names data whose dev and test splits a stage may evaluate on."""
 
 
 def named(given: Any, kind: Kind) -> list[str]:
@@ -190,7 +195,7 @@ class RewardInputs(TrainingInputs):
     """The reference that answers them."""
     normalise_samples: int = 256
     """How many completions that takes."""
-    test: DataInput | None = None
+    test: TestInput | None = None
     """Held-out comparisons for the report."""
     max_new_tokens: int = 128
     """Longest reference completion."""
@@ -317,7 +322,7 @@ class EvaluateInputs(SamplingInputs):
 class AccuracyInputs:
     """`do = "accuracy"`: how often a reward or a language model prefers what people prefer."""
 
-    comparisons: DataInput
+    comparisons: TestInput
     """Held-out comparisons: a file or data set; of one that is not in `held_out`, the test split."""
     reward: RewardInput | None = None
     """A reward that scores both sides."""
