@@ -176,7 +176,9 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
     assert done.returncode == 0, done.stderr
     first, good, bad, last = done.stdout.splitlines()
     assert first.startswith("against base")
-    assert (good.split()[:3], bad.split()[:3]) == (["good", "100.00", "-"], ["bad", "25.00", "26.00"])
+    # the standard error of 2 ones among 8: sqrt(8 * .25 * .75 / 7 / 8) = .1637
+    assert good.split()[:4] == ["good", "100.00", "0.00", "-"]
+    assert bad.split()[:5] == ["bad", "25.00", "16.37", "26.00", "(-1.00)"]
     assert last == f"the report is {tmp_path / 'out' / 'report.html'}"
     assert "Against base" in (tmp_path / "out" / "report.html").read_text()
     again = tuneful(*given)
@@ -193,6 +195,8 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
             ("--reward", "shorter", "--leaderboard", "x.csv"),
             "--leaderboard says nothing with --reward or --model alone",
         ),
+        (("--reward", "shorter", "--num-samples", "4"), "--num-samples says nothing with --reward or --model alone"),
+        (("--max-prompt-tokens", "9"), "--max-prompt-tokens says nothing with a file of annotations"),
         ((), "holds no annotations; for prompts give --before and --after, for comparisons --reward or --model"),
     ],
 )

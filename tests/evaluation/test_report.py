@@ -16,7 +16,7 @@ import pytest
 from tuneful.errors import DataError, RunError
 from tuneful.evaluation.comparison import compare_models
 from tuneful.evaluation.intervals import Measured
-from tuneful.evaluation.report import MAX_CHARACTERS, label, number, visible, write_json, write_report
+from tuneful.evaluation.report import MAX_CHARACTERS, duration, label, number, visible, write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.records import Prompt
 
@@ -273,6 +273,14 @@ def test_visible_names_what_would_not_be_seen() -> None:
 )
 def test_numbers_for_people(value: object, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (200, "3 min 20 s"), (3600, "1 h"), (7530, "2 h 5 min")],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_labels() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tuneful.errors import RunError
-from tuneful.runs.logs import JsonLog, read_log
+from tuneful.runs.logs import JsonLog, newest_rows, read_log
 
 
 def test_rows_are_in_the_file_when_write_returns(tmp_path: Path) -> None:
@@ -71,7 +73,9 @@ def test_a_row_that_only_half_fits_is_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     child = """
 import resource, sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from tuneful.errors import RunError
 from tuneful.runs.logs import JsonLog
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -87,3 +91,43 @@ except RunError as error:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(10))  # 99 bytes each: the eleventh would end at 1089
     assert path.stat().st_size == 990
+
+
+class Told:
+    """A follower that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.heard.append([dict(row) for row in rows])
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self.heard.append(dict(row))
+
+
+def test_a_follower_is_told_each_row_and_what_is_left_after_a_cut(tmp_path: Path) -> None:
+    log, told = JsonLog(tmp_path / "metrics.jsonl"), Told()
+    log.write({"step": 1})
+    size = log.size()
+    log.follow(told)
+    log.write({"step": 2})
+    with pytest.raises(RunError):
+        log.write({"step": {3}})
+    log.cut_back(size)
+    log.write({"step": 4})
+    assert told.heard == [{"step": 2}, [{"step": 1}], {"step": 4}]
+
+
+def test_the_newest_rows_are_the_last_of_all(tmp_path: Path) -> None:
+    """Rows from one byte to several blocks of 64 KiB; a kill has left the last line unfinished."""
+    path = tmp_path / "samples.jsonl"
+    texts = ["a" * length for length in (1, 70_000, 3, 65_530, 200_000, 5, 0)]
+    path.write_text("".join(json.dumps(text) + "\n" for text in texts) + '"unfin')
+    for count in range(1, 9):
+        assert newest_rows(path, count) == texts[-count:]
+    path.write_text("")
+    assert newest_rows(path, 3) == []
+    path.write_text('{"step": 1}\n{"step"\n')
+    with pytest.raises(RunError, match=r"samples.jsonl: not valid JSON"):
+        newest_rows(path, 1)

@@ -2,6 +2,9 @@
 
 matplotlib draws with stand-in colours that are then exchanged for the page's variables, so one drawing serves the light
 and the dark page. Labels inside a plot are fixed words; names from data stand in the page around it.
+
+All plots have one frame, wide enough for any number an axis shows: finding the best frame would be drawing everything
+twice. Curves are remembered, since while a run goes on the page of a stage and that of the whole run show the same.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -18,7 +22,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-Points = Sequence[tuple[float, float]]
+Points = tuple[tuple[float, float], ...]
 
 _INK, _RULE, _BEFORE, _AFTER, _GROUND = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 _VARIABLES = {_INK: "--faint", _RULE: "--rule", _BEFORE: "--before", _AFTER: "--after", _GROUND: "--ground"}
@@ -46,6 +50,7 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+@lru_cache(maxsize=32)
 def over_steps(train: Points, evaluations: Points, *, name: str) -> str:
     """A measure over training steps: the rollouts as a line, evaluations as dots joined by a line."""
 
@@ -61,6 +66,7 @@ def over_steps(train: Points, evaluations: Points, *, name: str) -> str:
     return _svg(draw, title=f"{name} over training steps")
 
 
+@lru_cache(maxsize=32)
 def frontier(points: Points, *, name: str) -> str:
     """Reward (y) against KL in nats (x), in the order of training; the last point is filled."""
 
@@ -93,7 +99,8 @@ def _svg(draw: Callable[[Axes], None], *, title: str) -> str:
     """One plot as an <svg> element that scales with its container and names itself to screen readers."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": title}):
-        figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+        figure = Figure(figsize=(4.6, 2.5))
+        figure.subplots_adjust(left=0.125, right=0.97, bottom=0.19, top=0.93)
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.yaxis.set_major_locator(MaxNLocator(5))

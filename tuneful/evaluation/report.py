@@ -56,18 +56,23 @@ def write_report(
     apart, stage by stage. samples: rows {"prompt", "before", "after", "before_score", "after_score"}, shown side by
     side, and rows {"step", "prompt", "completion", "score", "kl"}, of which the latest are shown. refresh: seconds
     after which an open page loads itself anew, for a run that goes on.
+
+    A report with "live" in it (pipeline/live.py says what that holds) is of a run that has not ended: its page says how
+    far the run is, draws the main measures and gives the newest numbers of all. It is quick to make.
     """
     seen = _cleaned(report)
     rows, texts = _cleaned(list(metrics)), _cleaned(list(samples))
     pairs = [s for s in texts if "after" in s]
     rollouts = [s for s in texts if "completion" in s]
+    live = "live" in seen
     html = _template().render(
         title=visible(title),
         refresh=refresh,
         report=seen,
         changes=_changes(seen),
         unmeasured=[name for name, value in (seen.get("after") or {}).items() if value is None],
-        curves=_curves(rows),
+        curves=_curves(rows, main_only=live),
+        newest=_newest(rows) if live else [],
         frontiers=_frontiers(rows),
         distributions=_distributions(seen.get("distributions") or {}),
         labelers=_labelers(seen.get("labelers") or []),
@@ -107,6 +112,18 @@ def number(value: object, digits: int = 3) -> str:
     return text.replace("-", "\N{MINUS SIGN}").replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def duration(seconds: float) -> str:
+    """A time for people, in its two largest units: "40 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
 def label(name: object) -> str:
     """`true_utility` -> "True utility"; abbreviations keep their capitals."""
     words = str(name).replace("_", " ").strip().split(" ")
@@ -138,12 +155,13 @@ def _changes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return changes
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _curves(rows: Sequence[Mapping[str, Any]], *, main_only: bool) -> dict[str, list[dict[str, Any]]]:
     """Plots and tables of the measures of each stage over its steps: the main ones, and the rest."""
     curves: dict[str, list[dict[str, Any]]] = {"main": [], "more": []}
     for stage, own in _by_stage(rows).items():
-        names = dict.fromkeys(k for row in own for k in row if k not in _BOOKKEEPING)
-        for name in [*(n for n in _MAIN_MEASURES if n in names), *(n for n in names if n not in _MAIN_MEASURES)]:
+        names = _measures(own)
+        more = [] if main_only else [n for n in names if n not in _MAIN_MEASURES]
+        for name in [*(n for n in _MAIN_MEASURES if n in names), *more]:
             train = _points(own, "step", name, evaluation=False)
             evaluations = _points(own, "step", name, evaluation=True)
             if len(train) < 2 and len(evaluations) < 2:
@@ -155,6 +173,29 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]
             curve = {"title": title, "plot": Markup(plot), "table": table, "train": train, "evaluations": evaluations}
             curves["main" if name in _MAIN_MEASURES else "more"].append(curve)
     return curves
+
+
+def _newest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each measure its first and newest evaluation and its newest value in training; None where it has none."""
+    newest = []
+    for name in _measures(rows):
+        evaluations = _points(rows, "step", name, evaluation=True)
+        train = _points(rows, "step", name, evaluation=False)
+        if evaluations or train:
+            newest.append(
+                {
+                    "name": name,
+                    "first": evaluations[0][1] if evaluations else None,
+                    "evaluation": evaluations[-1][1] if evaluations else None,
+                    "train": train[-1][1] if train else None,
+                }
+            )
+    return newest
+
+
+def _measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of what was measured, in the order in which they first appear."""
+    return list(dict.fromkeys(name for row in rows for name in row if name not in _BOOKKEEPING))
 
 
 def _frontiers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -211,11 +252,11 @@ def _stages(seconds: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": n, "seconds": s, "share": 100 * s / longest} for n, s in seconds.items() if n != "total"]
 
 
-def _points(rows: Sequence[Mapping[str, Any]], x: str, y: str, *, evaluation: bool) -> list[tuple[float, float]]:
+def _points(rows: Sequence[Mapping[str, Any]], x: str, y: str, *, evaluation: bool) -> plots.Points:
     """(x, y) of the rows of one kind that hold both as finite numbers, or as measured quantities."""
     kind = [row for row in rows if (row.get("kind") == "evaluation") == evaluation]
     points = [(_value(row.get(x)), _value(row.get(y))) for row in kind]
-    return [(a, b) for a, b in points if a is not None and b is not None]
+    return tuple((a, b) for a, b in points if a is not None and b is not None)
 
 
 def _value(entry: object) -> float | None:
@@ -226,11 +267,11 @@ def _value(entry: object) -> float | None:
     return float(entry)
 
 
-def _steps(*series: Sequence[tuple[float, float]]) -> list[float]:
+def _steps(*series: plots.Points) -> Sequence[float]:
     return _thinned(sorted({step for points in series for step, _ in points}))
 
 
-def _thinned(rows: list[Any]) -> list[Any]:
+def _thinned(rows: Sequence[Any]) -> Sequence[Any]:
     """At most MAX_ROWS entries, evenly spaced, first and last among them."""
     if len(rows) <= MAX_ROWS:
         return rows
@@ -299,6 +340,6 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, label=label)
+    environment.filters.update(number=number, label=label, duration=duration)
     environment.tests["measured"] = _is_measured
     return environment.get_template("report.html")

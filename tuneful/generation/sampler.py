@@ -125,8 +125,8 @@ class Sampler:
         config = self.policy.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        numbers: int = 2 * config.num_hidden_layers * heads * width * longest
-        return min(MAX_ROWS, MAX_CACHE // (numbers * int(self.policy.model.dtype.itemsize)))
+        row: int = 2 * config.num_hidden_layers * heads * width * longest * self.policy.model.dtype.itemsize
+        return min(MAX_ROWS, MAX_CACHE // row)
 
     def _trunk(self, tokens: Tensor, attended: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """Hidden states [R, d] of the last position; `cache` grows in place."""

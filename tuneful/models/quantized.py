@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ def hold_in_nf4(model: Any) -> None:
     Raises ModelError when bitsandbytes is missing or the trunk has no linear layer.
     """
     try:
-        from bitsandbytes.nn import Linear4bit, Params4bit
+        bitsandbytes = importlib.import_module("bitsandbytes.nn")
     except ImportError:
         raise ModelError('"nf4" needs the package bitsandbytes; pip install bitsandbytes') from None
 
@@ -27,7 +28,7 @@ def hold_in_nf4(model: Any) -> None:
             f'{model.name_or_path}: {type(model).__name__} has no linear layers to hold in NF4; use "bfloat16"'
         )
     for name, layer in layers.items():
-        held = Linear4bit(
+        held = bitsandbytes.Linear4bit(
             layer.in_features,
             layer.out_features,
             bias=False,
@@ -35,7 +36,7 @@ def hold_in_nf4(model: Any) -> None:
             quant_type="nf4",
             device="meta",
         )
-        held.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=held)
+        held.weight = bitsandbytes.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=held)
         held.bias = layer.bias
         # On CPUs with AVX512-BF16 it would repack the weights at the first pass without gradients, sampling, and from
         # then on lose the gradient through the layer and write the packed form to disk.

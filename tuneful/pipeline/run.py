@@ -14,6 +14,7 @@ from tuneful.errors import ConfigError, RunError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
 from tuneful.pipeline.inputs import JUDGED, named
+from tuneful.pipeline.live import LiveReport
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
@@ -32,11 +33,14 @@ def run_recipe(
 ) -> dict[str, float]:
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
+    While it runs, `out/report.html` and that of a stage that trains show how far it is.
     worlds: what `world:name` in the recipe refers to; ConfigError, before anything is done, for a name they do not
-    offer. track: names of trackers that are shown what is measured. Raises RunError when `out` holds a run of another
-    recipe, or an unfinished one and a file or model that it read has changed since.
+    offer. track: trackers that are shown what is measured; ConfigError, likewise, for one that is not installed. Raises
+    RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed
+    since.
     """
-    shown = display or Silent()
+    title = Path(recipe.source).stem
+    shown = LiveReport(display or Silent(), out, recipe.stages, title=title)
     judged = {text: None for stage in recipe.stages for kind in JUDGED for text in named(stage.inputs, kind)}
     context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown, judged=tuple(judged))
     for stage in recipe.stages:
@@ -66,7 +70,8 @@ def run_recipe(
                     continue
                 record.update(**origins)
                 started = time.perf_counter()
-                run_stage(replace(context, round=stage.round), stage, record)
+                with shown.follow(stage, record, seconds):
+                    run_stage(replace(context, round=stage.round), stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
                 pipeline.update(seconds=seconds)
         if not pipeline.done:
@@ -78,7 +83,7 @@ def run_recipe(
                 for row in read_log(out / stage.name / "metrics.jsonl")
             ]
             samples = report.get("samples", ())
-            write_report(out / "report.html", report, metrics=metrics, samples=samples, title=Path(recipe.source).stem)
+            write_report(out / "report.html", report, metrics=metrics, samples=samples, title=title)
         pipeline.finish()
     return seconds
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -29,7 +28,7 @@ from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
-from tuneful.evaluation.report import write_json, write_report
+from tuneful.evaluation.report import MAX_SAMPLES, write_json, write_report
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.judgments import read_judgments, write_judgments
@@ -57,6 +56,7 @@ from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward, checked
 from tuneful.rewards.tables import RewardInput
 from tuneful.runs.directory import RunDirectory
+from tuneful.runs.logs import newest_rows
 
 PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
 """What the prompts of each split may be read for."""
@@ -356,8 +356,8 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping
 def _report(record: RunDirectory, report: Mapping[str, Any]) -> None:
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
-    samples = report.get("samples") or deque(record.samples.rows(), maxlen=12)
-    write_report(record.path / "report.html", report, metrics=rows, samples=list(samples), title=record.name)
+    samples = report.get("samples") or newest_rows(record.samples.path, MAX_SAMPLES)
+    write_report(record.path / "report.html", report, metrics=rows, samples=samples, title=record.name)
 
 
 def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout) -> Measure:

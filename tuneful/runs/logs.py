@@ -5,22 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tuneful.errors import RunError
 
+_BLOCK = 1 << 16
+
+
+class Follower(Protocol):
+    """Is told the rows of a log while it is written."""
+
+    def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The log has been cut back: these are the rows that stand in it, and the only ones that ever counted."""
+        ...
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """A row has been appended."""
+        ...
+
 
 class JsonLog:
-    """Rows appended to a JSONL file; each is handed to the system whole before `write` returns.
-
-    listeners: told every row once it is written.
-    """
+    """Rows appended to a JSONL file; each is handed to the system whole before `write` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        self._followers: list[Follower] = []
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -41,8 +52,12 @@ class JsonLog:
             if self.size() > before:
                 os.ftruncate(self._file, before)
             raise self._failed("cannot be written", error) from error
-        for listener in self.listeners:
-            listener(row)
+        for follower in self._followers:
+            follower.write(row)
+
+    def follow(self, follower: Follower) -> None:
+        """From now on `follower` is told what happens to the log."""
+        self._followers.append(follower)
 
     def size(self) -> int:
         """Bytes written so far."""
@@ -56,6 +71,8 @@ class JsonLog:
                 "put the whole file back or start anew with --force"
             )
         os.ftruncate(self._file, size)
+        for follower in self._followers:
+            follower.begin(self.rows())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows written so far."""
@@ -91,6 +108,24 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
         raise RunError(f"{path}: cannot be read: {error.strerror}; run the stage again") from None
     except ValueError as error:
         raise RunError(f"{path}:{number}: not valid JSON: {error}; mend the line or start anew with --force") from None
+
+
+def newest_rows(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last `count` rows of a log, oldest first, read from its end however long it is; raises as `read_log`."""
+    try:
+        with path.open("rb") as file:
+            start = file.seek(0, os.SEEK_END)
+            end = b""
+            while start > 0 and end.count(b"\n") <= count:
+                size = min(_BLOCK, start)
+                start = file.seek(start - size)
+                end = file.read(size) + end
+        *lines, _unfinished = end.split(b"\n")
+        return [json.loads(line) for line in lines[-count:]]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}; run the stage again") from None
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON: {error}; mend the line or start anew with --force") from None
 
 
 def to_json(value: Any, path: Path, *, indent: int | None = None) -> bytes:

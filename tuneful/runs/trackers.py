@@ -13,7 +13,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -163,31 +163,16 @@ class Mirror:
 
     @contextmanager
     def following(self, stage: str, log: JsonLog) -> Iterator[None]:
-        """Rows written to the `log` of `stage` are shown at once, and at the end of the block all that it holds.
-
-        A log may be cut back before the first row is written and not thereafter.
-        """
+        """Rows written to the `log` of `stage` are shown at once, and at the end of the block all that it holds."""
         if not self._trackers:
             yield
             return
-        first, shown = self._num_rows, 0
-
-        def show(row: Mapping[str, Any]) -> None:
-            nonlocal shown
-            for each in [row] if shown else log.rows():
-                self._show(first + shown, stage, each)
-                shown += 1
-
-        log.listeners.append(show)
-        try:
-            yield
-        finally:
-            log.listeners.remove(show)
-        if not shown:  # done in an earlier process
-            for row in log.rows():
-                self._show(first + shown, stage, row)
-                shown += 1
-        self._num_rows = first + shown
+        rows = _Numbered(self._num_rows, lambda number, row: self._show(number, stage, row))
+        log.follow(rows)
+        yield
+        if not rows.begun:  # done in an earlier process
+            rows.begin(log.rows())
+        self._num_rows = rows.next
 
     def _show(self, number: int, stage: str, row: Mapping[str, Any]) -> None:
         measures = {
@@ -208,6 +193,24 @@ class Mirror:
             self._trackers.pop(name, None)
             first_line = str(error).partition("\n")[0]
             self._warn(f"warning: {name} has failed and is left out from here on: {type(error).__name__}: {first_line}")
+
+
+class _Numbered:
+    """A follower of a log that shows each row with its number, the first being `first`."""
+
+    def __init__(self, first: int, show: Callable[[int, Mapping[str, Any]], None]) -> None:
+        self.begun = False
+        self.next = self._first = first
+        self._show = show
+
+    def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.begun, self.next = True, self._first
+        for row in rows:
+            self.write(row)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._show(self.next, row)
+        self.next += 1
 
 
 def refuse_missing(names: Sequence[str]) -> None:
