@@ -302,6 +302,19 @@ def test_doctor_sees_text_that_misses_the_chat_template(tmp_path, tiny_model_dir
         assert found.get("model: prompts of plain text", {"value": None})["value"] == plain
 
 
+def test_doctor_reads_data_as_the_model_will_and_beside_a_test_file(tmp_path, tiny_model_dir):
+    chat = [[{"role": "user", "content": text}] for text in ("hot house", "cold tea", "tea " * 20)]
+    write_jsonl(tmp_path / "train.jsonl", ({"prompt": prompt} for prompt in chat))
+    write_jsonl(tmp_path / "test.jsonl", [{"prompt": chat[0]}])
+    files = ("--in", tmp_path / "train.jsonl", "--test", tmp_path / "test.jsonl")
+    found = findings(*files, "--model", tiny_model_dir, "--max-prompt-tokens", 10, status=1)
+    assert found[f"leakage: prompts in {tmp_path}/train.jsonl that are there, too"]["value"] == 1
+    assert found["model: prompts of more than 10 tokens"]["value"] == 1
+    done = tuneful("doctor", *files[2:])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "add --in FILE" in done.stderr
+
+
 def test_doctor_trains_copies_when_asked(tmp_path, tiny_model_dir):
     pair = {"prompt": [{"role": "user", "content": "hot house"}], "chosen": "open the door", "rejected": "no"}
     write_jsonl(tmp_path / "pairs.jsonl", [pair])

@@ -126,10 +126,27 @@ def completion_text(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer) ->
     return text.removeprefix(before).removesuffix(after)
 
 
+def turn_end(tokenizer: Tokenizer) -> str:
+    """What the chat template writes after an answer, such as `<|im_end|>` and a new line.
+
+    Raises ModelError when there is no template, or it does not write an answer after its prompt.
+    """
+    _, after = _around_probe(Prompt.user("Hello"), tokenizer)
+    return after
+
+
 def _around_answer(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, str]:
     """What the template puts before an answer, after the prompt, and between the answer and its end token."""
     if isinstance(prompt.content, str):
         return "", ""
+    before, after = _around_probe(prompt, tokenizer)
+    after, ended, _ = after.partition(tokenizer.eos_token)
+    return before, after if ended else ""
+
+
+def _around_probe(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, str]:
+    """What the template puts before an answer, after the prompt, and all that it puts behind it."""
+    assert not isinstance(prompt.content, str)
     # A fixed text shows both ends exactly, even where the answer itself holds text of the template.
     answered = (*prompt.content, Message("assistant", _PROBE))
     asked = render_prompt(prompt, tokenizer)
@@ -142,8 +159,7 @@ def _around_answer(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, str]:
     before, found, after = full.removeprefix(asked).partition(_PROBE)
     if not found:
         raise ModelError("the chat template leaves out the assistant's text; use one that writes it as it is")
-    after, ended, _ = after.partition(tokenizer.eos_token)
-    return before, after if ended else ""
+    return before, after
 
 
 def _render(messages: tuple[Message, ...], tokenizer: Tokenizer, *, add_generation_prompt: bool) -> str:

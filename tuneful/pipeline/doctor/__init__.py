@@ -1,0 +1,1 @@
+"""What `tuneful doctor` looks at: the machine, data, models, rewards; each finding with the way to mend it."""
