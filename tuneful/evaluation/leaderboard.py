@@ -54,7 +54,9 @@ def leaderboard(
             win_rate=bootstrap_mean(wins[model == m], instruction[model == m], seed=seed).as_json(),
             standard_error=float(wins[model == m].std(ddof=1) / np.sqrt((model == m).sum())),
             length_controlled_win_rate=Measured(
-                *(float(ends[m]) for ends in (controlled.win_rates, controlled.low, controlled.high)),
+                mean=float(controlled.win_rates[m]),
+                low=float(controlled.low[m]),
+                high=float(controlled.high[m]),
                 n=len(np.unique(instruction[model == m])),
             ).as_json(),
             length_coef=float(controlled.length_coefs[m]),

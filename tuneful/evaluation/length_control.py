@@ -216,4 +216,4 @@ def _tightest(losses: Mapping[float, Floats], instruction: Ints) -> float:
 
 
 def _log_loss(logits: Floats, wins: Floats) -> Floats:
-    return np.logaddexp(0, logits) - wins * logits  # type: ignore[no-any-return]
+    return np.logaddexp(0, logits) - wins * logits

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuneful.cli.doctor import look_at_data
+from tuneful.pipeline.doctor.data import look_at_data
 
 TALK = [{"role": "user", "content": "Hot?"}, {"role": "assistant", "content": "Yes."}]
 REPLIES = [
