@@ -165,6 +165,8 @@ def _flags(command: Callable[..., None]) -> str:
     hints = get_type_hints(command, include_extras=True)
     lines = ["| flag | value | default | meaning |", "|---|---|---|---|"]
     for name, parameter in inspect.signature(command).parameters.items():
+        if hints[name] is typer.Context:  # what was typed, and nothing to type
+            continue
         hint, info = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], None)
         flag = f"`{name.upper()}`" if isinstance(info, ArgumentInfo) else f"`--{name.replace('_', '-')}`"
         if isinstance(info, OptionInfo):  # inside Annotated the first name of a flag stands where a default would

@@ -49,7 +49,7 @@ def test_flags_are_shown_as_they_are_typed(generate: ModuleType) -> None:
     page = generate.pages()["commands.md"]
     assert "## tuneful label export" in page
     assert "| `--set` | text, may be repeated |  | Override a setting: stage.setting=value. |" in page
-    assert "| `--in` | path | required | Rows to read: JSONL, also .gz. |" in page
+    assert "| `--in` | path | required | Rows to read: JSONL, also .gz, or Parquet. |" in page
     assert "| `--seed` | whole number | `0` | Everything random follows from it. |" in page
 
 

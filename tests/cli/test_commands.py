@@ -79,6 +79,30 @@ def test_score_keeps_what_the_rows_hold(tmp_path):
     assert read(tmp_path / "out.jsonl") == [{**row, "score": score} for row, score in given]
 
 
+def test_parquet_goes_in_and_out(answers, tiny_model_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out, scored = tmp_path / "answers.parquet", tmp_path / "scored.parquet"
+    given = ("--in", answers, "--max-new-tokens", 5, "--num-samples", 2)
+    done = tuneful("generate", "--model", tiny_model_dir, *given, "--out", out)
+    assert done.returncode == 0, done.stderr
+    done = tuneful("score", "--reward", "shorter", "--in", out, "--out", scored)
+    assert done.returncode == 0, done.stderr
+    rows = parquet.read_table(scored).to_pylist()
+    assert [len(row["completions"]) for row in rows] == [2, 2]
+    assert all(c["score"] == -len(c["text"].split()) for row in rows for c in row["completions"])
+    refused = tuneful("score", "--reward", "shorter", "--in", out, "--out", scored)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "scored.parquet: exists already" in refused.stderr
+
+
+def test_score_takes_conversations(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "hot"}, {"role": "assistant", "content": "cold tea"}]}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    done = tuneful("score", "--reward", "shorter", "--in", tmp_path / "rows.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "out.jsonl") == [{**rows[0], "score": -2.0}]
+
+
 def test_label_finds_the_consensus_and_exports_it(tmp_path):
     completions, judgments, out = (tmp_path / f"{name}.jsonl" for name in ("completions", "judgments", "pairs"))
     texts = {"a": "Close the blinds.", "b": "It depends.", "c": "It is not hot."}
@@ -152,7 +176,9 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
     assert done.returncode == 0, done.stderr
     first, good, bad, last = done.stdout.splitlines()
     assert first.startswith("against base")
-    assert (good.split()[:3], bad.split()[:3]) == (["good", "100.00", "-"], ["bad", "25.00", "26.00"])
+    # the standard error of 2 ones among 8: sqrt(8 * .25 * .75 / 7 / 8) = .1637
+    assert good.split()[:4] == ["good", "100.00", "0.00", "-"]
+    assert bad.split()[:5] == ["bad", "25.00", "16.37", "26.00", "(-1.00)"]
     assert last == f"the report is {tmp_path / 'out' / 'report.html'}"
     assert "Against base" in (tmp_path / "out" / "report.html").read_text()
     again = tuneful(*given)
@@ -169,6 +195,8 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
             ("--reward", "shorter", "--leaderboard", "x.csv"),
             "--leaderboard says nothing with --reward or --model alone",
         ),
+        (("--reward", "shorter", "--num-samples", "4"), "--num-samples says nothing with --reward or --model alone"),
+        (("--max-prompt-tokens", "9"), "--max-prompt-tokens says nothing with a file of annotations"),
         ((), "holds no annotations; for prompts give --before and --after, for comparisons --reward or --model"),
     ],
 )
@@ -252,6 +280,8 @@ def test_doctor_names_the_mend_of_what_is_broken(tmp_path):
     assert found["data: rows skipped"]["value"] == 1
     assert "pairs.jsonl:1" in found["data: rows skipped"]["mend"]
     assert found["data: rows of a prompt seen before"]["value"] == 1
+    assert found["data: rows that repeat another"]["value"] == 1
+    assert found["data: comparisons"]["value"] == 2
     change = found["reward: largest change of a reward with its batch or padding"]
     assert change["value"] == 3.0  # the last of the four has number 3
     assert "neighbours" in change["mend"]

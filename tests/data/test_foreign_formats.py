@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tuneful.data.formats import (
     FORMATS,
@@ -473,3 +474,18 @@ def test_real_dialogues_and_questions(data_dir: Path) -> None:
     assert all(row["dialogue"] in shown.prompt.first_turn for row, shown in zip(rows, three_each[::3], strict=True))
     questions = data_dir / "mt-bench" / "question.jsonl.gz"
     assert [prompt.first_turn for prompt in read_prompts(questions)] == [row["turns"][0] for row in rows_of(questions)]
+
+
+FILES = Path(__file__).resolve().parents[2] / "docs" / "reference" / "files.md"
+
+
+def test_the_examples_of_the_reference_can_be_read(tmp_path: Path) -> None:
+    """Every row that the page shows; between them they show every format."""
+    fences = [token.content for token in MarkdownIt("commonmark").parse(FILES.read_text()) if token.info == "json"]
+    shown = set()
+    for line in "".join(fences).splitlines():
+        path = written(tmp_path, json.loads(line))
+        shown.add(detect(path))
+        for kind in kinds(path):
+            read(path, kind)
+    assert shown == {known.name for known in FORMATS} - {"judgments"}

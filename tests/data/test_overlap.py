@@ -19,8 +19,11 @@ POST = "My landlord says that the heating will not be mended before the end of t
     ("text", "overlaps"),
     [
         (POST, True),
-        ("my landlord SAYS: 'that the heating will (not) be mended before' -- he is wrong", True),  # 13 in a row
-        ("my landlord SAYS: 'that the heating will (not) be mended' -- he is wrong", False),  # 12 in a row
+        (
+            "my landlord SAYS: 'that the heating will (not) be mended before (the) end' -- he is wrong",
+            True,
+        ),  # 13 in a row
+        ("my landlord SAYS: 'that the heating will (not) be mended before the' -- he is wrong", False),  # 12 in a row
         ("What about the heating?", False),
         ("tap, the  DRIPS", False),
         ("The tap drips!", True),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -12,6 +16,8 @@ import pytest
 from tuneful.data.formats import read_comparisons
 from tuneful.data.sources import cache_folder, resolve
 from tuneful.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -68,25 +74,76 @@ def test_not_found_lists_where_it_looked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_hub_comes_last_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def load_dataset(name: str, *, data_dir: str | None, split: str) -> list[dict[str, str]]:
-        asked.append((name, data_dir, split))
+    def load_dataset(name: str, config: str | None, *, data_dir: str | None, split: str) -> list[dict[str, str]]:
+        asked.append((name, config, data_dir, split))
         if split == "none":
             raise ValueError('Unknown split "none"')
+        if config == "broken":
+            raise BrokenError("cannot be\nunpacked")
         return [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
 
-    hub = types.ModuleType("datasets")
-    monkeypatch.setattr(hub, "load_dataset", load_dataset, raising=False)
+    class BrokenError(Exception):
+        """What `datasets` raises of its own."""
+
+    hub: Any = types.ModuleType("datasets")
+    hub.load_dataset, hub.exceptions = load_dataset, types.SimpleNamespace(DatasetsError=BrokenError)
     monkeypatch.setitem(sys.modules, "datasets", hub)
     assert len(read_comparisons(resolve("hh-harmless/test"))) == 1
     resolve("hh-harmless/test")
     resolve("someone/pairs")
     with pytest.raises(DataError, match=r'split "none" .Unknown split "none"'):
         resolve("someone/pairs/none")
+    resolve("someone/pairs/main/test")
+    with pytest.raises(DataError, match=r'someone/pairs, config "broken", split "test" .cannot be unpacked.; give'):
+        resolve("someone/pairs/broken/test")
     assert asked == [
-        ("Anthropic/hh-rlhf", "harmless-base", "test"),
-        ("someone/pairs", None, "train"),
-        ("someone/pairs", None, "none"),
+        ("Anthropic/hh-rlhf", None, "harmless-base", "test"),
+        ("someone/pairs", None, None, "train"),
+        ("someone/pairs", None, None, "none"),
+        ("someone/pairs", "main", None, "test"),
+        ("someone/pairs", "broken", None, "test"),
     ]
+    kept = [path.name for path in (cache_folder() / "data").iterdir()]
+    assert sorted(kept) == [
+        "hh-harmless--test.jsonl",
+        "someone--pairs--main--test.jsonl",
+        "someone--pairs--train.jsonl",
+    ]
+
+
+REAL = """
+import sys
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from tuneful.data.sources import resolve
+
+Path("someone/pairs").mkdir(parents=True)
+columns = {"prompt": ["a"], "at": [datetime(2024, 1, 2)], "price": [Decimal("1.5")], "raw": [b"x"], "none": [None]}
+pyarrow.parquet.write_table(pyarrow.table(columns), "someone/pairs/test.parquet")
+sys.stdout.write("\\n" + resolve("someone/pairs/default/test").read_text())
+"""
+
+
+def test_real_datasets_are_fetched_whatever_their_columns_hold(tmp_path: Path) -> None:
+    """`datasets` takes a folder for a data set of that name; here it stands for the hub."""
+    pytest.importorskip("pyarrow")
+    if not [*importlib.metadata.distributions(name="datasets")]:
+        pytest.skip("datasets is not installed")
+    elsewhere = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", REAL]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **elsewhere})
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == {"prompt": "a", "at": "2024-01-02T00:00:00", "price": 1.5}
+
+
+def test_parquet_is_found_by_name(tmp_path: Path) -> None:
+    put(tmp_path / "shared/data/talk/train.parquet")
+    assert resolve("talk/train").name == "train.parquet"
 
 
 @pytest.mark.parametrize(

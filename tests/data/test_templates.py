@@ -183,10 +183,14 @@ def test_text_to_ids_to_text(real: Any, prompt: Prompt, text: str) -> None:
     assert completion_text(prompt, ids, real) == text
 
 
-def test_real_conversations_are_tokenized_as_the_transcript(real: Any, data_dir: Path) -> None:
+@pytest.mark.parametrize(("name", "num_pairs", "num_long"), [("train", 1493, 1084), ("test", 398, 278)])
+def test_real_conversations_are_tokenized_as_the_transcript(
+    real: Any, data_dir: Path, name: str, num_pairs: int, num_long: int
+) -> None:
     """The template's text is the HH transcript between begin and end token, and two parts give the ids of the whole."""
-    pairs = read_comparisons(data_dir / "hh-harmless" / "test.jsonl.gz", on_skip=lambda _: None)
-    assert sum(len(pair.prompt.content) > 1 for pair in pairs) > 200
+    pairs = read_comparisons(data_dir / "hh-harmless" / f"{name}.jsonl.gz", on_skip=lambda _: None)
+    assert len(pairs) == num_pairs
+    assert sum(len(pair.prompt.content) > 1 for pair in pairs) == num_long
     for pair in pairs:
         assert isinstance(pair.prompt.content, tuple)
         whole = "<bos>" + transcript((*pair.prompt.content, Message("assistant", pair.chosen))) + "<eos>"

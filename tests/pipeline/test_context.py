@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
+import types
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+from tuneful.data.jsonl import write_jsonl
+from tuneful.data.splits import SHARES, Splits, split, split_of
+from tuneful.demo.grammar import prompts
 from tuneful.errors import ConfigError, DataError
 from tuneful.pipeline import inputs
 from tuneful.pipeline.context import Context, Silent, World
-from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS
+from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS, load_recipe
+from tuneful.pipeline.rows import training_demonstrations
+from tuneful.pipeline.run import run_recipe
 from tuneful.records import Demonstration, Prompt
+from tuneful.runs.directory import RunDirectory
 from tuneful.settings import build
 
 INPUTS = [*(taken_in for taken_in, _ in ALGORITHMS.values()), *ACTIONS.values()]
@@ -148,6 +158,121 @@ def test_rows_are_read_by_the_splits_of_their_prompts(tmp_path: Path) -> None:
         "reads": [{"source": "rows.jsonl", "split": "rl", "purpose": "train", "stage": "sft"}],
     }
     assert all_rl.provenance("reward") == all_rl.provenance("label") == {}
+
+
+POST = "My landlord says that the heating will not be mended before the end of the month, and what can I do about it"
+
+
+def test_near_copies_of_what_is_held_out_are_not_trained_on(tmp_path: Path) -> None:
+    held, notes = tmp_path / "held.jsonl", list[str]()
+    held.write_text(f'{{"prompt": "{POST}?"}}\n{{"prompt": "a"}}\n')
+    texts = ["b", "A!", "a", POST.replace("My", "His"), POST.replace("landlord says", "landlord just said")[:60]]
+    rows = [Demonstration(Prompt(text), "yes") for text in texts]
+    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent())
+    given.display.note = notes.append  # type: ignore[method-assign]
+    assert given.rows(rows, "rows.jsonl", ("rl",), purpose="train", stage="sft") == [rows[0], rows[4]]
+    left_out = {"rows.jsonl": {"held out": 1, "near copies": 2}}
+    assert given.provenance("sft")["left_out"] == left_out
+    assert given.provenance("sft")["splits"].keys() == {rows[0].prompt.id, rows[4].prompt.id}
+    assert notes == [
+        "rows.jsonl: 1 rows share their first turn with held-out prompts and are left out",
+        "rows.jsonl: 2 rows are near copies of dev, test or held-out prompts and are left out",
+    ]
+
+
+def test_near_copies_within_a_file_stay_where_they_are_evaluated_on(tmp_path: Path) -> None:
+    """Of copies that differ in a sign, so in their split, those in test stay and those to train on go."""
+    shares = {"reward": 0.5, "test": 0.5}
+    copies = [Prompt(f"Is it hot{sign * '!'}") for sign in range(40)]
+    where = {prompt: split_of(prompt, shares) for prompt in copies}
+    tested = [prompt for prompt in copies if where[prompt] == "test"]
+    assert 0 < len(tested) < 40
+    given = Context(tmp_path, 0, shares, (), {}, Silent())
+    other = Prompt("The tap drips")
+    found = given.rows([*copies, other], "rows.jsonl", ("reward",), purpose="train", stage="sft")
+    assert found == ([other] if split_of(other, shares) == "reward" else [])
+    assert (
+        given.rows([*copies, other], "rows.jsonl", ("test",), purpose="report", stage="test")[: len(tested)] == tested
+    )
+
+
+def test_another_file_that_is_evaluated_on_counts(tmp_path: Path) -> None:
+    """Its test split, that is; what is to train on there may be trained on here."""
+    shares = {"reward": 0.5, "test": 0.5}
+    copies = [Prompt(f"Is it hot{sign * '!'}") for sign in range(40)]
+    trained = next(prompt for prompt in copies if split_of(prompt, shares) == "reward")
+    for splits, left in (("test", []), ("reward", [trained])):
+        file = tmp_path / f"{splits}.jsonl"
+        judged = [prompt.content for prompt in copies if split_of(prompt, shares) == splits]
+        file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in judged))
+        given = Context(tmp_path, 0, shares, (), {}, Silent(), judged=("@stage", str(file)))
+        assert given.rows([trained], "rows.jsonl", ("reward",), purpose="train", stage="sft") == left
+
+
+def test_the_prompts_of_a_world_are_left_as_they_are(tmp_path: Path) -> None:
+    """The demo's held-out prompts are combinations of parts that training knows; a run of words may well be shared."""
+    offered = prompts(seed=0)
+    demo = World(prompts={"prompts": lambda: offered})
+    given = Context(tmp_path, 0, SHARES, (), {"demo": demo}, Silent(), judged=("demo:prompts",))
+    splits = given.prompts("demo:prompts")
+    assert splits.manifest() == Splits(offered).manifest()
+    for name, purpose in {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}.items():
+        assert splits.read(name, purpose=purpose, stage="all") == split(offered)[name]  # type: ignore[arg-type]
+    assert "left_out" not in given.provenance("all")
+    comparisons = [Demonstration(prompt, "yes") for prompt in split(offered)["reward"]]
+    assert given.rows(comparisons, "@consensus", ("reward",), purpose="train", stage="reward") == comparisons
+
+
+def test_a_run_keeps_apart_what_any_of_its_stages_evaluates_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run itself, with a stage that only reads what it would learn from."""
+    shares = {"rl": 0.5, "test": 0.5}
+    copies = {split_of(Prompt(text), shares): text for text in (POST + sign * "!" for sign in range(20))}
+    shown = [{"prompt": copies["rl"], "completion": "yes"}, {"prompt": "b", "completion": "yes"}]
+    write_jsonl(tmp_path / "shown.jsonl", shown)
+    write_jsonl(tmp_path / "asked.jsonl", [{"prompt": copies["test"]}])
+    assert split_of(Prompt("b"), shares) == "rl"
+    (tmp_path / "recipe.toml").write_text(
+        f"""
+[splits]
+rl = 0.5
+test = 0.5
+[[stage]]
+name = "sft"
+algorithm = "sft"
+model = "none"
+demonstrations = "{tmp_path}/shown.jsonl"
+[[stage]]
+name = "evaluate"
+do = "evaluate"
+before = "none"
+after = "@sft"
+prompts = "{tmp_path}/asked.jsonl"
+"""
+    )
+
+    def only_reads(context: Context, stage: Any, record: RunDirectory) -> None:
+        if stage.kind == "sft":
+            training_demonstrations(context, stage.inputs.demonstrations, stage=stage.name)
+        record.finish(**context.provenance(stage.name))
+
+    monkeypatch.setattr("tuneful.pipeline.run.run_stage", only_reads)
+    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "sft" / "run.json").read_text())
+    assert record["left_out"] == {f"{tmp_path}/shown.jsonl": {"near copies": 1}}
+
+
+def test_data_of_the_hub_are_fetched_and_hashed_before_their_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEFUL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    hub = types.ModuleType("datasets")
+    hub.load_dataset = lambda *_, **__: [{"prompt": "a", "at": datetime(2024, 1, 2, tzinfo=UTC)}]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    given = inputs.GenerateInputs(model="none", prompts="someone/prompts")
+    [(name, digest)] = context(tmp_path).origins(given)["data"].items()
+    assert name == "someone/prompts"
+    assert digest == hashlib.sha256(b'{"prompt": "a", "at": "2024-01-02T00:00:00+00:00"}\n').hexdigest()
 
 
 def test_what_is_held_out_is_test_and_nothing_else(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ def few_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_recipe_for_a_real_model_is_run_here() -> None:
     shipped = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.toml")}
-    assert {name for name, *_ in CASES.values()} == shipped - {"demo", "demo_no_leash", "hh_small"}
+    of_small_worlds = {name for name in shipped if name.startswith(("demo", "hh_small"))}
+    assert {name for name, *_ in CASES.values()} == shipped - of_small_worlds
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from tuneful.pipeline.recipe import Stage
 
 
+SAMPLING = ("num_samples", "max_new_tokens", "max_prompt_tokens")
+"""Flags on how answers are sampled."""
+
+
 def command(
+    context: typer.Context,
     in_: In,
     out: Out,
     before: Annotated[str | None, typer.Option(help="The model compared with.")] = None,
@@ -52,7 +57,7 @@ def command(
 
     measured = None if reward is None else reward_text(reward, where="--reward")
     if before is not None and after is not None:
-        _refuse({"--model": model, "--leaderboard": leaderboard}, "--before and --after")
+        _refuse(context, ("model", "leaderboard"), "--before and --after")
         given = EvaluateInputs(
             before=before,
             after=after,
@@ -68,12 +73,12 @@ def command(
     elif before is not None or after is not None:
         raise ConfigError("evaluate: --before and --after go together; one model alone is measured by --model")
     elif reward is not None or model is not None:
-        _refuse({"--toxicity": toxicity, "--leaderboard": leaderboard}, "--reward or --model alone")
+        _refuse(context, ("toxicity", "leaderboard", *SAMPLING), "--reward or --model alone")
         accuracy = AccuracyInputs(comparisons=str(in_), reward=measured, model=model)
         report = _run(Stage("accuracy", "accuracy", accuracy, None), out, seed=seed, force=force)
         lines = _accuracies(report)
     else:
-        _refuse({"--toxicity": toxicity}, "a file of annotations")
+        _refuse(context, ("toxicity", *SAMPLING), "a file of annotations")
         report = _standings(in_, leaderboard, out, seed=seed, force=force)
         lines = _table(report)
     if as_json:
@@ -82,10 +87,11 @@ def command(
     print("\n".join(lines))
 
 
-def _refuse(flags: Mapping[str, object], mode: str) -> None:
-    for flag, value in flags.items():
-        if value is not None:
-            raise ConfigError(f"evaluate: {flag} says nothing with {mode}; leave it out")
+def _refuse(context: typer.Context, flags: Iterable[str], mode: str) -> None:
+    for flag in flags:
+        source = context.get_parameter_source(flag)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"evaluate: --{flag.replace('_', '-')} says nothing with {mode}; leave it out")
 
 
 def _run(stage: Stage, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
@@ -157,13 +163,20 @@ def _accuracies(report: Mapping[str, Any]) -> list[str]:
 
 
 def _table(report: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"{'against ' + report['baseline']:<32} win rate  published   length-controlled  published      n  characters"
-    ]
+    titles = f"{'win rate':>8}    SE  {'published':<16} {'length-controlled':<24} {'published':<16}     n  characters"
+    lines = [f"{'against ' + report['baseline']:<32} {titles}"]
     for row in report["leaderboard"]:
-        raw, controlled = (
-            f"{row[name]:6.2f} {row['published'].get(name, float('nan')):10.2f}".replace("nan", "  -")
-            for name in ("win_rate", "length_controlled_winrate")
-        )
-        lines.append(f"{row['model']:<32} {raw} {controlled:>29} {row['n']:>6} {row['mean_length']:>11.0f}")
+        low, high = row["length_controlled_interval"]
+        raw = f"{row['win_rate']:8.2f} {row['standard_error']:5.2f}  {_published(row, 'win_rate'):<16}"
+        controlled = f"{row['length_controlled_winrate']:6.2f}  [{low:5.2f}, {high:5.2f}]"
+        known = _published(row, "length_controlled_winrate")
+        lines.append(f"{row['model']:<32} {raw} {controlled:<24} {known:<16} {row['n']:>5} {row['mean_length']:>11.0f}")
     return [*lines, f"the report is {report['page']}"]
+
+
+def _published(row: Mapping[str, Any], name: str) -> str:
+    """The published number with what ours is above it."""
+    if name not in row["published"]:
+        return "     -"
+    above = round(row["difference"][name], 2) + 0.0  # no "-0.00"
+    return f"{row['published'][name]:6.2f}  ({above:+.2f})"

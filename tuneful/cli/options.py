@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
-In = Annotated[Path, typer.Option("--in", help="Rows to read: JSONL, also .gz.")]
+In = Annotated[Path, typer.Option("--in", help="Rows to read: JSONL, also .gz, or Parquet.")]
 Model = Annotated[str, typer.Option("--model", help="Model directory or hub id.")]
 Reward = Annotated[
     str,

@@ -16,7 +16,7 @@ ANSWERS_AT_ONCE = 256
 
 
 def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Json = False) -> None:
-    """The rows of a completions or demonstrations file as they are, with a score added to every answer.
+    """The rows of a file of completions, or of one answer each, as they are, with a score added to every answer.
 
     Example: tuneful score --reward runs/demo/reward/model --in answers.jsonl --out scored.jsonl
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from tuneful.data.annotations import Annotation
 from tuneful.errors import DataError
-from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
+from tuneful.evaluation.intervals import Measured, MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.length_control import length_controlled
 
 
@@ -23,7 +23,9 @@ class Standing:
     model: str
     win_rate: MeasuredJSON
     """Share of instructions where its answer is better, ties one half."""
-    length_controlled_win_rate: float
+    standard_error: float
+    """Of the win rate: standard deviation over the root of n, as AlpacaEval publishes it."""
+    length_controlled_win_rate: MeasuredJSON
     length_coef: float
     """How much the judge's log-odds rise with its length, see length_control."""
     mean_length: float
@@ -50,7 +52,13 @@ def leaderboard(
         Standing(
             model=str(name),
             win_rate=bootstrap_mean(wins[model == m], instruction[model == m], seed=seed).as_json(),
-            length_controlled_win_rate=float(controlled.win_rates[m]),
+            standard_error=float(wins[model == m].std(ddof=1) / np.sqrt((model == m).sum())),
+            length_controlled_win_rate=Measured(
+                mean=float(controlled.win_rates[m]),
+                low=float(controlled.low[m]),
+                high=float(controlled.high[m]),
+                n=len(np.unique(instruction[model == m])),
+            ).as_json(),
             length_coef=float(controlled.length_coefs[m]),
             mean_length=float(lengths[model == m, 1].mean()),
         )
@@ -87,7 +95,7 @@ def as_table(standings: Sequence[Standing], published: Mapping[str, Mapping[str,
     for standing in standings:
         own = {
             "win_rate": 100 * standing.win_rate["mean"],
-            "length_controlled_winrate": 100 * standing.length_controlled_win_rate,
+            "length_controlled_winrate": 100 * standing.length_controlled_win_rate["mean"],
         }
         known = published.get(standing.model, {})
         rows.append(
@@ -95,6 +103,8 @@ def as_table(standings: Sequence[Standing], published: Mapping[str, Mapping[str,
                 "model": standing.model,
                 **own,
                 "interval": [100 * end for end in standing.win_rate["interval"]],
+                "standard_error": 100 * standing.standard_error,
+                "length_controlled_interval": [100 * end for end in standing.length_controlled_win_rate["interval"]],
                 "n": standing.win_rate["n"],
                 "mean_length": standing.mean_length,
                 "published": dict(known),
