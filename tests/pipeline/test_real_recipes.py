@@ -29,13 +29,14 @@ from transformers import (
 )
 
 import tuneful.algorithms.start_up as start_up
-from tuneful.cli.doctor import look_at_model, look_at_reward
 from tuneful.data.files import read_rows
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import DataError
 from tuneful.feedback.judgments import write_judgments
 from tuneful.models.loading import load_tokenizer
+from tuneful.pipeline.doctor.model import look_at_model
+from tuneful.pipeline.doctor.reward import look_at_reward
 from tuneful.pipeline.recipe import load_recipe, shipped_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Completion, Judgment, Prompt
