@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tuneful.algorithms.reward_model import RewardModelConfig
@@ -99,7 +100,7 @@ def train_with_trl(
         max_length=config.max_tokens,
         gradient_checkpointing=False,
         bf16=False,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         report_to="none",
         logging_steps=10,
@@ -117,7 +118,7 @@ def correct(reward: LearnedReward, test: list[Comparison]) -> NDArray[np.float64
     prompts = [c.prompt for c in test]
     chosen = reward.raw(prompts, [Completion(c.chosen) for c in test])
     rejected = reward.raw(prompts, [Completion(c.rejected) for c in test])
-    return wins((chosen - rejected).numpy())
+    return wins((chosen - rejected).cpu().numpy())
 
 
 def compare(ours: NDArray[np.float64], theirs: NDArray[np.float64], test: list[Comparison]) -> dict[str, Any]:
