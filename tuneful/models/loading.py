@@ -226,9 +226,9 @@ def _ask_hub(name: str) -> None:
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
-    if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", "adapter_config.json")):
-        return
     try:
+        if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", "adapter_config.json")):
+            return
         get_hf_file_metadata(hf_hub_url(name, "config.json"), token=get_token(), timeout=10)
     except (EntryNotFoundError, GatedRepoError):
         return
