@@ -9,7 +9,7 @@ bin := $(VENV)/bin/python
 pip := $(bin) -m pip --disable-pip-version-check
 zensical := zensical==0.0.73
 
-.PHONY: demo test check soak docs clean
+.PHONY: demo test check soak gpu docs clean
 
 demo: $(VENV)/core-installed
 	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
@@ -25,6 +25,9 @@ check: $(VENV)/dev-installed
 
 soak: $(VENV)/dev-installed
 	$(bin) -m pytest -m soak
+
+gpu: $(VENV)/dev-installed
+	TUNEFUL_TEST_GPU=1 $(bin) -m pytest -m gpu
 
 docs: $(VENV)/docs-installed
 	$(bin) -m zensical build --strict

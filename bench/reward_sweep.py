@@ -1,7 +1,7 @@
 """Learning rate and epochs of a reward stage, chosen without its test file: cross-validation over its own rows.
 
-    python bench/reward_sweep.py recipes/hh_small_minilm.toml --stage minilm \\
-        --learning-rates 3e-5 1e-4 3e-4 --epochs 1 2 [--folds 5] [--seeds 0 1 2] [--out sweep.jsonl]
+    python bench/reward_sweep.py RECIPE --stage minilm --learning-rates 3e-5 1e-4 3e-4 --epochs 1 2
+                                 [--folds 5] [--seeds 0 1 2] [--out sweep.jsonl]
 
 The training comparisons are parted into folds by prompt group. Each fold is judged by a model trained on the others
 with the stage's other settings; so every training pair is judged once per seed. One JSON line for each setting.

@@ -1,7 +1,7 @@
 """What every test can ask for: real data where it lies, a tiny model, the same numbers in every run.
 
 The environment is set before anything loads torch: one thread, so sums have one order on every machine and two runs of
-the suite do not fight for cores; no network.
+the suite do not fight for cores; no network; no GPU, whose sums have another order, but for the tests of the GPU.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ for name, value in {
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(name, value)
+if os.environ.get("TUNEFUL_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 settings.register_profile("tuneful", deadline=None, derandomize=True)
 settings.load_profile("tuneful")

@@ -143,10 +143,12 @@ def reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Se
     others = [torch.cat([checked(reward, [p], [c]) for p, c in zip(prompts, completions, strict=True)])]
     if isinstance(reward, LearnedReward | ClassifierReward):
         others.append(checked(replace(reward, padding="left"), prompts, completions))
+    half = isinstance(reward, LearnedReward) and reward.role.half
+    moved = [(together - other).abs() for other in others]
     return Finding(
-        "largest change of a reward with its batch or padding",
-        max(float((together - other).abs().max()) for other in others),
-        HALF if isinstance(reward, LearnedReward) and reward.role.half else 1e-4,
+        f"{'mean' if half else 'largest'} change of a reward with its batch or padding",
+        max(float(change.mean() if half else change.max()) for change in moved),
+        HALF if half else 1e-4,
         "the score of a completion depends on its neighbours; look at pad token, attention mask and reading position",
     )
 
