@@ -18,7 +18,7 @@ from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.start_up import Finding, check_start
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import CheckError, RewardError
-from tuneful.models.loading import load_causal, load_tokenizer, save_model
+from tuneful.models.loading import load_language_model, load_tokenizer, save_model
 from tuneful.models.roles import policy_roles, reward_roles
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.learned import LearnedReward
@@ -31,7 +31,7 @@ CONFIG = PPOConfig(max_new_tokens=5, temperature=0.9, kl_coef=0.3)
 def supervised(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model a little way from the tiny one, as supervised fine-tuning would leave it."""
     directory = tmp_path_factory.mktemp("supervised")
-    model = load_causal(tiny_model_dir)
+    model = load_language_model(tiny_model_dir)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in model.parameters():

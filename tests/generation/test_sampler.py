@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from tuneful.errors import GenerationError
-from tuneful.generation import sampler as sampler_module
+from tuneful.generation import decoding
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling, uniforms
@@ -87,7 +87,7 @@ def test_recorded_logprobs_equal_the_forward(
     model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, max_rows: int
 ) -> None:
     """Ragged prompts, three samples each, rows that finish at different times, at every size of batch."""
-    monkeypatch.setattr(sampler_module, "MAX_ROWS", max_rows)
+    monkeypatch.setattr(decoding, "MAX_ROWS", max_rows)
     rollout = sampler(model, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=1)
     assert len(set(map(len, rollout.completions))) > 3
     assert {"eos", "length"} >= set(rollout.finish)
@@ -144,7 +144,7 @@ def test_a_greedy_rollout_can_be_scored_again(llama: Any, tiny_tokenizer: Any) -
 def test_tokens_do_not_depend_on_the_batch(llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
     for max_rows in (1, 2, 7, 9):
-        monkeypatch.setattr(sampler_module, "MAX_ROWS", max_rows)
+        monkeypatch.setattr(decoding, "MAX_ROWS", max_rows)
         parts = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
         assert parts.completions == whole.completions
         assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
@@ -156,17 +156,18 @@ def test_keys_and_values_of_rows_together_are_bounded(
     """One token of the tiny Llama: 2 x 2 layers x 32 numbers x 4 bytes = 512 bytes; room for six rows, two prompts."""
     ours = sampler(llama, tiny_tokenizer)
     seen: list[int] = []
-    trunk = ours._trunk
-    monkeypatch.setattr(ours, "_trunk", lambda tokens, *rest: seen.append(len(tokens)) or trunk(tokens, *rest))
+    states = decoding.DecoderDecoding._states
+    watched = lambda self, ids, positions: seen.append(len(ids)) or states(self, ids, positions)  # noqa: E731
+    monkeypatch.setattr(decoding.DecoderDecoding, "_states", watched)
     whole = ours.sample(PROMPTS, SAMPLING, seed=3)
     assert seen[0] == len(PROMPTS)
     longest = max(map(len, whole.prompts)) + SAMPLING.max_new_tokens
-    monkeypatch.setattr(sampler_module, "MAX_CACHE", 6 * longest * 512)
+    monkeypatch.setattr(decoding, "MAX_CACHE", 6 * longest * 512)
     seen.clear()
     assert ours.sample(PROMPTS, SAMPLING, seed=3).completions == whole.completions
     assert seen[0] == 2
     assert max(seen) == 6
-    monkeypatch.setattr(sampler_module, "MAX_CACHE", 1)  # one prompt's samples are never parted
+    monkeypatch.setattr(decoding, "MAX_CACHE", 1)  # one prompt's samples are never parted
     assert ours.sample(PROMPTS[:1], SAMPLING, seed=3).completions == whole.completions[:3]
 
 
@@ -298,7 +299,7 @@ class TestChoose:
         self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A hook that makes row r say word r and then end: each row of the rollout says its own, in any batch."""
-        monkeypatch.setattr(sampler_module, "MAX_ROWS", 4)
+        monkeypatch.setattr(decoding, "MAX_ROWS", 4)
         steps: dict[int, int] = {}
 
         def say(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
@@ -377,7 +378,7 @@ def test_long_prompts_lose_their_beginning_when_told(llama: Any, tiny_tokenizer:
 
 
 def test_progress_is_told(llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler_module, "MAX_ROWS", 6)
+    monkeypatch.setattr(decoding, "MAX_ROWS", 6)
     told: list[Sequence[int]] = []
     ours = sampler(llama, tiny_tokenizer)
     ours.sample(PROMPTS, SAMPLING, seed=0, on_progress=lambda *numbers: told.append(numbers))

@@ -24,7 +24,7 @@ from tuneful.errors import ModelError
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import Outputs, class_logits, policy_outputs
-from tuneful.models.loading import load_causal, load_scorer, load_tokenizer
+from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer
 from tuneful.models.roles import Role, policy_roles
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
@@ -71,11 +71,11 @@ def on_cpu(model: Any) -> Any:
 
 
 def test_models_are_loaded_onto_it(family_dir: Path) -> None:
-    assert load_causal(family_dir).device.type == load_scorer(family_dir).device.type == "cuda"
+    assert load_language_model(family_dir).device.type == load_scorer(family_dir).device.type == "cuda"
 
 
 def test_log_probabilities_are_those_of_the_cpu(family_dir: Path) -> None:
-    model = load_causal(family_dir)
+    model = load_language_model(family_dir)
     found = logprobs(Role("policy", model))
     assert found.device.type == "cuda"
     assert_close(found.cpu(), logprobs(Role("policy", on_cpu(model))), atol=1e-4, rtol=1e-4)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tuneful.errors import ConfigError
 from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.loading import load_causal
+from tuneful.models.loading import load_language_model
 
 IDS = torch.tensor([[1, 7, 9, 30, 12]])
 
@@ -158,7 +158,7 @@ class TestSaved:
         base = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
         theirs: Any = PeftModel.from_pretrained(base, tmp_path / "saved").eval()
         assert_close(theirs(IDS).logits, expected, atol=1e-5, rtol=1e-5)
-        assert_close(load_causal(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+        assert_close(load_language_model(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)
 
     def test_saving_again_replaces(self, model: Any, tmp_path: Path) -> None:
         adapters = AdapterSet(model)
@@ -166,18 +166,18 @@ class TestSaved:
         adapters.save("policy", tmp_path / "saved")
         moved(adapters, "policy", 1)
         adapters.save("policy", tmp_path / "saved")
-        loaded = load_causal(tmp_path / "saved")
+        loaded = load_language_model(tmp_path / "saved")
         assert_close(loaded(IDS).logits, logits(model, adapters, "policy"), atol=1e-4, rtol=1e-4)
 
     def test_gpt2s_transposed_layers(self, tmp_path: Path) -> None:
         config = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=40, initializer_range=0.2)
         config.bos_token_id, config.eos_token_id = 1, 2
         GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
-        model = load_causal(tmp_path / "base").requires_grad_(False)
+        model = load_language_model(tmp_path / "base").requires_grad_(False)
         adapters = AdapterSet(model)
         adapters.add("policy", LoRA(rank=4))
         moved(adapters, "policy", 1)
         expected = logits(model, adapters, "policy")
         assert (expected - logits(model, adapters)).abs().max() > 0.1
         adapters.save("policy", tmp_path / "saved")
-        assert_close(load_causal(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+        assert_close(load_language_model(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)

@@ -29,7 +29,7 @@ from transformers import (
 from tuneful.errors import ModelError
 from tuneful.models.loading import (
     is_decoder,
-    load_causal,
+    load_language_model,
     load_scorer,
     load_tokenizer,
     read_reward_file,
@@ -152,10 +152,10 @@ class TestTokenizer:
 
 class TestCausal:
     def test_dropout_is_off_and_the_dtype_is_given(self, wide_model_dir: Path) -> None:
-        model = load_causal(wide_model_dir)
+        model = load_language_model(wide_model_dir)
         assert not model.training
         assert {p.dtype for p in model.parameters()} == {torch.float32}
-        half = load_causal(wide_model_dir, dtype="bfloat16")
+        half = load_language_model(wide_model_dir, dtype="bfloat16")
         assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
         assert_close(half(IDS).logits.float(), model(IDS).logits, atol=0.3, rtol=0.05)
 
@@ -167,7 +167,7 @@ class TestCausal:
         bare = base(IDS).logits
         theirs = PeftModel.from_pretrained(base, adapter_dir)(IDS).logits
         assert (theirs - bare).abs().max() > 0.5
-        ours = load_causal(adapter_dir)
+        ours = load_language_model(adapter_dir)
         assert_close(ours(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
         assert not any("lora" in name for name, _ in ours.named_parameters())
 
@@ -196,7 +196,7 @@ class TestCausal:
                     weight.data.normal_(std=0.3)
             model.save_pretrained(tmp_path / "adapter")
             theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)(IDS).logits
-        ours = load_causal(tmp_path / "adapter")
+        ours = load_language_model(tmp_path / "adapter")
         assert_close(ours(IDS).logits, theirs, atol=1e-4, rtol=1e-4)
         save_model(ours, load_tokenizer(wide_model_dir), tmp_path / "merged")
         again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
@@ -205,10 +205,10 @@ class TestCausal:
 
     @pytest.mark.parametrize("name", ["none", "~/no-such-model", "./none"])
     def test_missing_directory(self, name: str) -> None:
-        assert message(lambda: load_causal(Path(name))) == f"{Path(name)}: no such model directory"
+        assert message(lambda: load_language_model(Path(name))) == f"{Path(name)}: no such model directory"
 
     def test_a_directory_without_model(self, tmp_path: Path) -> None:
-        assert message(lambda: load_causal(tmp_path)).startswith(f"{tmp_path}: no AutoModelForCausalLM could be loaded")
+        assert message(lambda: load_language_model(tmp_path)).startswith(f"{tmp_path}: no model could be loaded")
 
     def test_an_adapter_of_a_wider_base(self, adapter_dir: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
         config = AutoConfig.from_pretrained(tiny_model_dir)
@@ -216,23 +216,23 @@ class TestCausal:
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wider")
         shutil.copytree(adapter_dir, tmp_path / "adapter")
         rename_base(tmp_path / "adapter", tmp_path / "wider")
-        found = message(lambda: load_causal(tmp_path / "adapter"))
+        found = message(lambda: load_language_model(tmp_path / "adapter"))
         assert found.startswith(f"{tmp_path / 'adapter'}: the adapter does not fit its base {tmp_path / 'wider'}: ")
 
     def test_an_adapter_that_names_no_base(self, adapter_dir: Path, tmp_path: Path) -> None:
         shutil.copytree(adapter_dir, tmp_path / "adapter")
         rename_base(tmp_path / "adapter", None)
-        assert 'set "base_model_name_or_path"' in message(lambda: load_causal(tmp_path / "adapter"))
+        assert 'set "base_model_name_or_path"' in message(lambda: load_language_model(tmp_path / "adapter"))
 
     def test_an_adapter_whose_base_is_gone(self, adapter_dir: Path, tmp_path: Path) -> None:
         shutil.copytree(adapter_dir, tmp_path / "adapter")
         gone = tmp_path / "gone"
         rename_base(tmp_path / "adapter", gone)
-        assert str(gone) in message(lambda: load_causal(tmp_path / "adapter"))
+        assert str(gone) in message(lambda: load_language_model(tmp_path / "adapter"))
 
 
 def test_saving_keeps_logits_and_chat_template(wide_model_dir: Path, tmp_path: Path) -> None:
-    model = load_causal(wide_model_dir)
+    model = load_language_model(wide_model_dir)
     save_model(model, load_tokenizer(wide_model_dir), tmp_path / "saved")
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
     assert torch.equal(again(IDS).logits, model(IDS).logits)
@@ -243,7 +243,7 @@ class TestScorer:
     def test_a_fresh_head_on_the_language_models_trunk(self, wide_model_dir: Path) -> None:
         model = load_scorer(wide_model_dir)
         hidden = model.base_model(IDS).last_hidden_state
-        assert_close(hidden, load_causal(wide_model_dir).base_model(IDS).last_hidden_state)
+        assert_close(hidden, load_language_model(wide_model_dir).base_model(IDS).last_hidden_state)
         assert is_decoder(model)
         assert scalar_head(model).bias is None
         assert not model.training
@@ -268,7 +268,7 @@ class TestScorer:
 
     def test_a_pad_that_is_the_end_is_replaced_in_its_config(self, wide_model_dir: Path, tmp_path: Path) -> None:
         """Transformers' classifier looks for the first pad, and would find the end instead."""
-        model = load_causal(wide_model_dir)
+        model = load_language_model(wide_model_dir)
         model.config.pad_token_id = model.config.eos_token_id
         save_model(model, load_tokenizer(wide_model_dir), tmp_path)
         assert load_scorer(tmp_path).config.pad_token_id == 0
@@ -287,7 +287,7 @@ class TestScorer:
     def test_a_reward_model_that_starts_from_a_tuned_adapter(self, adapter_dir: Path) -> None:
         """Its trunk is the merged model's, its head is drawn from the seed like any other, its pad id is set."""
         model = load_scorer(adapter_dir, seed=3)
-        hidden = load_causal(adapter_dir).base_model(IDS).last_hidden_state
+        hidden = load_language_model(adapter_dir).base_model(IDS).last_hidden_state
         assert_close(model.base_model(IDS).last_hidden_state, hidden, atol=1e-4, rtol=1e-4)
         torch.manual_seed(123)
         again = load_scorer(adapter_dir, seed=3)
@@ -329,7 +329,7 @@ class TestScorer:
 def test_a_name_that_is_neither_a_folder_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for load in (load_tokenizer, load_causal, load_scorer):
+    for load in (load_tokenizer, load_language_model, load_scorer):
         with pytest.raises(ModelError, match="nofolder: no folder of this name here, and the hub"):
             load("nofolder")
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tuneful.errors import ConfigError, ModelError
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import policy_outputs, reward_scores, value_outputs
-from tuneful.models.loading import load_causal, load_scorer, load_tokenizer, scalar_head
+from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer, scalar_head
 from tuneful.models.roles import Role, Roles, policy_roles, reward_on, reward_roles
 
 pytest.importorskip("bitsandbytes", reason='"nf4" needs bitsandbytes')
@@ -69,7 +69,7 @@ def test_the_sixteen_values(wide_model_dir: Path, tmp_path: Path) -> None:
     # Each block of 64 weights holds all values, so its largest is 1.
     weight.data = torch.tensor(NF4).repeat(weight.numel() // 16).reshape(weight.shape)
     plain.save_pretrained(tmp_path)
-    held = load_causal(tmp_path, dtype="nf4").model.layers[0].mlp
+    held = load_language_model(tmp_path, dtype="nf4").model.layers[0].mlp
     states = torch.randn(3, 32).bfloat16()
     assert_close(held.up_proj(states).float(), states.float() @ weight.data.T, atol=0.05, rtol=0.02)
     other = plain.model.layers[0].mlp.gate_proj.weight.data
@@ -78,7 +78,7 @@ def test_the_sixteen_values(wide_model_dir: Path, tmp_path: Path) -> None:
 
 def test_the_trunks_linear_layers_take_half_a_byte_and_the_rest_is_bfloat16(wide_model_dir: Path) -> None:
     plain: Any = AutoModelForCausalLM.from_pretrained(wide_model_dir, dtype=torch.float32)
-    model = load_causal(wide_model_dir, dtype="nf4")
+    model = load_language_model(wide_model_dir, dtype="nf4")
     linear = {f"{n}.weight" for n, m in plain.model.named_modules(prefix="model") if isinstance(m, nn.Linear)}
     assert len(linear) == 2 * 7
     for name, weight in model.named_parameters():
@@ -150,7 +150,7 @@ def test_an_adapter_comes_back_exactly_and_brings_no_base(wide_model_dir: Path, 
 
 
 def test_it_is_never_repacked(wide_model_dir: Path) -> None:
-    model = load_causal(wide_model_dir, dtype="nf4")
+    model = load_language_model(wide_model_dir, dtype="nf4")
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     with torch.no_grad():
         model(IDS)
@@ -169,7 +169,7 @@ def test_an_adapter_trained_in_4_bits_is_merged_into_the_float_base(wide_model_d
         if a is not None and b is not None:
             module.weight.data += LORA.alpha / LORA.rank * b.data @ a.data
     saved = save(roles.policy, tmp_path / "adapter", wide_model_dir)
-    merged = load_causal(saved)
+    merged = load_language_model(saved)
     assert_close(merged(IDS).logits, plain(IDS).logits, atol=1e-4, rtol=1e-4)
     assert (merged(IDS).logits - bare).abs().max() > 0.5
 
@@ -181,8 +181,8 @@ def test_a_small_update_survives_going_into_4_bits(wide_model_dir: Path, tmp_pat
     assert roles.policy is not None
     for name, weight in roles.policy.weights.items():
         weight.data.fill_(0.005 if "lora_A" in name else 1.0)  # every weight moves by .005; a step is about .08
-    merged = load_causal(save(roles.policy, tmp_path / "adapter", wide_model_dir), dtype="nf4")
-    bare = load_causal(wide_model_dir, dtype="nf4")
+    merged = load_language_model(save(roles.policy, tmp_path / "adapter", wide_model_dir), dtype="nf4")
+    bare = load_language_model(wide_model_dir, dtype="nf4")
     one = torch.eye(32).bfloat16()
     moves = [
         new.mlp.up_proj(one).float() - old.mlp.up_proj(one).float()
@@ -237,7 +237,7 @@ def test_it_needs_adapters(wide_model_dir: Path) -> None:
 def test_a_missing_package_is_one_line_with_the_command(wide_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
     with pytest.raises(ModelError) as error:
-        load_causal(wide_model_dir, dtype="nf4")
+        load_language_model(wide_model_dir, dtype="nf4")
     assert str(error.value) == '"nf4" needs the package bitsandbytes; pip install bitsandbytes'
 
 
@@ -245,4 +245,4 @@ def test_a_model_without_linear_layers(tmp_path: Path) -> None:
     config = GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=64, vocab_size=40)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"GPT2LMHeadModel has no linear layers to hold in NF4; use \"bfloat16\""):
-        load_causal(tmp_path, dtype="nf4")
+        load_language_model(tmp_path, dtype="nf4")

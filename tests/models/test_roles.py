@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertFo
 from tuneful.errors import ConfigError, ModelError
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import policy_outputs, reward_scores, value_outputs
-from tuneful.models.loading import load_causal, load_scorer, load_tokenizer, save_model, write_reward_file
+from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, ValueKind, policy_roles, reward_on, reward_roles
 
 LORA = LoRA(rank=4)
@@ -107,7 +107,7 @@ class TestPolicy:
 
     def test_another_reference_directory(self, wide_model_dir: Path, tiny_model_dir: Path) -> None:
         roles = policy_roles(wide_model_dir, lora=LORA, reference=tiny_model_dir)
-        assert_close(logprobs(roles.reference), logprobs(Role("plain", load_causal(tiny_model_dir))))
+        assert_close(logprobs(roles.reference), logprobs(Role("plain", load_language_model(tiny_model_dir))))
         assert not logprobs(roles.reference).requires_grad
 
     def test_no_reference(self, wide_model_dir: Path) -> None:
@@ -152,11 +152,11 @@ class TestTunedAdapter:
         policy.adapters.save("policy", tmp_path / "adapter")
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        assert_close(logprobs(Role("plain", load_causal("../adapter"))), logprobs(policy), atol=1e-5, rtol=0)
+        assert_close(logprobs(Role("plain", load_language_model("../adapter"))), logprobs(policy), atol=1e-5, rtol=0)
 
     def test_the_reference_is_the_merged_model_never_the_bare_base(self, tuned_dir: Path, wide_model_dir: Path) -> None:
-        merged = logprobs(Role("plain", load_causal(tuned_dir)))
-        bare = logprobs(Role("plain", load_causal(wide_model_dir)))
+        merged = logprobs(Role("plain", load_language_model(tuned_dir)))
+        bare = logprobs(Role("plain", load_language_model(wide_model_dir)))
         assert (merged - bare).abs().max() > 0.5
         for lora in (None, LORA):
             roles = policy_roles(tuned_dir, lora=lora)
@@ -172,7 +172,7 @@ class TestTunedAdapter:
         assert roles.policy is not None
         assert roles.policy.adapters is not None
         roles.policy.adapters.save("policy", tmp_path / "aligned")
-        assert_close(logprobs(Role("plain", load_causal(tmp_path / "aligned"))), expected, atol=1e-4, rtol=0)
+        assert_close(logprobs(Role("plain", load_language_model(tmp_path / "aligned"))), expected, atol=1e-4, rtol=0)
 
 
 class TestValue:

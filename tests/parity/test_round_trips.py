@@ -17,7 +17,7 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import RewardError
 from tuneful.models.adapters import LoRA
-from tuneful.models.loading import load_causal, load_scorer, load_tokenizer
+from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer
 from tuneful.models.roles import policy_roles
 from tuneful.records import Comparison, Prompt
 from tuneful.rewards.learned import LearnedReward
@@ -94,8 +94,8 @@ def test_policies_of_trl_load_here(
         rows = datasets.Dataset.from_list([{"messages": row["prompt"] + row["chosen"]} for row in rows])
     parts = lora(task_type="CAUSAL_LM") if adapter else None
     _, theirs = one_step(trl, name, tiny_model_dir, rows, tmp_path / "out", parts)
-    ours = load_causal(tmp_path / "out")
-    assert (theirs - load_causal(tiny_model_dir)(IDS).logits).abs().max() > 1e-3
+    ours = load_language_model(tmp_path / "out")
+    assert (theirs - load_language_model(tiny_model_dir)(IDS).logits).abs().max() > 1e-3
     assert_close(ours(IDS).logits, theirs, atol=1e-5, rtol=1e-5)
     assert load_tokenizer(tmp_path / "out").chat_template == load_tokenizer(tiny_model_dir).chat_template
     policy = policy_roles(tmp_path / "out", lora=LoRA(rank=2)).policy

@@ -81,7 +81,7 @@ def completion_ids(
 
     For a conversation these are the tokens by which the template with the assistant's turn goes beyond the template
     without it, up to the end token (and that token where the template has none). An end token spelled inside the text
-    is text. More than `max_tokens` are cut off at the right; an answer so cut has no end token, for it does not end.
+    is text, or nothing where the tokenizer cannot spell it (T5's). More than `max_tokens` are cut off at the right; an answer so cut has no end token, for it does not end.
 
     Raises ModelError when the tokenizer has no end token, or the template with an answer does not go on from the
     template without.
@@ -91,13 +91,13 @@ def completion_ids(
     before, after = _around_answer(prompt, tokenizer)
     spoken = before + completion_text.removesuffix(tokenizer.eos_token) + after
     ids = tokenizer.encode(spoken, add_special_tokens=False, split_special_tokens=True)
-    return [*ids, tokenizer.eos_token_id][:max_tokens]
+    return [*(token for token in ids if token != tokenizer.eos_token_id), tokenizer.eos_token_id][:max_tokens]
 
 
 def pair_ids(
-    prompt: Prompt, completion_text: str, tokenizer: Tokenizer, *, max_tokens: int, ended: bool = True
+    prompt: Prompt, completion_text: str, tokenizer: Tokenizer, *, max_tokens: int | None, ended: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Ids of a prompt and its answer that together fit `max_tokens`.
+    """Ids of a prompt and its answer that together fit `max_tokens`, where that is given.
 
     The prompt gives way first, from its beginning, but not below `MIN_PROMPT_TOKENS`, nor below half of a `max_tokens`
     that does not exceed these; an answer that does not fit even beside those is cut at its end. ended: the answer came
@@ -109,6 +109,8 @@ def pair_ids(
     if not ended:
         answer = answer[:-1]
     asked = prompt_ids(prompt, tokenizer, max_tokens=None)
+    if max_tokens is None:
+        return asked, answer
     least = 2 if asked[:1] == [tokenizer.bos_token_id] else 1
     if max_tokens <= least:
         raise ConfigError(

@@ -1,7 +1,6 @@
-"""The in-process sampler: a KV cache, rows that leave when they finish, every number recorded on the way.
+"""The in-process sampler: rows that leave when they finish, every number recorded on the way.
 
-A prompt runs once for all its samples. Prompts of different lengths are padded on the left with explicit positions, so
-logprobs equal those of a plain forward pass over the finished row.
+What a model computes for them, and the cache that it keeps, is in decoding.py.
 """
 
 from __future__ import annotations
@@ -15,20 +14,16 @@ from torch import Tensor
 
 from tuneful.data.templates import completion_text, prompt_ids
 from tuneful.errors import GenerationError
+from tuneful.generation.decoding import begin_decoding, rows_together
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, draw, uniforms
 from tuneful.models.forward import lm_logits
+from tuneful.models.loading import context_length
 from tuneful.models.roles import Role
 from tuneful.records import Finish, Prompt
 
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits [R, V] after temperature, hidden [R, d], row numbers [R]) -> logits [R, V]; -inf forbids a token."""
-
-MAX_ROWS = 256
-"""Rows decoded together; more gain nothing on two cores and cost memory."""
-
-MAX_CACHE = 8 * 2**30
-"""Bytes of keys and values held together, which bounds the rows of a large model; a single prompt's may exceed it."""
 
 
 class Sampler:
@@ -39,7 +34,7 @@ class Sampler:
         self.tokenizer = tokenizer
         self.value = value
         self.version = version
-        self.context = int(policy.model.config.get_text_config().max_position_embeddings)
+        self.context = context_length(policy.model)
 
     @torch.no_grad()
     def sample(
@@ -60,14 +55,14 @@ class Sampler:
         """
         ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
         for prompt, tokens in zip(prompts, ids, strict=True):
-            if len(tokens) + sampling.max_new_tokens > self.context:
+            if self.context is not None and len(tokens) + sampling.max_new_tokens > self.context:
                 raise GenerationError(
                     f'prompt "{prompt.text[:40]}…" has {len(tokens)} tokens and max_new_tokens is '
                     f"{sampling.max_new_tokens}, but the model's context is {self.context}; set max_prompt_tokens"
                 )
         decoded: list[_Row] = []
         longest = max(map(len, ids)) + sampling.max_new_tokens
-        for chunk in _chunks(ids, self._rows_together(longest) // sampling.num_samples or 1):
+        for chunk in _chunks(ids, rows_together(self.policy.model, longest) // sampling.num_samples or 1):
             decoded += self._decode(chunk, ids, sampling, seed, values, choose)
             if on_progress is not None:
                 on_progress(len(decoded), len(prompts) * sampling.num_samples)
@@ -83,25 +78,10 @@ class Sampler:
         values: bool,
         choose: Choose | None,
     ) -> list[_Row]:
-        from transformers import DynamicCache
-
-        device = self.policy.device
         rows = [_Row(prompt, sample) for prompt in chunk for sample in range(sampling.num_samples)]
-        width = max(len(ids[i]) for i in chunk)
-        pads = [width - len(ids[i]) for i in chunk]
-        tokens = torch.tensor([[0] * pad + ids[i] for pad, i in zip(pads, chunk, strict=True)], device=device)
-        attended = (torch.arange(width, device=device)[None, :] >= torch.tensor(pads, device=device)[:, None]).long()
-        positions = (attended.cumsum(-1) - 1).clamp_min(0)
-        cache = DynamicCache(config=self.policy.model.config)
-        self.policy.activate()
-        hidden = self._trunk(tokens, attended, positions, cache)
-        if sampling.num_samples > 1:
-            cache.batch_repeat_interleave(sampling.num_samples)
-            hidden = hidden.repeat_interleave(sampling.num_samples, 0)
-            attended = attended.repeat_interleave(sampling.num_samples, 0)
-            positions = positions.repeat_interleave(sampling.num_samples, 0)
+        decoding = begin_decoding(self.policy, [ids[i] for i in chunk], sampling.num_samples)
+        hidden = decoding.hidden
         alive = list(range(len(rows)))
-        position = positions[:, -1:]
         for step in range(sampling.max_new_tokens):
             chosen, facts = self._choose_tokens(hidden, [rows[r] for r in alive], step, sampling, seed, values, choose)
             for r, fact in zip(alive, facts, strict=True):
@@ -111,29 +91,11 @@ class Sampler:
             if not keep:
                 break
             if len(keep) < len(alive):
-                index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
-                alive = [alive[k] for k in keep]
-                chosen, attended, position = chosen[index], attended[index], position[index]
-            attended = torch.cat([attended, attended.new_ones(len(alive), 1)], dim=1)
-            position = position + 1
-            hidden = self._trunk(chosen[:, None], attended, position, cache)
+                index = torch.tensor(keep, device=self.policy.device)
+                decoding.keep(index)
+                alive, chosen = [alive[k] for k in keep], chosen[index]
+            hidden = decoding.step(chosen)
         return rows
-
-    def _rows_together(self, longest: int) -> int:
-        """How many rows of up to `longest` tokens are decoded together."""
-        config = self.policy.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        row: int = 2 * config.num_hidden_layers * heads * width * longest * self.policy.model.dtype.itemsize
-        return min(MAX_ROWS, MAX_CACHE // row)
-
-    def _trunk(self, tokens: Tensor, attended: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Hidden states [R, d] of the last position; `cache` grows in place."""
-        output = self.policy.model.base_model(
-            input_ids=tokens, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
     def _choose_tokens(
         self,

@@ -48,7 +48,7 @@ class AdapterSet:
             lora_alpha=lora.alpha,
             lora_dropout=0.0,
             target_modules="all-linear",
-            task_type=TaskType.SEQ_CLS if with_head else TaskType.CAUSAL_LM,
+            task_type=TaskType.SEQ_CLS if with_head else self._speaks_as(),
             modules_to_save=[with_head] if with_head else None,
         )
         with torch.random.fork_rng(devices=[]):
@@ -62,7 +62,7 @@ class AdapterSet:
 
         Raises ModelError when it was trained on another base, or fits other layers than this model has.
         """
-        from peft import PeftConfig, TaskType, load_peft_weights, set_peft_model_state_dict
+        from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
         config = PeftConfig.from_pretrained(str(path))
         if not _same_place(config.base_model_name_or_path, self.model.name_or_path):
@@ -70,7 +70,7 @@ class AdapterSet:
                 f"{path}: an adapter on {config.base_model_name_or_path}, which is not the base "
                 f"{self.model.name_or_path}; train it on that base, or give each role a model of its own"
             )
-        config.task_type, config.modules_to_save = TaskType.CAUSAL_LM, None  # heads are the caller's
+        config.task_type, config.modules_to_save = self._speaks_as(), None  # heads are the caller's
         self._insert(name, config)
         saved = load_peft_weights(str(path), device="cpu")
         adapter = {key: weight for key, weight in saved.items() if "lora_" in key}
@@ -78,6 +78,12 @@ class AdapterSet:
         if len(adapter) != len(self.named_parameters(name)):
             raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
         return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}
+
+    def _speaks_as(self) -> Any:
+        """PEFT's name for the task of a language model such as the base."""
+        from peft import TaskType
+
+        return TaskType.SEQ_2_SEQ_LM if self.model.config.is_encoder_decoder else TaskType.CAUSAL_LM
 
     def _insert(self, name: str, config: Any) -> None:
         from peft import PeftModel

@@ -2,7 +2,7 @@
 
 Ids come in ragged and numbers go out as [R, T]: T completion tokens, one mask. Only completion positions reach a head.
 Rows are padded on the right and causal attention never looks there, so a decoder needs no attention mask; no mask is
-ever read off a pad id.
+ever read off a pad id. In an encoder-decoder the encoder reads the prompt and the decoder says the completion.
 """
 
 from __future__ import annotations
@@ -120,29 +120,51 @@ def class_logits(
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:
     """The language model head on hidden states [..., d] -> [..., V]."""
+    config = model.config.get_text_config()
+    if getattr(config, "scale_decoder_outputs", False):  # the first T5s, not 1.1 and FLAN
+        states = states * config.d_model**-0.5
     logits: Tensor = model.get_output_embeddings()(states)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+def encoded(model: Any, prompts: Ids) -> tuple[Tensor, Tensor]:
+    """States of an encoder-decoder's encoder [R, P, d] over prompts, each with its end token, and their mask [R, P]."""
+    rows = [[*prompt, model.config.eos_token_id] for prompt in prompts]
+    ids, lengths = _padded(rows, [[]] * len(rows), model.device)
+    attended = (torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]).long()
+    states: Tensor = model.get_encoder()(input_ids=ids, attention_mask=attended).last_hidden_state
+    return states, attended
+
+
 class _Rows:
-    """Rows padded for one pass, and the way between [R, T] and the flat list of completion tokens."""
+    """Rows of one pass, and the way between [R, T] and the flat list of completion tokens."""
 
     def __init__(self, prompts: Ids, completions: Ids, width: int | None, device: torch.device) -> None:
-        self.ids, _ = _padded(prompts, completions, device, "right")
+        self.prompts, self.completions, self.device = prompts, completions, device
         lengths = torch.tensor([len(c) for c in completions], device=device)
-        starts = torch.tensor([len(p) for p in prompts], device=device)
         steps = torch.arange(max(int(lengths.max()), 1) if width is None else width, device=device)
         self.mask = steps[None, :] < lengths[:, None]
         self.row, self.step = self.mask.nonzero(as_tuple=True)
-        self.place = starts[self.row] + self.step
-        self.targets = self.ids[self.row, self.place]
+        self.targets = torch.tensor(
+            [token for c in completions for token in c[:width]], dtype=torch.int64, device=device
+        )
 
     def predicting_states(self, role: Role) -> Tensor:
         """Hidden states [M, d] of the position before each completion token."""
         role.activate()
-        hidden = role.model.base_model(input_ids=self.ids, use_cache=False).last_hidden_state
-        return hidden[self.row, self.place - 1]  # type: ignore[no-any-return]
+        if role.model.config.is_encoder_decoder:
+            states, attended = encoded(role.model, self.prompts)
+            start = role.model.config.decoder_start_token_id
+            before, _ = _padded([[start]] * len(self.completions), [c[:-1] for c in self.completions], self.device)
+            hidden = role.model.get_decoder()(
+                input_ids=before, encoder_hidden_states=states, encoder_attention_mask=attended, use_cache=False
+            ).last_hidden_state
+            return hidden[self.row, self.step]  # type: ignore[no-any-return]
+        ids, _ = _padded(self.prompts, self.completions, self.device)
+        hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        starts = torch.tensor([len(p) for p in self.prompts], device=self.device)
+        return hidden[self.row, starts[self.row] + self.step - 1]  # type: ignore[no-any-return]
 
     def spread(self, flat: Tensor) -> Tensor:
         """Flat [M] numbers to [R, T], zeros elsewhere."""
@@ -151,7 +173,7 @@ class _Rows:
 
 
 def _padded(
-    prompts: Ids, completions: Ids, device: torch.device, side: Literal["right", "left"]
+    prompts: Ids, completions: Ids, device: torch.device, side: Literal["right", "left"] = "right"
 ) -> tuple[Tensor, Tensor]:
     rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
     if any(len(p) == 0 for p in prompts):

@@ -23,6 +23,15 @@ from tuneful.models.quantized import hold_in_nf4
 Dtype = Literal["float32", "bfloat16", "nf4"]
 """Precision of a model's weights; with nf4 that of its linear layers, and the rest is bfloat16."""
 
+ENCODER_DECODERS = ("t5",)
+"""Encoder-decoders that can be policies, by the model type in their config; FLAN-T5 is a T5."""
+
+_PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m['content'] }}"
+    "{% if not loop.last or add_generation_prompt %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+)
+"""What an encoder-decoder without a chat template reads of a conversation: what was said, for it knows no roles."""
+
 
 def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
     """The tokenizer of a model directory or hub id.
@@ -30,7 +39,8 @@ def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
     needs_end: for models that speak or read their score at the end token; an encoder's tokenizer has no such token and
     is returned as it is. Otherwise it has an end token and, if possible, a pad token that differs from it. No pass of
     ours reads pads. Other readers of saved models do, and to them a pad that looks like the end hides it, so where the
-    tokenizer has no other it is given one of its special tokens (`spare_token`).
+    tokenizer has no other it is given one of its special tokens (`spare_token`). An encoder-decoder's without a chat
+    template is given one that writes what was said, and no roles.
 
     Raises ModelError when there is no tokenizer and, where an end token is needed, when there is none, or nothing but
     the end token to pad with.
@@ -45,6 +55,8 @@ def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
         return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    if tokenizer.chat_template is None and _has_encoder(path):
+        tokenizer.chat_template = _PLAIN_TEMPLATE
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = spare_token(tokenizer) or tokenizer.pad_token
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -69,15 +81,44 @@ def spare_token(tokenizer: Any) -> str | None:
     return fitting[0] if fitting else None
 
 
-def load_causal(path: str | Path, *, dtype: Dtype = "float32") -> Any:
-    """A causal language model with dropout off, on CUDA when there is one. A PEFT adapter is merged into its base.
+def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
+    """A language model, decoder or encoder-decoder, with dropout off, on CUDA when there is one.
 
-    Merging is what makes the supervised model, adapter included, the base of everything after it: "adapters off" then
-    means the supervised model and never the bare base.
+    A PEFT adapter is merged into its base. Merging is what makes the supervised model, adapter included, the base of
+    everything after it: "adapters off" then means the supervised model and never the bare base.
+
+    Raises ModelError when there is none, or it is an encoder-decoder of a family that is not among
+    `ENCODER_DECODERS`.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    return _load(path, AutoModelForCausalLM, dtype)
+    family = encoder_decoder(path)
+    if family is not None and family not in ENCODER_DECODERS:
+        known = ", ".join(ENCODER_DECODERS)
+        raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
+    return _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype)
+
+
+def encoder_decoder(path: str | Path) -> str | None:
+    """The type of the encoder-decoder at `path`, or that the adapter there was trained on; None for other models."""
+    if is_adapter(path):
+        return encoder_decoder(adapter_base(path))
+    config = _config(path)
+    return str(config.model_type) if config.is_encoder_decoder else None
+
+
+def _has_encoder(path: str | Path) -> bool:
+    """True for an encoder-decoder; False also where there is a tokenizer and no model."""
+    try:
+        return encoder_decoder(path) is not None
+    except ModelError:
+        return False
+
+
+def context_length(model: Any) -> int | None:
+    """The most tokens a model's positions reach; None where they are relative and know no end, as T5's."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if length is None else int(length)
 
 
 def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: Dtype = "float32") -> Any:
@@ -92,6 +133,10 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
         # An adapter's base may be a language model, whose config knows of no labels.
         labels = {"num_labels": num_labels} if is_adapter(_local_or_hub(path)) else {}
         return _load(path, AutoModelForSequenceClassification, dtype, **labels)
+    if encoder_decoder(path) is not None:
+        raise ModelError(
+            f"{path}: an encoder-decoder cannot become a reward or value model; give an encoder or a decoder"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
@@ -241,19 +286,16 @@ def _ask_hub(name: str) -> None:
 
 def is_scorer(path: str | Path) -> bool:
     """True when the directory was saved as a classifier, or as an adapter that carries a classifier's head."""
-    from transformers import AutoConfig
-
     directory = _local_or_hub(path)
-    try:
-        if is_adapter(directory):
-            with _quiet():
-                from peft import PeftConfig, TaskType
+    if not is_adapter(directory):
+        return any("SequenceClassification" in name for name in _config(directory).architectures or [])
+    with _quiet():
+        from peft import PeftConfig, TaskType
 
-            return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
-        architectures = AutoConfig.from_pretrained(directory).architectures
+    try:
+        return bool(PeftConfig.from_pretrained(directory).task_type == TaskType.SEQ_CLS)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
-    return any("SequenceClassification" in name for name in architectures or [])
 
 
 def adapter_base(path: str | Path) -> str:
@@ -271,18 +313,23 @@ def adapter_base(path: str | Path) -> str:
 
 def stored_dtype(path: str | Path) -> torch.dtype:
     """The precision that a model's weights are stored in; float32 where its config does not say."""
-    from transformers import AutoConfig
-
-    try:
-        stored = AutoConfig.from_pretrained(_local_or_hub(path)).dtype
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
+    stored = _config(path).dtype
     return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
 def is_adapter(path: str | Path) -> bool:
     """True for a directory that holds an adapter and names its base."""
     return (Path(path).expanduser() / "adapter_config.json").exists()
+
+
+def _config(path: str | Path) -> Any:
+    """The config of a model directory or hub id; ModelError when there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(_local_or_hub(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no model could be loaded: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,8 @@ from tuneful.errors import ModelError
 def hold_in_nf4(model: Any) -> None:
     """Turn the linear layers of `model`'s trunk, in place, into layers that become NF4 when they are moved to a device.
 
-    Embeddings, norms and heads keep their precision, which the layers also compute in.
+    Embeddings, norms and heads keep their precision, which the layers also compute in, and so do layers that their
+    family never holds in less, as the second ones of T5's feed-forward parts.
     Raises ModelError when bitsandbytes is missing or the trunk has no linear layer.
     """
     try:
@@ -22,7 +23,13 @@ def hold_in_nf4(model: Any) -> None:
         raise ModelError('"nf4" needs the package bitsandbytes; pip install bitsandbytes') from None
 
     trunk = model.base_model
-    layers = {name: module for name, module in trunk.named_modules() if type(module) is nn.Linear}
+    kept = {model.get_output_embeddings()} if hasattr(model, "lm_head") else set()
+    wide = set(model._keep_in_fp32_modules or [])
+    layers = {
+        name: module
+        for name, module in trunk.named_modules()
+        if type(module) is nn.Linear and module not in kept and name.rpartition(".")[2] not in wide
+    }
     if not layers:
         raise ModelError(
             f'{model.name_or_path}: {type(model).__name__} has no linear layers to hold in NF4; use "bfloat16"'

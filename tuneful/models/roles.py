@@ -28,7 +28,7 @@ from tuneful.models.loading import (
     Dtype,
     is_adapter,
     is_scorer,
-    load_causal,
+    load_language_model,
     load_scorer,
     read_reward_file,
     scalar_head,
@@ -123,10 +123,10 @@ def policy_roles(
     frozen base; adapters and heads are float32 whatever it is.
     """
     check_roles(adapters=lora is not None, dtype=dtype, value=value, value_from=value_from)
-    model = load_causal(path, dtype=dtype)
+    model = load_language_model(path, dtype=dtype)
     frozen = None
     if reference is not None:
-        frozen = load_causal(reference, dtype=dtype)
+        frozen = load_language_model(reference, dtype=dtype)
     elif with_reference and lora is None:
         frozen = copy.deepcopy(model)
     if frozen is not None:

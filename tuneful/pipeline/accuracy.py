@@ -13,7 +13,7 @@ from tuneful.data.templates import pair_ids
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.evaluation.text_measures import num_words
 from tuneful.models.forward import policy_outputs
-from tuneful.models.loading import load_causal, load_tokenizer
+from tuneful.models.loading import context_length, load_language_model, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.records import Comparison, Completion
 from tuneful.rewards.learned import LearnedReward
@@ -43,9 +43,9 @@ def policy_accuracy(
     is their mean. Prompts too long for the context lose their beginning.
     on_progress: told how many answers of how many are done.
     """
-    role = Role("policy", load_causal(path))
+    role = Role("policy", load_language_model(path))
     tokenizer = load_tokenizer(path)
-    context = role.model.config.get_text_config().max_position_embeddings
+    context = context_length(role.model)
     texts = [(c.prompt, text) for c in held_out for text in (c.chosen, c.rejected)]
     rows = [pair_ids(prompt, text, tokenizer, max_tokens=context) for prompt, text in texts]
     summed = completion_logprobs(role, rows, on_progress=on_progress)

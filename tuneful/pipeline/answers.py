@@ -10,7 +10,7 @@ from tuneful.data.files import write_rows
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
-from tuneful.models.loading import Dtype, load_causal, load_tokenizer
+from tuneful.models.loading import Dtype, load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
 from tuneful.records import Prompt
 from tuneful.rollouts.collect import candidates_of
@@ -29,7 +29,7 @@ def answer(
 
     on_progress: told how many completions of how many are done.
     """
-    engine = LocalEngine(Roles(policy=Role("policy", load_causal(model, dtype=dtype))), load_tokenizer(model))
+    engine = LocalEngine(Roles(policy=Role("policy", load_language_model(model, dtype=dtype))), load_tokenizer(model))
     return engine.sample(prompts, sampling, seed=seed, on_progress=on_progress)
 
 

@@ -18,7 +18,7 @@ from tuneful.models.loading import (
     adapter_base,
     is_adapter,
     is_scorer,
-    load_causal,
+    load_language_model,
     load_scorer,
     load_tokenizer,
     read_reward_file,
@@ -156,7 +156,7 @@ def weights_in(folder: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], in
 
 
 def _write_plain(model: Path, part: Path, dtype: torch.dtype, *, is_reward: bool) -> None:
-    loaded = (load_scorer if is_reward else load_causal)(model).to(dtype)
+    loaded = (load_scorer if is_reward else load_language_model)(model).to(dtype)
     save_model(loaded, load_tokenizer(_with_tokenizer(model)), part)
     reward = read_reward_file(model)
     if reward:

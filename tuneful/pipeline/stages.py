@@ -35,7 +35,7 @@ from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
-from tuneful.models.loading import Dtype, load_causal, load_tokenizer, save_model, write_reward_file
+from tuneful.models.loading import Dtype, load_language_model, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
@@ -226,8 +226,8 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     after_path = context.model(given.after)
     tokenizer = load_tokenizer(after_path)
     roles = Roles(
-        policy=Role("policy", load_causal(after_path, dtype=given.dtype)),
-        reference=Role("reference", load_causal(context.model(given.before), dtype=given.dtype)),
+        policy=Role("policy", load_language_model(after_path, dtype=given.dtype)),
+        reference=Role("reference", load_language_model(context.model(given.before), dtype=given.dtype)),
     )
     engine = LocalEngine(roles, tokenizer)
     after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=_telling(context))

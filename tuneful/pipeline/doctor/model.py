@@ -11,7 +11,7 @@ import torch
 from tuneful.data.templates import completion_ids, pair_ids, prompt_ids, render_prompt, turn_end
 from tuneful.errors import ModelError
 from tuneful.models.forward import policy_outputs
-from tuneful.models.loading import load_causal, load_tokenizer
+from tuneful.models.loading import context_length, load_language_model, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.pipeline.doctor.finding import Finding, found
 from tuneful.records import Completion, Message, Prompt
@@ -55,11 +55,11 @@ def look_at_model(
     context; max_prompt_tokens: what longer prompts will be cut to. progress: told how many of them are read.
     """
     tokenizer = load_tokenizer(path)
-    model = load_causal(path)
-    context = model.config.get_text_config().max_position_embeddings
+    model = load_language_model(path)
+    context = context_length(model)
     yield Finding("model", "architecture", type(model).__name__)
     yield Finding("model", "parameters", sum(p.numel() for p in model.parameters()))
-    yield Finding("model", "context", context)
+    yield Finding("model", "context", "relative positions, no end" if context is None else context)
     yield from _ends(tokenizer, model)
     yield from _template(tokenizer, prompts)
     templated = bool(tokenizer.chat_template)
@@ -161,7 +161,7 @@ def _drift(role: Role, rows: Sequence[tuple[list[int], list[int]]]) -> float:
 
 def _lengths(
     tokenizer: Any,
-    context: int,
+    context: int | None,
     prompts: Sequence[Prompt],
     answers: Sequence[tuple[Prompt, Completion]],
     max_prompt_tokens: int | None,
@@ -179,16 +179,17 @@ def _lengths(
         progress(done, total)
     of_prompts = list(asked.values())
     yield Finding("model", "tokens of a prompt: median, 95 %, most", _percentiles(of_prompts))
-    if max_prompt_tokens is None:
-        over = sum(length >= context for length in of_prompts)
-        mend = "they leave no room for an answer and are refused; add --max-prompt-tokens, or leave them out"
-        yield found("model", f"prompts that fill the context of {context}", over, mend if over else "", fails=True)
-    else:
+    if max_prompt_tokens is not None:
         over = sum(length > max_prompt_tokens for length in of_prompts)
         mend = "they lose their beginning; raise --max-prompt-tokens, or leave them out"
         yield found("model", f"prompts of more than {max_prompt_tokens} tokens", over, mend if over else "")
+    elif context is not None:
+        over = sum(length >= context for length in of_prompts)
+        mend = "they leave no room for an answer and are refused; add --max-prompt-tokens, or leave them out"
+        yield found("model", f"prompts that fill the context of {context}", over, mend if over else "", fails=True)
     if said:
         yield Finding("model", "tokens of an answer: median, 95 %, most", _percentiles([answer for _, answer in said]))
+    if said and context is not None:
         over = sum(prompt + answer > context for prompt, answer in said)
         mend = "training cuts prompts from their beginning, then answers at their end; leave them out if that matters"
         yield found("model", f"answers that go beyond the context of {context}", over, mend if over else "")
