@@ -142,8 +142,9 @@ def test_conversations_are_written_without_roles(t5_dir: Path) -> None:
     )
 
 
-def test_the_start_up_checks_pass(t5_dir: Path) -> None:
-    roles = policy_roles(t5_dir, value="head")
+@pytest.mark.parametrize("shape", [{"value": "head"}, {"value": "adapter", "lora": LoRA(rank=4)}])
+def test_the_start_up_checks_pass(shape: Any, t5_dir: Path) -> None:
+    roles = policy_roles(t5_dir, **shape)
     engine = LocalEngine(roles, load_tokenizer(t5_dir), optimization=Optimization())
 
     def reward(_: Any, completions: list[Completion]) -> Tensor:

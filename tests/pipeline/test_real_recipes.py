@@ -18,6 +18,7 @@ from peft import PeftConfig, PeftModel
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
@@ -26,6 +27,12 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+    T5Tokenizer,
 )
 
 import tuneful.algorithms.start_up as start_up
@@ -118,6 +125,37 @@ def qwen_3(folder: Path, *, end: str, thinks: bool = False) -> Path:
     return saved(Qwen3ForCausalLM(config), tokenizer, folder)
 
 
+def flan_t5(folder: Path) -> Path:
+    """As FLAN-T5: pads and begins with <pad>, ends with </s>, no begin token, no chat template, logits not scaled."""
+    letters = [(chr(code), -3.0) for code in range(33, 127)]
+    tokenizer: Any = T5Tokenizer(
+        vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters], extra_ids=0
+    )
+    shape = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    form = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    config = T5Config(vocab_size=len(tokenizer), **shape, **ids, **form)  # type: ignore[arg-type]
+    return saved(T5ForConditionalGeneration(config), tokenizer, folder)
+
+
+def roberta(folder: Path, labels: tuple[str, str]) -> Path:
+    """As the classifiers of hate and toxicity: byte-level BPE, <s> ... </s>, two labels."""
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    vocabulary = words | {character: i + len(words) for character, i in ALPHABET.items()} | {"<mask>": len(words) + 256}
+    tokenizer: Any = RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=128)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=130,
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+    )
+    return saved(RobertaForSequenceClassification(config), tokenizer, folder)
+
+
 def saved(model: Any, tokenizer: Any, folder: Path) -> Path:
     """In bfloat16, as the hub has them."""
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -157,6 +195,27 @@ def tldr(folder: Path) -> dict[str, Path]:
     }
 
 
+def dialogsum(folder: Path) -> dict[str, Path]:
+    """knkarthick/dialogsum and the two classifiers that judge its summaries."""
+    for name, first, count in (("dialogues", "Hi", 40), ("dialogues-test", "Bye", 6)):
+        rows = (
+            {
+                "id": f"{name}_{i}",
+                "dialogue": f"#Person1#: {first} {i}!\n#Person2#: No.",
+                "summary": "They talk.",
+                "topic": "t",
+            }
+            for i in range(count)
+        )
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    return {
+        "knkarthick/dialogsum": folder / "dialogues.jsonl",
+        "knkarthick/dialogsum/test": folder / "dialogues-test.jsonl",
+        "facebook/roberta-hate-speech-dynabench-r4-target": roberta(folder / "hate", ("nothate", "hate")),
+        "s-nlp/roberta_toxicity_classifier": roberta(folder / "toxicity", ("neutral", "toxic")),
+    }
+
+
 def own(folder: Path) -> dict[str, Path]:
     """The files instructgpt.toml asks for, but for the judgments."""
     asked = [f"What is {i}?" for i in range(60)]
@@ -186,8 +245,9 @@ def overrides(name: str, stands_for: dict[str, Path]) -> list[str]:
     found += [f"splits.dev={share}", f"splits.reward={1 - 3 * share}", f"splits.rl={share}", f"splits.test={share}"]
     for stage in tables["stage"]:
         kind = stage.get("algorithm") or stage["do"]
-        named = {setting: known[text] for setting, text in stage.items() if isinstance(text, str) and text in known}
-        assert not any(isinstance(v, str) and "/" in v and v not in known for v in stage.values()), "a hub id is left"
+        flat = stage | {f"{name}.{key}": v for name, t in stage.items() if isinstance(t, dict) for key, v in t.items()}
+        named = {setting: known[text] for setting, text in flat.items() if isinstance(text, str) and text in known}
+        assert not any(isinstance(v, str) and "/" in v and v not in known for v in flat.values()), "a hub id is left"
         found += [f"{stage['name']}.{setting}={path}" for setting, path in named.items()]
         found += [f"{stage['name']}.{assignment}" for assignment in FEW[kind].split()]
     return found
@@ -198,6 +258,7 @@ CASES: dict[str, tuple[str, str, Callable[[Path], Path], Callable[[Path], dict[s
     "llama 2": ("llama_hh", "meta-llama/Llama-3.2-1B-Instruct", llama_2, hh),
     "qwen base": ("qwen_tldr", "Qwen/Qwen3-1.7B-Base", lambda f: qwen_3(f, end="<|endoftext|>"), tldr),
     "qwen": ("qwen_hh_dpo", "Qwen/Qwen3-4B-Instruct-2507", lambda f: qwen_3(f, end="<|im_end|>", thinks=True), hh),
+    "flan": ("flan_t5_detox", "google/flan-t5-base", flan_t5, dialogsum),
     "own prompts": ("instructgpt", "Qwen/Qwen3-1.7B-Base", lambda f: qwen_3(f, end="<|endoftext|>"), own),
 }
 """Recipe, the model it names, and what stands for model and data."""
@@ -234,7 +295,7 @@ def test_a_step_of_every_stage(case: str, tmp_path: Path) -> None:
         if kind in ("sft", "reward", "ppo", "dpo"):
             steps = [row.fields for row in read_rows(out / stage / "metrics.jsonl")]
             assert [row["step"] for row in steps if row["kind"] == "train"] == [1], stage
-            opens_elsewhere(out / stage / "model", classifier=kind == "reward")
+            opens_elsewhere(out / stage / "model", classifier=kind == "reward", seq2seq=name == "flan_t5_detox")
     last = next(stage for stage, kind in reversed(kinds.items()) if kind in ("ppo", "dpo"))
     findings = [*look_at_model(str(out / last / "model"), [Prompt.user("Hi")])]
     if "reward" in kinds:
@@ -262,17 +323,19 @@ def judge(completions: Path, judgments: Path) -> None:
     )
 
 
-def opens_elsewhere(model: Path, *, classifier: bool) -> None:
+def opens_elsewhere(model: Path, *, classifier: bool, seq2seq: bool) -> None:
     """Transformers and PEFT open what a stage left, and its tokenizer pads with another token than its end."""
     tokenizer = load_tokenizer(model)
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     chain = [model]
     while (chain[-1] / "adapter_config.json").exists():
         chain.append(Path(PeftConfig.from_pretrained(chain[-1]).base_model_name_or_path))
-    base: Any = AutoModelForCausalLM.from_pretrained(chain[-1], dtype=torch.float32)
+    kind: Any = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    base: Any = kind.from_pretrained(chain[-1], dtype=torch.float32)
     for adapter in reversed(chain[1 if classifier else 0 : -1]):
         base = PeftModel.from_pretrained(base, adapter).merge_and_unload()
-    assert base(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
+    ids = {"input_ids": torch.tensor([[5, 6, 7]])} | ({"labels": torch.tensor([[5, 1]])} if seq2seq else {})
+    assert base(**ids).logits.isfinite().all()
     if classifier:
         scorer: Any = AutoModelForSequenceClassification.from_pretrained(chain[-1], num_labels=1, dtype=torch.float32)
         scorer = PeftModel.from_pretrained(scorer, model)
