@@ -81,7 +81,8 @@ def completion_ids(
 
     For a conversation these are the tokens by which the template with the assistant's turn goes beyond the template
     without it, up to the end token (and that token where the template has none). An end token spelled inside the text
-    is text, or nothing where the tokenizer cannot spell it (T5's). More than `max_tokens` are cut off at the right; an answer so cut has no end token, for it does not end.
+    is text, or nothing where the tokenizer cannot spell it (T5's). More than `max_tokens` are cut off at the right; an
+    answer so cut has no end token, for it does not end.
 
     Raises ModelError when the tokenizer has no end token, or the template with an answer does not go on from the
     template without.
