@@ -28,7 +28,7 @@ ENCODER_DECODERS = ("t5",)
 
 _PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['content'] }}"
-    "{% if not loop.last or add_generation_prompt %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+    "{% if loop.last and not add_generation_prompt %}{{ eos_token }}{% else %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
 )
 """What an encoder-decoder without a chat template reads of a conversation: what was said, for it knows no roles."""
 
