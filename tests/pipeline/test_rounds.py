@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.demo.grammar import prompts
 from tuneful.demo.labelers import simulate
 from tuneful.errors import ConfigError
+from tuneful.pipeline import provenance
 from tuneful.pipeline.context import Labeling, World
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Candidates, Completion, Judgment
+from tuneful.runs.lineage import lineage
 from tuneful.runs.logs import read_log
 
 RECIPE = """
@@ -235,13 +238,19 @@ def people(items, raters_per_item, seed, round_number):
     return Labeling(judgments)
 
 
-def test_a_second_round_on_a_tiny_model(tmp_path, tiny_model_dir):
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, tiny_model_dir):
+    """A finished run of two rounds."""
+    folder = tmp_path_factory.mktemp("rounds")
     asked = [[{"role": "user", "content": f"{a} {b}"}] for a in WORDS for b in WORDS[:6]]
-    write_jsonl(tmp_path / "prompts.jsonl", ({"prompt": prompt} for prompt in asked))
-    (tmp_path / "recipe.toml").write_text(SMALL.format(model=tiny_model_dir, prompts=tmp_path / "prompts.jsonl"))
-    out = tmp_path / "out"
-    run_recipe(load_recipe(tmp_path / "recipe.toml"), out, worlds={"toy": World(raters={"people": people})})
+    write_jsonl(folder / "prompts.jsonl", ({"prompt": prompt} for prompt in asked))
+    (folder / "recipe.toml").write_text(SMALL.format(model=tiny_model_dir, prompts=folder / "prompts.jsonl"))
+    out = folder / "out"
+    run_recipe(load_recipe(folder / "recipe.toml"), out, worlds={"toy": World(raters={"people": people})})
+    return out
 
+
+def test_a_second_round_on_a_tiny_model(out):
     first, second = (read_candidates(out / name / "completions.jsonl") for name in ("samples", "samples_2"))
     assert len(first) == len(second) == 12
     assert not {item.prompt.id for item in first} & {item.prompt.id for item in second}
@@ -258,3 +267,26 @@ def test_a_second_round_on_a_tiny_model(tmp_path, tiny_model_dir):
     assert kl["value"] > 1e-3
     (start, *_) = [r for r in read_log(out / "ppo_2" / "metrics.jsonl") if r["kind"] == "evaluation"]
     assert start["kl"] > 1e-3
+
+
+def test_a_card_follows_the_judgments_of_all_rounds(out):
+    """Two people judge each of the 12 prompts of a round; only the first policy's answers are ever asked for."""
+    first, second = (lineage(out / name / "model") for name in ("ppo", "ppo_2"))
+    told = [line for line in provenance.judgments(second) if "judgments by" in line]
+    assert [line.partition(" judgments")[0] for line in told] == [
+        "- `consensus` was reached on 24",
+        "- `consensus_2` was reached on 48",
+    ]
+    assert all("by 2 people" in line for line in told)
+    [made] = [line for line in provenance.stages(second) if "`consensus_2`:" in line]
+    assert made.endswith("comparisons that the judgments of `labels`, `labels_2` agree on.")
+    unjudged = "- No person judged this model's answers."
+    assert unjudged not in provenance.limits(first)
+    assert unjudged in provenance.limits(second)
+
+
+def test_people_of_an_earlier_round_have_not_judged_the_answers_of_a_later_one(out, tmp_path):
+    run = shutil.copytree(out, tmp_path / "run")
+    rows = [json.loads(line) | {"rater_kind": "ai"} for line in (run / "labels_2" / "judgments.jsonl").open()]
+    write_jsonl(run / "labels_2" / "judgments.jsonl", rows, force=True)
+    assert provenance.limits(lineage(run / "ppo" / "model"))[0] == "- No person judged this model's answers."
