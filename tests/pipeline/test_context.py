@@ -188,12 +188,11 @@ def test_near_copies_within_a_file_stay_where_they_are_evaluated_on(tmp_path: Pa
     tested = [prompt for prompt in copies if where[prompt] == "test"]
     assert 0 < len(tested) < 40
     given = Context(tmp_path, 0, shares, (), {}, Silent())
-    other = Prompt("The tap drips")
-    found = given.rows([*copies, other], "rows.jsonl", ("reward",), purpose="train", stage="sft")
-    assert found == ([other] if split_of(other, shares) == "reward" else [])
-    assert (
-        given.rows([*copies, other], "rows.jsonl", ("test",), purpose="report", stage="test")[: len(tested)] == tested
-    )
+    other = Prompt("Bread is cold")
+    assert split_of(other, shares) == "reward"
+    rows = [*copies, other]
+    assert given.rows(rows, "rows.jsonl", ("reward",), purpose="train", stage="sft") == [other]
+    assert given.rows(rows, "rows.jsonl", ("test",), purpose="report", stage="test") == tested
 
 
 def test_another_file_that_is_evaluated_on_counts(tmp_path: Path) -> None:
