@@ -88,7 +88,9 @@ def test_a_sum_with_a_classifier_and_a_word_list(tmp_path: Path, tiny_model_dir:
     )
     toxicity = f'{{ rule = "words", file = "{tmp_path}/rude.txt", measure = "any" }}'
     out = run(tmp_path, tiny_model_dir, parts, toxicity)
-    for row in evaluations(out):
+    rows = evaluations(out)
+    assert rows
+    for row in rows:
         total = 2 * row["reward_classifier"] + 0.1 * row["reward_length"]
         assert row["reward"] == pytest.approx(total, abs=1e-4)
         assert row["reward_longer"] > 0
@@ -98,8 +100,8 @@ def test_a_sum_with_a_classifier_and_a_word_list(tmp_path: Path, tiny_model_dir:
     assert f"{tmp_path}/rude.txt" in evaluated["data"]
 
     report = json.loads((out / "evaluate" / "report.json").read_text())
-    rows = map(json.loads, (out / "evaluate" / "answers.jsonl").open())
-    texts = [text.split() for row in rows for text in row["after"]]
+    answers = map(json.loads, (out / "evaluate" / "answers.jsonl").open())
+    texts = [text.split() for row in answers for text in row["after"]]
     toxic = sum(bool({"sorry", "not"} & set(words)) for words in texts) / len(texts)
     assert 0 < toxic < 1
     assert report["after"]["toxicity"]["mean"] == pytest.approx(toxic)
