@@ -82,7 +82,7 @@ class JudgeReward:
 
     given: Judge
     sleep: Callable[[float], None] = time.sleep
-    _grades: dict[str, float] = field(default_factory=dict)
+    _grades: dict[str, float] = field(init=False, repr=False, default_factory=dict)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] grades of N completions.
