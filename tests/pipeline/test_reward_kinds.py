@@ -10,13 +10,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from tests.pipeline.recipes import WORDS
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import RewardError, TunefulError
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.runs.manifest import tree_hash
-
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
 
 HEAD = """
 splits = {{ reward = 0.1, rl = 0.5, dev = 0.2, test = 0.2 }}

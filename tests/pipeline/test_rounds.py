@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.recipes import WORDS, stage_toml
 from tuneful.data.formats import read_candidates, read_comparisons
 from tuneful.data.jsonl import write_jsonl
 from tuneful.demo.grammar import prompts
@@ -159,66 +160,21 @@ def test_labelers_stay_who_they_are_and_judge_anew():
     assert max(j.created_at for j in first.judgments) < min(j.created_at for j in later.judgments)
 
 
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
-
-SMALL = """
-rounds = 2
-
-[splits]
-reward = 0.5
-rl = 0.3
-dev = 0.2
-test = 0.0
-
-[[stage]]
-name = "samples"
-do = "generate"
-model = "{model}"
-prompts = "{prompts}"
-limit = 12
-num_samples = 3
-max_new_tokens = 5
-again = {{ model = "@ppo", offset = 12 }}
-
-[[stage]]
-name = "labels"
-do = "label"
-completions = "@samples"
-raters = "toy:people"
-raters_per_item = 2
-
-[[stage]]
-name = "consensus"
-do = "consensus"
-judgments = "@labels"
-completions = "@samples"
-
-[[stage]]
-name = "reward"
-algorithm = "reward"
-model = "{model}"
-comparisons = "@consensus"
-normalise_prompts = "{prompts}"
-normalise_model = "{model}"
-normalise_samples = 512
-max_new_tokens = 5
-prompts_per_step = 6
-optimization = {{ learning_rate = 1e-2 }}
-
-[[stage]]
-name = "ppo"
-algorithm = "ppo"
-model = "{model}"
-prompts = "{prompts}"
-reward = "@reward"
-num_steps = 2
-prompts_per_step = 8
-max_new_tokens = 5
-epochs = 1
-evaluate_prompts = 4
-optimization = {{ learning_rate = 1e-2 }}
-again = {{ model = "@ppo", reference = "{model}", start = "tuned" }}
-"""
+def two_rounds(model, prompts):
+    """The policy of round 1 answers in round 2 and is tuned further."""
+    asked = {"prompts": prompts, "limit": 12, "num_samples": 3, "max_new_tokens": 5}
+    normalised = {"normalise_prompts": prompts, "normalise_model": model, "normalise_samples": 512}
+    steps = {"num_steps": 2, "prompts_per_step": 8, "epochs": 1, "evaluate_prompts": 4}
+    tuned = {"model": model, "max_new_tokens": 5, "optimization": {"learning_rate": 1e-2}}
+    again = {"model": "@ppo", "reference": model, "start": "tuned"}
+    stages = [
+        stage_toml("samples", do="generate", model=model, again={"model": "@ppo", "offset": 12}, **asked),
+        stage_toml("labels", do="label", completions="@samples", raters="toy:people", raters_per_item=2),
+        stage_toml("consensus", do="consensus", judgments="@labels", completions="@samples"),
+        stage_toml("reward", algorithm="reward", comparisons="@consensus", prompts_per_step=6, **normalised, **tuned),
+        stage_toml("ppo", algorithm="ppo", prompts=prompts, reward="@reward", again=again, **steps, **tuned),
+    ]
+    return "rounds = 2\nsplits = { reward = 0.5, rl = 0.3, dev = 0.2, test = 0.0 }\n" + "".join(stages)
 
 
 def people(items, raters_per_item, seed, round_number):
@@ -244,7 +200,7 @@ def out(tmp_path_factory, tiny_model_dir):
     folder = tmp_path_factory.mktemp("rounds")
     asked = [[{"role": "user", "content": f"{a} {b}"}] for a in WORDS for b in WORDS[:6]]
     write_jsonl(folder / "prompts.jsonl", ({"prompt": prompt} for prompt in asked))
-    (folder / "recipe.toml").write_text(SMALL.format(model=tiny_model_dir, prompts=folder / "prompts.jsonl"))
+    (folder / "recipe.toml").write_text(two_rounds(tiny_model_dir, folder / "prompts.jsonl"))
     out = folder / "out"
     run_recipe(load_recipe(folder / "recipe.toml"), out, worlds={"toy": World(raters={"people": people})})
     return out
