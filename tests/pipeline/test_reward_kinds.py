@@ -48,21 +48,6 @@ toxicity = {toxicity}
 """
 
 
-@pytest.fixture(scope="module")
-def hate_dir(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -> Path:
-    """A BERT classifier of two named labels."""
-    directory = tmp_path_factory.mktemp("hate")
-    labels = {0: "nothate", 1: "hate"}
-    model: Any = BertForSequenceClassification.from_pretrained(tiny_bert_dir, id2label=labels)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.3)
-    model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(tiny_bert_dir).save_pretrained(directory)
-    return directory
-
-
 def run(folder: Path, model: Path, reward: str, toxicity: str = "") -> Path:
     write_jsonl(folder / "prompts.jsonl", ({"prompt": f"{a} {b}"} for a in WORDS for b in WORDS[:3]))
     text = HEAD + (EVALUATE if toxicity else "")
