@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuneful.algorithms.reward_model import RewardModelConfig
+from tuneful.demo.run import shipped_worlds
 from tuneful.evaluation.intervals import Measured, bootstrap_mean, paired_difference, wins
 from tuneful.evaluation.reward_accuracy import length_matched
 from tuneful.models.loading import load_scorer
@@ -45,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe = load_recipe(given.recipe)
     stage = next(stage for stage in recipe.stages if stage.name == given.stage)
-    context = Context(given.out, recipe.seed, recipe.splits, recipe.held_out, {}, Silent())
+    context = Context.of(recipe, given.out, shipped_worlds(), Silent())
     test = held_out_comparisons(context, stage.inputs.test)
     training = training_comparisons(context, stage.inputs.comparisons)
 

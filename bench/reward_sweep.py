@@ -46,7 +46,7 @@ def main() -> None:
     recipe = load_recipe(given.recipe)
     stage = next(stage for stage in recipe.stages if stage.name == given.stage)
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(Path(folder), recipe.seed, recipe.splits, recipe.held_out, shipped_worlds(), Silent())
+        context = Context.of(recipe, Path(folder), shipped_worlds(), Silent())
         path = context.model(stage.inputs.model)
         rows = training_comparisons(context, stage.inputs.comparisons)
     fold = np.random.default_rng(0).permutation(len({row.group_key for row in rows})) % given.folds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -134,20 +135,18 @@ def tiny_model(tiny_model_dir: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
 
 
-@pytest.fixture(scope="session")
-def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights without a head (hidden 32, 2 layers, 64 positions), as encoders are published.
+def save_bert(directory: Path, kind: Any, pieces: Iterable[str], *, seed: int, **settings: Any) -> Path:
+    """A BERT of the class `kind`, of random weights (hidden 32, 2 layers), with a word-piece tokenizer.
 
-    Its tokenizer knows words, [CLS], [SEP], [PAD] and [UNK], and no end token.
+    The tokenizer knows `pieces`, [PAD], [UNK], [CLS] and [SEP], pairs of segments, and no end token.
     """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
-    directory = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = {token: i for i, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    vocabulary = {token: i for i, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces))}
+    words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -168,10 +167,27 @@ def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=64,
         pad_token_id=0,
+        **settings,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(directory)
+        torch.manual_seed(seed)
+        kind(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT without a head, as encoders are published, that knows WORDS (64 positions)."""
+    from transformers import BertModel
+
+    return save_bert(tmp_path_factory.mktemp("tiny-bert"), BertModel, WORDS, seed=0, max_position_embeddings=64)
+
+
+@pytest.fixture(scope="session")
+def hate_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT classifier of two named labels that knows WORDS (64 positions), whose logits spread."""
+    from transformers import BertForSequenceClassification
+
+    settings = {"id2label": {0: "nothate", 1: "hate"}, "initializer_range": 0.3, "max_position_embeddings": 64}
+    return save_bert(tmp_path_factory.mktemp("hate"), BertForSequenceClassification, WORDS, seed=0, **settings)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from tuneful.data.annotations import read_annotations
 from tuneful.data.formats import (
     FORMATS,
     detect,
@@ -348,6 +349,22 @@ def test_what_was_deleted_or_not_reviewed_takes_what_follows_along(tmp_path: Pat
         HOT,
         f"user: {HOT}\n\nassistant: a\n\nuser: And then?",
     ]
+
+
+def test_annotations_that_do_not_say_who_answered(tmp_path: Path) -> None:
+    """They compare answers all the same; only standings of models need the names."""
+    row = {key: ANNOTATION[key] for key in ("instruction", "output_1", "output_2", "preference")}
+    path = written(tmp_path, row)
+    assert detect(path) == "annotations"
+    assert [c.chosen for c in read_comparisons(path)] == ["Close the blinds."]
+    with pytest.raises(DataError) as error:
+        read_annotations(path)
+    assert str(error.value) == f'{path}:1: field "generator_1": missing; name the model that answered'
+
+
+def test_an_annotator_of_null_is_none(tmp_path: Path) -> None:
+    [found] = read_annotations(written(tmp_path, {**ANNOTATION, "annotator": None}))
+    assert found.annotator == ""
 
 
 def test_annotations_compare_by_their_preference(tmp_path: Path) -> None:

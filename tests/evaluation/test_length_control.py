@@ -134,7 +134,10 @@ def test_several_baselines_or_annotators_are_refused():
     [
         ("name,win_rate\nx,1\n", 'has no column "samples"'),
         ("", 'has no column "samples"'),
-        ("name,samples,win_rate,length_controlled_winrate\nx,a/results/x/o.json,lots,1\n", "is 'lots', which is no"),
+        (
+            "name,samples,win_rate,length_controlled_winrate\nx,a/results/x/o.json,lots,1\n",
+            "is 'lots', which is no number; give",
+        ),
     ],
 )
 def test_a_broken_leaderboard_file(tmp_path: Path, text: str, said: str):

@@ -76,6 +76,30 @@ def test_raters_are_counted(road: Path, tmp_path: Path) -> None:
     assert "hasty" not in judged and "careful" not in judged and "other groups` 7" in judged
 
 
+def test_a_consensus_of_a_second_round_pools_judgments_and_groups(run: Path, tmp_path: Path) -> None:
+    """The seven judge again, and three hasty ones join them: five careful, and with one at random five others."""
+    new = {f"hasty-{n}": "hasty" for n in range(3)}
+    for name in ("labels", "consensus", "dpo"):
+        shutil.copytree(run / name, run / f"{name}_2")
+    first = [json.loads(line) for line in (run / "labels" / "judgments.jsonl").open()]
+    more = [row | {"rater": name} for name in new for row in first if row["rater"] == "hasty"]
+    second = [row | {"id": f"{n}-2"} for n, row in enumerate([*first, *more])]
+    write_jsonl(run / "labels_2" / "judgments.jsonl", second, force=True)
+    (run / "labels_2" / "kinds.json").write_text(json.dumps(new))
+    for name, inputs in (
+        ("consensus_2", {"judgments": ["@labels", "@labels_2"], "completions": ["@samples", "@samples"]}),
+        ("dpo_2", {"comparisons": "@consensus_2"}),
+    ):
+        recipe = read(run / name / "run.json")["recipe"]
+        parents = [text.removeprefix("@") for text in inputs.get("judgments", ["@consensus_2"])]
+        rewrite(run / name / "run.json", recipe=recipe | {"inputs": recipe["inputs"] | inputs}, parents=parents)
+    card = exported(run / "dpo_2", tmp_path)
+    judged = section(card, "Judgments")
+    assert f"{number(len(first) + len(second))} judgments by 10 simulated raters" in judged
+    assert "Groups of raters: `careful` 5, `other groups` 5." in judged
+    assert "comparisons that the judgments of `labels`, `labels_2` agree on" in section(card, "How it was made")
+
+
 @pytest.mark.parametrize(
     ("groups", "shown"),
     [

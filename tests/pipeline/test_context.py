@@ -30,7 +30,7 @@ INPUTS = [*(taken_in for taken_in, _ in ALGORITHMS.values()), *ACTIONS.values()]
 
 
 def context(folder: Path, **worlds: World) -> Context:
-    return Context(folder, 0, {"test": 1.0}, (), worlds, Silent())
+    return Context(folder, 0, {"test": 1.0}, (), worlds, Silent(), judged=())
 
 
 @pytest.mark.parametrize("cls", INPUTS)
@@ -147,7 +147,7 @@ def test_what_a_world_offers_is_not_made_before_its_stage(tmp_path: Path) -> Non
 def test_rows_are_read_by_the_splits_of_their_prompts(tmp_path: Path) -> None:
     """All shares are those of "rl", so no hash decides where a prompt belongs."""
     rows = [Demonstration(Prompt(text), "yes") for text in ("b", "a", "b")]
-    all_rl = Context(tmp_path, 0, {"reward": 0.0, "rl": 1.0}, (), {}, Silent())
+    all_rl = Context(tmp_path, 0, {"reward": 0.0, "rl": 1.0}, (), {}, Silent(), judged=())
     read = all_rl.rows(rows, "rows.jsonl", ("reward", "rl"), purpose="train", stage="sft")
     assert read == rows
     assert all_rl.rows(rows, "rows.jsonl", ("test",), purpose="report", stage="reward") == []
@@ -168,7 +168,7 @@ def test_near_copies_of_what_is_held_out_are_not_trained_on(tmp_path: Path) -> N
     held.write_text(f'{{"prompt": "{POST}?"}}\n{{"prompt": "a"}}\n')
     texts = ["b", "A!", "a", POST.replace("My", "His"), POST.replace("landlord says", "landlord just said")[:60]]
     rows = [Demonstration(Prompt(text), "yes") for text in texts]
-    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent())
+    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent(), judged=())
     given.display.note = notes.append  # type: ignore[method-assign]
     assert given.rows(rows, "rows.jsonl", ("rl",), purpose="train", stage="sft") == [rows[0], rows[4]]
     left_out = {"rows.jsonl": {"held out": 1, "near copies": 2}}
@@ -187,13 +187,12 @@ def test_near_copies_within_a_file_stay_where_they_are_evaluated_on(tmp_path: Pa
     where = {prompt: split_of(prompt, shares) for prompt in copies}
     tested = [prompt for prompt in copies if where[prompt] == "test"]
     assert 0 < len(tested) < 40
-    given = Context(tmp_path, 0, shares, (), {}, Silent())
-    other = Prompt("The tap drips")
-    found = given.rows([*copies, other], "rows.jsonl", ("reward",), purpose="train", stage="sft")
-    assert found == ([other] if split_of(other, shares) == "reward" else [])
-    assert (
-        given.rows([*copies, other], "rows.jsonl", ("test",), purpose="report", stage="test")[: len(tested)] == tested
-    )
+    given = Context(tmp_path, 0, shares, (), {}, Silent(), judged=())
+    other = Prompt("Bread is cold")
+    assert split_of(other, shares) == "reward"
+    rows = [*copies, other]
+    assert given.rows(rows, "rows.jsonl", ("reward",), purpose="train", stage="sft") == [other]
+    assert given.rows(rows, "rows.jsonl", ("test",), purpose="report", stage="test") == tested
 
 
 def test_another_file_that_is_evaluated_on_counts(tmp_path: Path) -> None:
@@ -256,7 +255,9 @@ prompts = "{tmp_path}/asked.jsonl"
         record.finish(**context.provenance(stage.name))
 
     monkeypatch.setattr("tuneful.pipeline.run.run_stage", only_reads)
-    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "out")
+    loaded = load_recipe(tmp_path / "recipe.toml")
+    assert Context.of(loaded, tmp_path, {}, Silent()).judged == (f"{tmp_path}/asked.jsonl",)
+    run_recipe(loaded, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "sft" / "run.json").read_text())
     assert record["left_out"] == {f"{tmp_path}/shown.jsonl": {"near copies": 1}}
 
@@ -279,7 +280,7 @@ def test_what_is_held_out_is_test_and_nothing_else(tmp_path: Path) -> None:
     held = tmp_path / "held.jsonl"
     held.write_text('{"prompt": "a"}\n')
     rows = [Demonstration(Prompt(text), "yes") for text in ("a", "b")]
-    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent())
+    given = Context(tmp_path, 0, {"rl": 1.0}, (str(held),), {}, Silent(), judged=())
     assert given.rows(rows, "rows.jsonl", ("rl",), purpose="train", stage="sft") == rows[1:]
     assert given.rows(rows[:1], str(held), ("test",), purpose="report", stage="reward") == rows[:1]
     assert given.prompts(str(held)).read("test", purpose="report", stage="evaluate") == [Prompt("a")]

@@ -11,13 +11,12 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.pipeline.recipes import WORDS
 from tuneful.data.jsonl import write_jsonl
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.load import load_reward
-
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
 
 RECIPE = """
 splits = {{ reward = 0.7, rl = 0.1, dev = 0.1, test = 0.1 }}

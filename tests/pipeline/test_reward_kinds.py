@@ -10,13 +10,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from tests.pipeline.recipes import WORDS
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import RewardError, TunefulError
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.runs.manifest import tree_hash
-
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
 
 HEAD = """
 splits = {{ reward = 0.1, rl = 0.5, dev = 0.2, test = 0.2 }}
@@ -49,21 +48,6 @@ toxicity = {toxicity}
 """
 
 
-@pytest.fixture(scope="module")
-def hate_dir(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -> Path:
-    """A BERT classifier of two named labels."""
-    directory = tmp_path_factory.mktemp("hate")
-    labels = {0: "nothate", 1: "hate"}
-    model: Any = BertForSequenceClassification.from_pretrained(tiny_bert_dir, id2label=labels)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.3)
-    model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(tiny_bert_dir).save_pretrained(directory)
-    return directory
-
-
 def run(folder: Path, model: Path, reward: str, toxicity: str = "") -> Path:
     write_jsonl(folder / "prompts.jsonl", ({"prompt": f"{a} {b}"} for a in WORDS for b in WORDS[:3]))
     text = HEAD + (EVALUATE if toxicity else "")
@@ -88,7 +72,9 @@ def test_a_sum_with_a_classifier_and_a_word_list(tmp_path: Path, tiny_model_dir:
     )
     toxicity = f'{{ rule = "words", file = "{tmp_path}/rude.txt", measure = "any" }}'
     out = run(tmp_path, tiny_model_dir, parts, toxicity)
-    for row in evaluations(out):
+    rows = evaluations(out)
+    assert rows
+    for row in rows:
         total = 2 * row["reward_classifier"] + 0.1 * row["reward_length"]
         assert row["reward"] == pytest.approx(total, abs=1e-4)
         assert row["reward_longer"] > 0
@@ -98,8 +84,8 @@ def test_a_sum_with_a_classifier_and_a_word_list(tmp_path: Path, tiny_model_dir:
     assert f"{tmp_path}/rude.txt" in evaluated["data"]
 
     report = json.loads((out / "evaluate" / "report.json").read_text())
-    rows = map(json.loads, (out / "evaluate" / "answers.jsonl").open())
-    texts = [text.split() for row in rows for text in row["after"]]
+    answers = map(json.loads, (out / "evaluate" / "answers.jsonl").open())
+    texts = [text.split() for row in answers for text in row["after"]]
     toxic = sum(bool({"sorry", "not"} & set(words)) for words in texts) / len(texts)
     assert 0 < toxic < 1
     assert report["after"]["toxicity"]["mean"] == pytest.approx(toxic)

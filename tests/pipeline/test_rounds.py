@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline.recipes import WORDS, stage_toml
 from tuneful.data.formats import read_candidates, read_comparisons
 from tuneful.data.jsonl import write_jsonl
 from tuneful.demo.grammar import prompts
 from tuneful.demo.labelers import simulate
 from tuneful.errors import ConfigError
+from tuneful.pipeline import provenance
 from tuneful.pipeline.context import Labeling, World
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Candidates, Completion, Judgment
+from tuneful.runs.lineage import lineage
 from tuneful.runs.logs import read_log
 
 RECIPE = """
@@ -156,66 +160,21 @@ def test_labelers_stay_who_they_are_and_judge_anew():
     assert max(j.created_at for j in first.judgments) < min(j.created_at for j in later.judgments)
 
 
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
-
-SMALL = """
-rounds = 2
-
-[splits]
-reward = 0.5
-rl = 0.3
-dev = 0.2
-test = 0.0
-
-[[stage]]
-name = "samples"
-do = "generate"
-model = "{model}"
-prompts = "{prompts}"
-limit = 12
-num_samples = 3
-max_new_tokens = 5
-again = {{ model = "@ppo", offset = 12 }}
-
-[[stage]]
-name = "labels"
-do = "label"
-completions = "@samples"
-raters = "toy:people"
-raters_per_item = 2
-
-[[stage]]
-name = "consensus"
-do = "consensus"
-judgments = "@labels"
-completions = "@samples"
-
-[[stage]]
-name = "reward"
-algorithm = "reward"
-model = "{model}"
-comparisons = "@consensus"
-normalise_prompts = "{prompts}"
-normalise_model = "{model}"
-normalise_samples = 512
-max_new_tokens = 5
-prompts_per_step = 6
-optimization = {{ learning_rate = 1e-2 }}
-
-[[stage]]
-name = "ppo"
-algorithm = "ppo"
-model = "{model}"
-prompts = "{prompts}"
-reward = "@reward"
-num_steps = 2
-prompts_per_step = 8
-max_new_tokens = 5
-epochs = 1
-evaluate_prompts = 4
-optimization = {{ learning_rate = 1e-2 }}
-again = {{ model = "@ppo", reference = "{model}", start = "tuned" }}
-"""
+def two_rounds(model, prompts):
+    """The policy of round 1 answers in round 2 and is tuned further."""
+    asked = {"prompts": prompts, "limit": 12, "num_samples": 3, "max_new_tokens": 5}
+    normalised = {"normalise_prompts": prompts, "normalise_model": model, "normalise_samples": 512}
+    steps = {"num_steps": 2, "prompts_per_step": 8, "epochs": 1, "evaluate_prompts": 4}
+    tuned = {"model": model, "max_new_tokens": 5, "optimization": {"learning_rate": 1e-2}}
+    again = {"model": "@ppo", "reference": model, "start": "tuned"}
+    stages = [
+        stage_toml("samples", do="generate", model=model, again={"model": "@ppo", "offset": 12}, **asked),
+        stage_toml("labels", do="label", completions="@samples", raters="toy:people", raters_per_item=2),
+        stage_toml("consensus", do="consensus", judgments="@labels", completions="@samples"),
+        stage_toml("reward", algorithm="reward", comparisons="@consensus", prompts_per_step=6, **normalised, **tuned),
+        stage_toml("ppo", algorithm="ppo", prompts=prompts, reward="@reward", again=again, **steps, **tuned),
+    ]
+    return "rounds = 2\nsplits = { reward = 0.5, rl = 0.3, dev = 0.2, test = 0.0 }\n" + "".join(stages)
 
 
 def people(items, raters_per_item, seed, round_number):
@@ -235,13 +194,19 @@ def people(items, raters_per_item, seed, round_number):
     return Labeling(judgments)
 
 
-def test_a_second_round_on_a_tiny_model(tmp_path, tiny_model_dir):
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, tiny_model_dir):
+    """A finished run of two rounds."""
+    folder = tmp_path_factory.mktemp("rounds")
     asked = [[{"role": "user", "content": f"{a} {b}"}] for a in WORDS for b in WORDS[:6]]
-    write_jsonl(tmp_path / "prompts.jsonl", ({"prompt": prompt} for prompt in asked))
-    (tmp_path / "recipe.toml").write_text(SMALL.format(model=tiny_model_dir, prompts=tmp_path / "prompts.jsonl"))
-    out = tmp_path / "out"
-    run_recipe(load_recipe(tmp_path / "recipe.toml"), out, worlds={"toy": World(raters={"people": people})})
+    write_jsonl(folder / "prompts.jsonl", ({"prompt": prompt} for prompt in asked))
+    (folder / "recipe.toml").write_text(two_rounds(tiny_model_dir, folder / "prompts.jsonl"))
+    out = folder / "out"
+    run_recipe(load_recipe(folder / "recipe.toml"), out, worlds={"toy": World(raters={"people": people})})
+    return out
 
+
+def test_a_second_round_on_a_tiny_model(out):
     first, second = (read_candidates(out / name / "completions.jsonl") for name in ("samples", "samples_2"))
     assert len(first) == len(second) == 12
     assert not {item.prompt.id for item in first} & {item.prompt.id for item in second}
@@ -258,3 +223,26 @@ def test_a_second_round_on_a_tiny_model(tmp_path, tiny_model_dir):
     assert kl["value"] > 1e-3
     (start, *_) = [r for r in read_log(out / "ppo_2" / "metrics.jsonl") if r["kind"] == "evaluation"]
     assert start["kl"] > 1e-3
+
+
+def test_a_card_follows_the_judgments_of_all_rounds(out):
+    """Two people judge each of the 12 prompts of a round; only the first policy's answers are ever asked for."""
+    first, second = (lineage(out / name / "model") for name in ("ppo", "ppo_2"))
+    told = [line for line in provenance.judgments(second) if "judgments by" in line]
+    assert [line.partition(" judgments")[0] for line in told] == [
+        "- `consensus` was reached on 24",
+        "- `consensus_2` was reached on 48",
+    ]
+    assert all("by 2 people" in line for line in told)
+    [made] = [line for line in provenance.stages(second) if "`consensus_2`:" in line]
+    assert made.endswith("comparisons that the judgments of `labels`, `labels_2` agree on.")
+    unjudged = "- No person judged this model's answers."
+    assert unjudged not in provenance.limits(first)
+    assert unjudged in provenance.limits(second)
+
+
+def test_people_of_an_earlier_round_have_not_judged_the_answers_of_a_later_one(out, tmp_path):
+    run = shutil.copytree(out, tmp_path / "run")
+    rows = [json.loads(line) | {"rater_kind": "ai"} for line in (run / "labels_2" / "judgments.jsonl").open()]
+    write_jsonl(run / "labels_2" / "judgments.jsonl", rows, force=True)
+    assert provenance.limits(lineage(run / "ppo" / "model"))[0] == "- No person judged this model's answers."

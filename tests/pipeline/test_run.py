@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Categorical
 
+from tests.pipeline.recipes import WORDS, stage_toml
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
@@ -27,66 +28,23 @@ from tuneful.pipeline.run import pipeline_report, run_recipe
 from tuneful.records import Prompt
 from tuneful.runs.manifest import tree_hash
 
-WORDS = "bread cold cook day dog door fine fix green help hot house light near quiet rain red sleep tap tea".split()
 
-RECIPE = """
-[splits]
-reward = 0.4
-rl = 0.2
-dev = 0.2
-test = 0.2
-
-[[stage]]
-name = "sft"
-algorithm = "sft"
-model = "{model}"
-demonstrations = "{demonstrations}"
-demonstrations_per_step = 8
-
-[[stage]]
-name = "reward"
-algorithm = "reward"
-model = "@sft"
-comparisons = "{comparisons}"
-normalise_prompts = "{prompts}"
-normalise_model = "@sft"
-normalise_samples = 1024
-max_new_tokens = 6
-prompts_per_step = 8
-test = "{comparisons}"
-
-[[stage]]
-name = "ppo"
-algorithm = "ppo"
-model = "@sft"
-prompts = "{comparisons}"
-reward = "@reward"
-num_steps = 3
-prompts_per_step = 4
-max_new_tokens = 6
-epochs = 1
-evaluate_every = 2
-evaluate_prompts = 8
-optimization = {{ learning_rate = 1e-3 }}
-
-[[stage]]
-name = "dpo"
-algorithm = "dpo"
-model = "@sft"
-comparisons = "{comparisons}"
-pairs_per_step = 8
-lora = {{ rank = 2 }}
-
-[[stage]]
-name = "evaluate"
-do = "evaluate"
-before = "@sft"
-after = "@ppo"
-prompts = "{comparisons}"
-num_samples = 2
-max_new_tokens = 6
-reward = "@reward"
-"""
+def whole_recipe(model: Path, pairs: Path, demonstrations: Path, prompts: Path) -> str:
+    """All algorithms, and last an evaluation."""
+    normalised = {"normalise_prompts": prompts, "normalise_model": "@sft", "normalise_samples": 1024}
+    steps = {"num_steps": 3, "prompts_per_step": 4, "epochs": 1, "evaluate_every": 2, "evaluate_prompts": 8}
+    shown = {"model": "@sft", "comparisons": pairs}
+    asked = {"prompts": pairs, "reward": "@reward", "max_new_tokens": 6}
+    stages = [
+        stage_toml("sft", algorithm="sft", model=model, demonstrations=demonstrations, demonstrations_per_step=8),
+        stage_toml(
+            "reward", algorithm="reward", prompts_per_step=8, test=pairs, max_new_tokens=6, **shown, **normalised
+        ),
+        stage_toml("ppo", algorithm="ppo", model="@sft", optimization={"learning_rate": 1e-3}, **asked, **steps),
+        stage_toml("dpo", algorithm="dpo", pairs_per_step=8, lora={"rank": 2}, **shown),
+        stage_toml("evaluate", do="evaluate", before="@sft", after="@ppo", num_samples=2, **asked),
+    ]
+    return "splits = { reward = 0.4, rl = 0.2, dev = 0.2, test = 0.2 }\n" + "".join(stages)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +58,8 @@ def recipe(tmp_path_factory, tiny_model_dir) -> Path:
     write_jsonl(folder / "sft.jsonl", ({"prompt": r["prompt"], "completion": "yes please"} for r in pairs))
     path = folder / "recipe.toml"
     write_jsonl(folder / "prompts.jsonl", ({"prompt": r["prompt"]} for r in pairs))
-    files = {"comparisons": folder / "pairs.jsonl", "demonstrations": folder / "sft.jsonl"}
-    files["prompts"] = folder / "prompts.jsonl"
-    path.write_text(RECIPE.format(model=tiny_model_dir, **files))
+    files = (folder / f"{name}.jsonl" for name in ("pairs", "sft", "prompts"))
+    path.write_text(whole_recipe(tiny_model_dir, *files))
     return path
 
 

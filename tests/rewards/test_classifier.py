@@ -15,7 +15,6 @@ from torch.testing import assert_close
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertForSequenceClassification,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -29,7 +28,6 @@ from tuneful.records import Completion, Prompt
 from tuneful.rewards.classifier import Classifier, ClassifierReward, class_scores
 from tuneful.rewards.load import load_reward
 
-LABELS = {0: "nothate", 1: "hate"}
 PROMPTS = [Prompt("how do i cook bread"), Prompt.user("the dog is hot"), Prompt("cold")]
 COMPLETIONS = [Completion("good bread please"), Completion("no"), Completion("sorry you are not fine today")]
 
@@ -74,22 +72,6 @@ class TestNumbers:
         assert class_scores(moved, 0, "logit").item() == pytest.approx(10.114)
         for output in ("logodds", "probability"):
             assert_close(class_scores(moved, 0, output), class_scores(self.FINE, 0, output))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def hate_dir(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -> Path:
-    """A BERT classifier of two named labels whose logits spread."""
-    directory = tmp_path_factory.mktemp("hate")
-    model: Any = BertForSequenceClassification.from_pretrained(
-        tiny_bert_dir, id2label=LABELS, label2id={name: i for i, name in LABELS.items()}
-    )
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.3)
-    model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(tiny_bert_dir).save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

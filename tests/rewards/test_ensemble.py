@@ -44,7 +44,7 @@ def test_members_are_any_rewards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"ensemble": ("longer",)}, "ensemble: needs at least 2 members, got 1"),
+        ({"ensemble": ("longer",)}, "ensemble: needs at least 2 members, got 1; write a single one as reward itself"),
         ({"combine": "mean_minus_variance"}, 'variance_coef goes with combine = "mean_minus_variance"'),
         ({"combine": "worst", "variance_coef": 0.1}, 'variance_coef goes with combine = "mean_minus_variance"'),
         (

@@ -266,7 +266,7 @@ class TestKey:
         ({"judge": "http://[::1/v1"}, 'judge: "http://[::1/v1" is no URL'),
         ({"judge": "http://me:secret@host/v1"}, "judge: the URL holds a password or key"),
         ({"judge": "http://host/v1?key=abc"}, "judge: the URL holds a password or key"),
-        ({"scale": (5, 1)}, "judge: scale goes from the worst grade to the best, got [5, 1]"),
+        ({"scale": (5, 1)}, "judge: scale goes from the worst grade to the best, got [5, 1]; usual is [1, 10]"),
         ({"concurrency": 0}, "judge: concurrency must be at least 1, got 0"),
         ({"retries": -1}, "judge: retries must be at least 0, got -1"),
         ({"timeout": 0}, "judge: timeout must be above 0, got 0"),

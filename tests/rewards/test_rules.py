@@ -173,3 +173,9 @@ def test_a_rule_that_cannot_be(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value).startswith(said)
+
+
+def test_a_pattern_that_cannot_be_says_how_to_mend_it() -> None:
+    with pytest.raises(ConfigError, match=r"; put a backslash before a sign that stands for itself$"):
+        FormatRule(rule="format", pattern="(a")
+    assert scores(FormatRule(rule="format", pattern=r"\(a"), "(a", "a") == [1, 0]

@@ -98,7 +98,7 @@ def test_a_command_line_says_it_as_a_recipe(text: str, meant: Any) -> None:
 
 
 def test_a_command_line_that_is_no_toml() -> None:
-    with pytest.raises(ConfigError, match=r"--reward \{rule: length\}: not valid TOML: "):
+    with pytest.raises(ConfigError, match=r"--reward \{rule: length\}: not valid TOML: .*; write it as in a recipe, "):
         reward_text("{rule: length}", where="--reward")
 
 

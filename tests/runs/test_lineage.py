@@ -70,12 +70,6 @@ def test_what_is_gone_is_told_and_the_rest_is_read(run: Path, tmp_path: Path) ->
     ]
 
 
-def test_parents_one_folder_above(run: Path) -> None:
-    """As a pipeline that repeats may put them."""
-    stage(run / "again" / "ppo", "ppo", "sft")
-    assert names(run / "again" / "ppo" / "model") == ["labels", "sft", "ppo"]
-
-
 def test_records_that_lead_in_a_circle(run: Path) -> None:
     shutil.rmtree(run / "sft")
     stage(run / "sft", "sft", "ppo")

@@ -28,6 +28,7 @@ class Annotation:
     outputs: tuple[str, str]
     second_wins: float
     annotator: str
+    """Who judged; "" where the row does not say."""
 
 
 def read_annotations(path: Path) -> list[Annotation]:
@@ -39,10 +40,10 @@ def annotation(row: Row) -> Annotation:
     """The annotation in one row."""
     return Annotation(
         prompt=_prompt(row),
-        generators=(text_in(row, "generator_1"), text_in(row, "generator_2")),
-        outputs=(text_in(row, "output_1", empty=True), text_in(row, "output_2", empty=True)),  # a model may say nothing
+        generators=(_generator(row, "generator_1"), _generator(row, "generator_2")),
+        outputs=_outputs(row),
         second_wins=_second_wins(row),
-        annotator=str(row.fields.get("annotator", "")),
+        annotator=str(row.fields.get("annotator") or ""),
     )
 
 
@@ -54,20 +55,31 @@ def prompts(rows: Iterable[Row], _: Skip) -> Iterator[Prompt]:
 def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
     """The answer that is more likely better against the other, with that likelihood as `p`; ties are skipped."""
     for row in rows:
-        found = annotation(row)
-        first, second = found.outputs
-        if found.second_wins == 0.5:
+        prompt, (first, second), second_wins = _prompt(row), _outputs(row), _second_wins(row)
+        if second_wins == 0.5:
             on_skip(row.skipped("a tie"))
         elif first == second:
             on_skip(row.skipped("both answers are equal"))
-        elif found.second_wins > 0.5:
-            yield Comparison(found.prompt, second, first, p=found.second_wins)
+        elif second_wins > 0.5:
+            yield Comparison(prompt, second, first, p=second_wins)
         else:
-            yield Comparison(found.prompt, first, second, p=1 - found.second_wins)
+            yield Comparison(prompt, first, second, p=1 - second_wins)
 
 
 def _prompt(row: Row) -> Prompt:
     return Prompt.user(text_in(row, "instruction"))
+
+
+def _generator(row: Row, field: str) -> str:
+    """The name of a model, which no comparison needs, so that it is not among KEYS."""
+    if field not in row.fields:
+        raise row.error("missing", "name the model that answered", field)
+    return text_in(row, field)
+
+
+def _outputs(row: Row) -> tuple[str, str]:
+    """Both answers; a model may say nothing."""
+    return text_in(row, "output_1", empty=True), text_in(row, "output_2", empty=True)
 
 
 def _second_wins(row: Row) -> float:

@@ -125,4 +125,7 @@ def _number(path: Path, row: Mapping[str, str], column: str) -> float:
     try:
         return float(row[column])
     except ValueError:
-        raise DataError(f'{path}: {column} of "{row.get("name")}" is {row[column]!r}, which is no number') from None
+        raise DataError(
+            f'{path}: {column} of "{row.get("name")}" is {row[column]!r}, which is no number; '
+            "give it in percent or leave it empty"
+        ) from None

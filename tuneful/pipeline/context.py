@@ -14,7 +14,8 @@ from tuneful.errors import ConfigError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.generation.sampling import fold
 from tuneful.pipeline.evaluated import Evaluated
-from tuneful.pipeline.inputs import Kind, named
+from tuneful.pipeline.inputs import JUDGED, Kind, named
+from tuneful.pipeline.recipe import Recipe
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.runs.manifest import file_hash, tree_hash
 
@@ -90,13 +91,19 @@ class Context:
     held_out: tuple[str, ...]
     worlds: Mapping[str, World]
     display: Display
-    round: int = 1
-    judged: tuple[str, ...] = ()
+    judged: tuple[str, ...]
     """Data whose dev and test splits some stage evaluates on."""
+    round: int = 1
     splits: dict[str, Splits[Prompt]] = field(default_factory=dict)
     _handed: list[Handed] = field(default_factory=list)
     """Everything that stages read prompts through."""
     _evaluated: Evaluated = field(init=False)
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: Path, worlds: Mapping[str, World], display: Display) -> Context:
+        """What the stages of `recipe` share when it runs into `out`."""
+        judged = {text: None for stage in recipe.stages for kind in JUDGED for text in named(stage.inputs, kind)}
+        return cls(out, recipe.seed, recipe.splits, recipe.held_out, worlds, display, tuple(judged))
 
     def __post_init__(self) -> None:
         files = tuple(name for name in self.judged if not (name.startswith("@") or self._of_world(name)))

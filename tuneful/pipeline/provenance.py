@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tuneful.data.formats import read_candidates
 from tuneful.data.sources import hub_dataset, local
 from tuneful.errors import DataError, RunError
 from tuneful.evaluation.report import label, number
@@ -52,7 +53,7 @@ def stages(found: Lineage) -> list[str]:
         return ["Not known: no record of a run (`run.json`) stands beside this model."]
     lines = []
     for number_, stage in enumerate(found.stages, start=1):
-        known = {name: place(value) for name, value in stage.inputs.items() if isinstance(value, str)}
+        known = {name: ", ".join(map(place, named)) for name in stage.inputs if (named := _named(stage, name))}
         counts = {**stage.report, **stage.manifest}
         known |= {name: number(value) for name, value in counts.items() if name.startswith("num_")}
         made = _MADE[stage.kind].format_map(_OrUnknown(known)) if stage.kind in _MADE else code(stage.kind)
@@ -177,9 +178,8 @@ def software(found: Lineage) -> list[str]:
 
 def datasets(found: Lineage) -> list[str]:
     """Hub ids of the data sets that the stages trained on."""
-    given = ((s, s.inputs.get(name)) for s in found.stages for name in _TRAINED_ON)
-    named = ((s, name) for s, name in given if isinstance(name, str) and not name.startswith("@"))
-    ids = {hub_dataset(name, from_file=name in stage.data) for stage, name in named}
+    given = ((s, name) for s in found.stages for setting in _TRAINED_ON for name in _named(s, setting))
+    ids = {hub_dataset(name, from_file=name in stage.data) for stage, name in given if not name.startswith("@")}
     return sorted(id_ for id_ in ids if id_ is not None)
 
 
@@ -212,25 +212,36 @@ def _on_raters(stage: StageRecord) -> list[str]:
     ]
 
 
+def _named(stage: StageRecord, setting: str) -> tuple[str, ...]:
+    """What an input of a stage names, a text or a list as of a consensus of several rounds; () for anything else."""
+    value = stage.inputs.get(setting)
+    return tuple(name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))
+
+
 def _judgments_of(stage: StageRecord) -> list[Judgment] | None:
-    """What a consensus was reached on; None when the file is gone or has changed."""
-    given = str(stage.inputs.get("judgments"))
+    """What a consensus was reached on; None when a file of it is gone or has changed."""
+    found: list[Judgment] = []
     try:
-        if given.startswith("@"):
-            return read_judgments(stage.folder.parent / given[1:] / "judgments.jsonl")
-        file = local(given)
-        return read_judgments(file) if file is not None and file_hash(file) == stage.data.get(given) else None
+        for given in _named(stage, "judgments"):
+            file = stage.folder.parent / given[1:] / "judgments.jsonl" if given.startswith("@") else local(given)
+            if file is None or (not given.startswith("@") and file_hash(file) != stage.data.get(given)):
+                return None
+            found += read_judgments(file)
     except DataError:
         return None
+    return found
 
 
 def _groups_of(stage: StageRecord) -> list[str]:
     """The group of each rater, where whoever labeled has left them."""
-    file = stage.folder.parent / str(stage.inputs.get("judgments")).removeprefix("@") / "kinds.json"
+    groups: dict[str, str] = {}
     try:
-        return list(map(str, _table(json.loads(file.read_bytes())).values()))
+        for given in _named(stage, "judgments"):
+            file = stage.folder.parent / given.removeprefix("@") / "kinds.json"
+            groups |= {rater: str(group) for rater, group in _table(json.loads(file.read_bytes())).items()}
     except (OSError, ValueError):
         return []
+    return list(groups.values())
 
 
 def _kl_spent(maker: StageRecord) -> str:
@@ -253,9 +264,23 @@ def _stages_about(found: Lineage, kind: str, setting: str) -> list[StageRecord]:
 
 def _people_judged(found: Lineage) -> bool:
     """Whether a stage of the run reached a consensus on people's judgments of this model's answers."""
-    answers = {f"@{stage.name}" for stage in _stages_about(found, "generate", "model")}
-    about = [s for s in (siblings(found.stages[-1]) if answers else ()) if s.inputs.get("completions") in answers]
-    return any(judgment.rater_kind == "human" for stage in about for judgment in _judgments_of(stage) or ())
+    answers = {f"@{stage.name}": stage for stage in _stages_about(found, "generate", "model")}
+    for stage in siblings(found.stages[-1]) if answers else ():
+        # Ids, since of a consensus of several rounds some judgments are of other models' answers.
+        own = {id_ for name in answers.keys() & _named(stage, "completions") for id_ in _completions_of(answers[name])}
+        given = (_judgments_of(stage) or ()) if own else ()
+        if any(judgment.rater_kind == "human" and own & set(judgment.completions) for judgment in given):
+            return True
+    return False
+
+
+def _completions_of(stage: StageRecord) -> set[str]:
+    """The ids of what a stage sampled; none where the file is gone."""
+    try:
+        items = read_candidates(stage.folder / "completions.jsonl")
+    except DataError:
+        return set()
+    return {completion.id for item in items for completion in item.completions}
 
 
 def _versions(versions: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ reward = 0.4
 
 [[stage]]
 name = "ppo"
-algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate"
+algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate" | "accuracy"
 model = "@sft"            # inputs by stage name, path or data set
 kl_coef = 0.05            # settings below
 
@@ -135,9 +135,9 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
         changed["seed"] = seed
     header = build(Header, {name: value for name, value in changed.items() if name not in named}, where=str(path))
     stages_of_all = {name: changed[name] for name in named}
-    checked_rounds = (
-        max(header.rounds, 2) if any("again" in table for table in stages_of_all.values()) else header.rounds
-    )
+    # What `again` says is checked even where rounds = 1, so that it still holds when rounds is raised.
+    says_again = any("again" in table for table in stages_of_all.values())
+    checked_rounds = max(header.rounds, 2) if says_again else header.rounds
     built: list[Stage] = []
     try:
         turns = unrolled(stages_of_all, checked_rounds)

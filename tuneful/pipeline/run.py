@@ -13,7 +13,6 @@ from typing import Any
 from tuneful.errors import ConfigError, RunError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
-from tuneful.pipeline.inputs import JUDGED, named
 from tuneful.pipeline.live import LiveReport
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
@@ -41,8 +40,7 @@ def run_recipe(
     """
     title = Path(recipe.source).stem
     shown = LiveReport(display or Silent(), out, recipe.stages, title=title)
-    judged = {text: None for stage in recipe.stages for kind in JUDGED for text in named(stage.inputs, kind)}
-    context = Context(out, recipe.seed, recipe.splits, recipe.held_out, worlds or {}, shown, judged=tuple(judged))
+    context = Context.of(recipe, out, worlds or {}, shown)
     for stage in recipe.stages:
         try:
             context.refuse_unknown(stage.inputs)

@@ -30,7 +30,9 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         if len(self.ensemble) < 2:
-            raise ConfigError(f"ensemble: needs at least 2 members, got {len(self.ensemble)}")
+            raise ConfigError(
+                f"ensemble: needs at least 2 members, got {len(self.ensemble)}; write a single one as reward itself"
+            )
         if (self.combine == "mean_minus_variance") != (self.variance_coef is not None):
             raise ConfigError('ensemble: variance_coef goes with combine = "mean_minus_variance", and neither alone')
         require_at_least(0, self, "ensemble: ", "variance_coef")

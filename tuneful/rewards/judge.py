@@ -65,7 +65,9 @@ class Judge:
         except ValueError:  # brackets that do not close, a port that is no number
             raise ConfigError(no_url) from None
         if not self.scale[0] < self.scale[1]:
-            raise ConfigError(f"judge: scale goes from the worst grade to the best, got {list(self.scale)}")
+            raise ConfigError(
+                f"judge: scale goes from the worst grade to the best, got {list(self.scale)}; usual is [1, 10]"
+            )
         require_at_least(1, self, "judge: ", "concurrency")
         require_at_least(0, self, "judge: ", "retries")
         require_above(0, self, "judge: ", "timeout")
@@ -80,7 +82,7 @@ class JudgeReward:
 
     given: Judge
     sleep: Callable[[float], None] = time.sleep
-    _grades: dict[str, float] = field(default_factory=dict)
+    _grades: dict[str, float] = field(init=False, repr=False, default_factory=dict)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] grades of N completions.

@@ -72,7 +72,10 @@ class FormatRule:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ConfigError(f"format: pattern {self.pattern!r} is no regular expression: {error}") from None
+            raise ConfigError(
+                f"format: pattern {self.pattern!r} is no regular expression: {error}; "
+                "put a backslash before a sign that stands for itself"
+            ) from None
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] of 0 and 1."""

@@ -81,7 +81,8 @@ def reward_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...
     try:
         value = tomllib.loads(f"reward = {text}")["reward"]
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} {text}: not valid TOML: {error}") from None
+        example = '{rule = "length", target = 40}'
+        raise ConfigError(f"{where} {text}: not valid TOML: {error}; write it as in a recipe, {example}") from None
     return reward_of(value, where=where)
 
 
@@ -138,4 +139,5 @@ def _kind(table: Mapping[str, Any], where: str) -> type:
     first = next(iter(table), "")
     near = did_you_mean(first, ["rule", *KINDS]) if first else ""
     mend = near if near.startswith("; did") else ""
-    raise ConfigError(f'{where}: a table needs one of "rule", "classifier", "judge" or "ensemble"{mend}')
+    *names, last = (f'"{name}"' for name in ("rule", *KINDS))
+    raise ConfigError(f"{where}: a table needs one of {', '.join(names)} or {last}{mend}")

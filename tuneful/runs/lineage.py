@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneful.errors import TunefulError
 from tuneful.runs.manifest import tree_hash
 
 _MODEL = "model"
@@ -113,12 +112,11 @@ def _follow_stage(folder: Path, found: Lineage, seen: set[Path]) -> None:
         return
     parents = stage.manifest.get("parents")
     for parent in map(str, parents if isinstance(parents, list) else ()):
-        above = folder.parents[:2]  # stages lie side by side, those of a repeated pipeline one folder deeper
-        place = next((a / parent for a in above if (a / parent / "run.json").is_file()), None)
-        if place is None:
-            found.lost.append(f"the folder of stage {parent}, which {stage.name} built on, is gone")
-        else:
+        place = folder.parent / parent
+        if (place / "run.json").is_file():
             _follow_stage(place, found, seen)
+        else:
+            found.lost.append(f"the folder of stage {parent}, which {stage.name} built on, is gone")
     for name, digest in stage.models.items():
         _follow_named(name, digest, stage, found, seen)
     found.stages.append(stage)
@@ -143,7 +141,7 @@ def _read(folder: Path, lost: list[str]) -> StageRecord | None:
             _table(json.loads(file.read_bytes())) if file.is_file() else {}
             for file in (folder / "run.json", folder / "report.json")
         )
-    except (OSError, ValueError, TunefulError):
+    except (OSError, ValueError):
         lost.append(f"the record of stage {folder.name} cannot be read")
         return None
     return StageRecord(folder, manifest, report)
