@@ -130,10 +130,9 @@ def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Fin
     try:
         yield from look()
     except TunefulError as error:
-        from tuneful.pipeline.doctor.finding import Finding
+        from tuneful.pipeline.doctor.finding import from_error
 
-        problem, _, mend = str(error).partition("; ")
-        yield Finding(about, "error", problem, "fail", mend)
+        yield from_error(about, "error", error)
 
 
 def _demonstrations(data: Path | None) -> list[Demonstration]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from tuneful.errors import ConfigError, did_you_mean
+from tuneful.errors import ConfigError, did_you_mean, nearest
 from tuneful.rewards.classifier import Classifier
 from tuneful.rewards.ensemble import Ensemble
 from tuneful.rewards.judge import Judge
@@ -135,7 +135,6 @@ def _kind(table: Mapping[str, Any], where: str) -> type:
             return kind
     if "reward" in table:
         raise ConfigError(f"{where}: parts of a sum stand in a list, [{{reward = …, weight = …}}]")
-    first = next(iter(table), "")
-    near = did_you_mean(first, ["rule", *KINDS]) if first else ""
-    mend = near if near.startswith("; did") else ""
+    near = nearest(next(iter(table), ""), ["rule", *KINDS])
+    mend = "" if near is None else f'; did you mean "{near}"?'
     raise ConfigError(f'{where}: a table needs one of "rule", "classifier", "judge" or "ensemble"{mend}')

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneful.data import files, formats
 from tuneful.data.overlap import Seen
-from tuneful.data.row import Row
+from tuneful.data.row import Row, Skipped
 from tuneful.data.splits import split, split_key
 from tuneful.errors import DataError
 from tuneful.evaluation.intervals import bootstrap_mean, wins
@@ -39,7 +39,7 @@ def look_at_data(path: Path) -> Iterator[Finding]:
     yield found("data", "rows that repeat another", repeated, mend)
     if kind == "preferences":
         yield from _sides(rows)
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     prompts = formats.read(path, "prompts", on_skip=skipped.append)
     yield Finding("data", "prompts", len(set(prompts)))
     again = len(prompts) - len(set(prompts))
@@ -110,15 +110,15 @@ def _said(side: Any) -> str:
     return side if isinstance(side, str) else ""
 
 
-def _skipped(lines: Sequence[str], *, any_left: bool) -> Finding:
+def _skipped(rows: Sequence[Skipped], *, any_left: bool) -> Finding:
     """What reading left out, by reason, with the place of the first."""
-    reasons = Counter(line.partition(": skipped: ")[2] for line in lines)
+    reasons = Counter(row.reason for row in rows)
     mend = "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
-    if lines:
-        mend = f"{mend}; the first is {lines[0].partition(': skipped: ')[0]}"
+    if rows:
+        mend = f"{mend}; the first is {rows[0].place}"
     elif not any_left:
         mend = "give a file whose rows hold prompts"
-    return found("data", "rows skipped", len(lines), mend, fails=not any_left)
+    return found("data", "rows skipped", len(rows), mend, fails=not any_left)
 
 
 def _length_of_choices(comparisons: Sequence[Comparison]) -> Iterator[Finding]:

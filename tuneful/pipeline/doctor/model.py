@@ -13,7 +13,7 @@ from tuneful.errors import ModelError
 from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_causal, load_tokenizer
 from tuneful.models.roles import Role
-from tuneful.pipeline.doctor.finding import Finding, found
+from tuneful.pipeline.doctor.finding import Finding, found, from_error
 from tuneful.records import Completion, Message, Prompt
 
 INVARIANCE = 1e-4
@@ -104,8 +104,7 @@ def _template(tokenizer: Any, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     try:
         ending = turn_end(tokenizer)
     except ModelError as error:
-        problem, _, mend = str(error).partition("; ")
-        yield found("model", "what the template makes of an answer", problem, mend, fails=True)
+        yield from_error("model", "what the template makes of an answer", error)
         return
     mend = (
         f"answers are taught to end with {tokenizer.eos_token}, which the template does not write; "
