@@ -12,11 +12,10 @@ from tuneful.data import files, formats
 from tuneful.data.overlap import Seen
 from tuneful.data.row import Row, Skipped
 from tuneful.data.splits import split, split_key
-from tuneful.errors import DataError
 from tuneful.evaluation.intervals import bootstrap_mean, wins
 from tuneful.evaluation.text_measures import num_words
 from tuneful.pipeline.doctor.finding import Finding, found
-from tuneful.records import Comparison, Completion, Prompt
+from tuneful.records import Comparison, Prompt
 
 LEANING = 0.1
 """A share this far from one half, and not by chance, leans to one side."""
@@ -71,25 +70,6 @@ def look_at_leakage(path: Path, test: Path) -> Iterator[Finding]:
     yield found("leakage", f"prompts in {path} that are there, too", len(equal), mend, fails=True)
     mend = f"{held_out}; the first: {_beginning(near[0])}" if near else ""
     yield found("leakage", "prompts that differ in signs alone or share 13 words in a row with one", len(near), mend)
-
-
-def answers_of(path: Path) -> list[tuple[Prompt, Completion]]:
-    """Every answer in a file, both sides of comparisons one after the other.
-
-    There are none in a file that holds none or cannot be read, which its own findings say.
-    """
-    try:
-        kinds = formats.kinds(path)
-        if "comparisons" in kinds and "unpaired" not in kinds:
-            pairs: list[Comparison] = formats.read_comparisons(path, on_skip=_quiet)
-            return [(c.prompt, Completion(text)) for c in pairs for text in (c.chosen, c.rejected)]
-        if "answers" in kinds:
-            return formats.read_answers(path)
-        if "demonstrations" in kinds:
-            return [(d.prompt, Completion(d.completion)) for d in formats.read_demonstrations(path, on_skip=_quiet)]
-    except DataError:
-        pass
-    return []
 
 
 def _sides(rows: Sequence[Row]) -> Iterator[Finding]:
