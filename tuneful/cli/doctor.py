@@ -98,7 +98,7 @@ def _model(
             prompts,
             answers,
             max_prompt_tokens=max_prompt_tokens,
-            progress=lambda done, total: display.step(done, total, {}),
+            progress=lambda done, total: display.step(done, total, {}, unit="texts"),
         )
 
 

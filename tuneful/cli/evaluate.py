@@ -127,7 +127,7 @@ def _standings(annotations: Path, published: Path | None, out: Path, *, seed: in
             out,
             seed=seed,
             force=force,
-            on_progress=lambda done, of: display.step(done, of, {"fits": done}),
+            on_progress=lambda done, of: display.step(done, of, {}, unit="fits"),
         )
 
 

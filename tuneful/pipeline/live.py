@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneful.errors import RunError
 from tuneful.evaluation.report import MAX_SAMPLES, write_report
@@ -60,6 +60,19 @@ class Sparse:
         return [*self._rows, *newest]
 
 
+class _Work(NamedTuple):
+    """How far one kind of work in a stage is."""
+
+    unit: str
+    """What is counted: steps or answers."""
+    done: int
+    total: int
+
+    def goes_on_as(self, other: _Work) -> bool:
+        """Whether `other`, told later, is further on in the same work."""
+        return (other.unit, other.total) == (self.unit, self.total) and other.done > self.done
+
+
 @dataclass(slots=True)
 class _Running:
     """The stage that runs, as far as its pages show it."""
@@ -79,8 +92,7 @@ class _Running:
     alarm: Row | None = None
     continued: int | None = None
     """The step at which an earlier process had left it."""
-    work: tuple[str, int, int] | None = None
-    """(steps or answers, done, in all)."""
+    work: _Work | None = None
     work_began: tuple[int, float] = (0, 0.0)
     """What was done when the work at hand was first heard of, and when that was."""
 
@@ -90,19 +102,18 @@ class _Running:
         else:
             self.rows[row["kind"]].add(row)
 
-    def tell(self, work: tuple[str, int, int], at: float) -> None:
-        name, done, total = work
-        if self.work is None or (name, total) != self.work[::2] or done <= self.work[1]:
-            self.work_began = (done, at)
+    def tell(self, work: _Work, at: float) -> None:
+        if self.work is None or not self.work.goes_on_as(work):
+            self.work_began = (work.done, at)
         self.work = work
 
     def left(self, at: float) -> float | None:
         """Seconds until the work at hand is done, at the pace since it was first heard of; None before a pace."""
         if self.work is None:
             return None
-        _, done, total = self.work
         first, began = self.work_began
-        return (at - began) / (done - first) * (total - done) if done > first else None
+        done = self.work.done
+        return (at - began) / (done - first) * (self.work.total - done) if done > first else None
 
 
 class LiveReport:
@@ -140,7 +151,7 @@ class LiveReport:
     def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         self.display.step(done, total, metrics)
         if self._running is not None:
-            self._running.tell(("steps" if metrics else "answers", done, total), self._clock())
+            self._running.tell(_Work("steps" if metrics else "answers", done, total), self._clock())
             if self._clock() - self._running.written >= REWRITE:
                 self._rewrite()
 
@@ -215,11 +226,11 @@ class LiveReport:
     def _status(self, running: _Running, up: str, stopped: str | None) -> dict[str, Any]:
         """What the page calls "live"; `up` leads from the folder of the page to that of the run."""
         place = self.stages.index(running.stage)
-        work, done, total = running.work or (None, 0, 0)
+        unit, done, total = running.work or (None, 0, 0)
         return {
             "stage": running.stage.name,
             "number": place + 1,
-            "work": work,
+            "work": unit,
             "done": done,
             "total": total,
             "left": running.left(self._clock()),
