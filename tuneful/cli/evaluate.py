@@ -163,8 +163,8 @@ def _table(report: Mapping[str, Any]) -> list[str]:
     for row in report["leaderboard"]:
         low, high = row["length_controlled_interval"]
         raw = f"{row['win_rate']:8.2f} {row['standard_error']:5.2f}  {_published(row, 'win_rate'):<16}"
-        controlled = f"{row['length_controlled_winrate']:6.2f}  [{low:5.2f}, {high:5.2f}]"
-        known = _published(row, "length_controlled_winrate")
+        controlled = f"{row['length_controlled_win_rate']:6.2f}  [{low:5.2f}, {high:5.2f}]"
+        known = _published(row, "length_controlled_win_rate")
         lines.append(f"{row['model']:<32} {raw} {controlled:<24} {known:<16} {row['n']:>5} {row['mean_length']:>11.0f}")
     return [*lines, f"the report is {report['page']}"]
 

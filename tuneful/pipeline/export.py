@@ -28,7 +28,7 @@ from tuneful.models.loading import (
 )
 from tuneful.pipeline.card import Subject, is_card, model_card
 from tuneful.pipeline.inputs import MAKES
-from tuneful.runs.directory import written_whole
+from tuneful.runs.directory import written_folder
 from tuneful.runs.lineage import lineage, read_stage
 
 _NOT_THE_MODEL = ("README.md", ".*", "checkpoint-*", "training_args.bin")
@@ -76,7 +76,7 @@ def export(
     form: Literal["merged", "adapter", "model"] = "model" if not bases else "merged" if merge else "adapter"
     is_reward = is_scorer(model)
     found = lineage(model)
-    with written_whole(target, writer=f".{os.getpid()}") as part:
+    with written_folder(target, writer=f".{os.getpid()}") as part:
         if form == "merged" or dtype is not None:
             _write_plain(model, part, getattr(torch, dtype) if dtype else stored_dtype(bases[-1]), is_reward=is_reward)
         else:

@@ -34,19 +34,17 @@ SHARE = 0.03
 KEPT = 400
 """At least as many rows of each kind are kept once there have been as many, and fewer than twice as many."""
 
-Row = Mapping[str, Any]
-
 
 class Sparse:
     """Rows evenly spread over all that came, the first among them, and the newest one."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: list[Mapping[str, Any]] = []
         self._every = 1
         self._count = 0
-        self._newest: Row | None = None
+        self._newest: Mapping[str, Any] | None = None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         if self._count % self._every == 0:
             self._rows.append(row)
         if len(self._rows) == 2 * KEPT:
@@ -55,7 +53,7 @@ class Sparse:
         self._count += 1
         self._newest = row
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Mapping[str, Any]]:
         newest = [] if self._newest is None or self._rows[-1:] == [self._newest] else [self._newest]
         return [*self._rows, *newest]
 
@@ -89,14 +87,14 @@ class _Running:
     longest: float = 0.0
     """Seconds between two pages, at most."""
     rows: dict[str, Sparse] = field(default_factory=lambda: {"evaluation": Sparse(), "train": Sparse()})
-    alarm: Row | None = None
+    alarm: Mapping[str, Any] | None = None
     continued: int | None = None
     """The step at which an earlier process had left it."""
     work: _Work | None = None
     work_began: tuple[int, float] = (0, 0.0)
     """What was done when the work at hand was first heard of, and when that was."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         if row["kind"] == "alarm":
             self.alarm = self.alarm or {key: row[key] for key in ("step", "reason", "action")}
         else:
@@ -172,14 +170,14 @@ class LiveReport:
         finally:
             self._running = None
 
-    def begin(self, rows: Iterable[Row]) -> None:
+    def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
         if self._running is not None:
             for row in rows:
                 self._running.add(row)
                 self._running.continued = row["step"]
             self._write()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: Mapping[str, Any]) -> None:
         if self._running is not None:
             rang = self._running.alarm is not None
             self._running.add(row)
