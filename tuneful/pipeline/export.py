@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -26,7 +26,7 @@ from tuneful.models.loading import (
     stored_dtype,
     write_reward_file,
 )
-from tuneful.pipeline.card import Subject, is_card, model_card
+from tuneful.pipeline.card import Form, Subject, is_card, model_card
 from tuneful.pipeline.inputs import MAKES
 from tuneful.runs.directory import written_folder
 from tuneful.runs.lineage import lineage, read_stage
@@ -44,7 +44,7 @@ class Exported:
 
     source: Path
     """The model's folder, also where a run was named."""
-    form: Literal["merged", "adapter", "model"]
+    form: Form
     num_weights: int
     """0 where the weights are not in safetensors files."""
     dtypes: list[str]
@@ -73,7 +73,7 @@ def export(
     _refuse_target(target, [model, *map(Path, bases)], force=force)
     if bases and not merge:
         _refuse_unmerged(model, bases, dtype)
-    form: Literal["merged", "adapter", "model"] = "model" if not bases else "merged" if merge else "adapter"
+    form: Form = "model" if not bases else "merged" if merge else "adapter"
     is_reward = is_scorer(model)
     found = lineage(model)
     with written_folder(target, writer=f".{os.getpid()}") as part:

@@ -45,6 +45,7 @@ class Sparse:
         self._newest: Mapping[str, Any] | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
+        """Takes the row; of all that are kept, every other one is dropped when they have become too many."""
         if self._count % self._every == 0:
             self._rows.append(row)
         if len(self._rows) == 2 * KEPT:
@@ -54,6 +55,7 @@ class Sparse:
         self._newest = row
 
     def rows(self) -> list[Mapping[str, Any]]:
+        """What is kept, in the order it came."""
         newest = [] if self._newest is None or self._rows[-1:] == [self._newest] else [self._newest]
         return [*self._rows, *newest]
 
@@ -141,12 +143,15 @@ class LiveReport:
         self._refused = False
 
     def stage(self, name: str, kind: str) -> None:
+        """Passed on: the page learns of a stage by `follow`."""
         self.display.stage(name, kind)
 
     def note(self, text: str) -> None:
+        """Passed on: the page has no place for it."""
         self.display.note(text)
 
     def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Passed on, and shown on the pages when they are due; work without metrics counts answers."""
         self.display.step(done, total, metrics)
         if self._running is not None:
             self._running.tell(_Work("steps" if metrics else "answers", done, total), self._clock())
@@ -171,6 +176,7 @@ class LiveReport:
             self._running = None
 
     def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Takes the rows that an earlier process of the stage logged, up to the step from which this one goes on."""
         if self._running is not None:
             for row in rows:
                 self._running.add(row)
@@ -178,6 +184,7 @@ class LiveReport:
             self._write()
 
     def write(self, row: Mapping[str, Any]) -> None:
+        """Takes a row of metrics as it is logged; an evaluation, or the first alarm, is shown at once."""
         if self._running is not None:
             rang = self._running.alarm is not None
             self._running.add(row)

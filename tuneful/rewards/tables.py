@@ -54,7 +54,7 @@ RewardInput = Annotated[Annotated[str, "rewards"] | RewardTable | tuple[Part, ..
 """The `reward` of a recipe."""
 
 
-def reward_of(value: Any, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def reward_of(value: Any, *, where: str) -> RewardInput:
     """What TOML gives for a reward as its dataclass; `where` opens every error.
 
     Raises ConfigError naming the setting, with the kinds there are or the nearest name.
@@ -74,7 +74,7 @@ def reward_of(value: Any, *, where: str) -> str | RewardTable | tuple[Part, ...]
     return parts
 
 
-def reward_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def reward_text(text: str, *, where: str) -> RewardInput:
     """The reward of a command line: a text as it is, a table or list as a recipe would write it behind `reward =`."""
     if not text.lstrip().startswith(("{", "[")):
         return text
@@ -85,7 +85,7 @@ def reward_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...
     return reward_of(value, where=where)
 
 
-def toxicity_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def toxicity_text(text: str, *, where: str) -> RewardInput:
     """A measure of toxicity from a command line: a file of words, any of which makes a text toxic, a classifier, or
     what `reward_text` reads."""
     if text.lstrip().startswith(("{", "[")) or ":" in text:

@@ -134,7 +134,7 @@ def _turns(tokenizer: Any, prompts: Sequence[Prompt]) -> Iterator[Finding]:
                 changed.append(turn)
                 break
             at += len(turn.content.strip())
-    mend = f"{refused[0]}" if refused else ""
+    mend = refused[0] if refused else ""
     yield found("model", f"conversations of {len(tried)} that the template refuses", len(refused), mend, fails=True)
     mend = "the model would not see what the data say; use a template that writes every turn as it is"
     yield found(
