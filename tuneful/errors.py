@@ -56,10 +56,15 @@ class RunError(TunefulError):
     """A run directory is in use, belongs to another recipe, or cannot be written."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like it; None where none is near."""
+    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean "clip"?` when a known name is near, else the list of known names."""
     choices = sorted(known)
-    near = get_close_matches(name, choices, n=1)
-    if near:
-        return f'; did you mean "{near[0]}"?'
+    near = nearest(name, choices)
+    if near is not None:
+        return f'; did you mean "{near}"?'
     return f"; known: {', '.join(choices)}" if choices else ""

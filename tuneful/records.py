@@ -83,6 +83,11 @@ class Completion:
     model: str | None = None
     id: str = ""
 
+    @property
+    def ended(self) -> bool:
+        """False for an answer that was cut off, at the length limit or by a stop from outside."""
+        return self.finish not in ("length", "abort")
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:

@@ -65,6 +65,16 @@ def test_each_kind_of_work_keeps_its_bar() -> None:
     assert screen.last(3) == ["reward 7/7 0:00:00 loss 2", "32/32 0:00:00 loss 0.5", "32/32 0:00:00 done answers"]
 
 
+def test_work_without_metrics_is_told_by_what_it_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    for shown in (Bars(screen.console), Lines(clock=lambda: 0.0)):
+        with shown as display:
+            display.stage("tokens", "of prompts and answers")
+            display.step(8, 8, {}, unit="texts")
+    assert screen.last(1) == ["tokens 8/8 0:00:00 done texts"]
+    assert lines_of(capsys) == ["tokens: begins", "tokens: 8/8  texts", "tokens: done after 0:00:00"]
+
+
 def test_eighty_columns_cut_numbers_and_not_times() -> None:
     screen = Screen()
     with Bars(screen.console) as display:

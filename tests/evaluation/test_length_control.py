@@ -158,7 +158,7 @@ def test_published_win_rates(name: str, num_models: int, data_dir: Path):
     assert len(standings) == num_models
     raw = [abs(100 * s.win_rate["mean"] - published[s.model]["win_rate"]) for s in standings]
     assert max(raw) < 0.5
-    known = [published[s.model]["length_controlled_winrate"] for s in standings]
+    known = [published[s.model]["length_controlled_win_rate"] for s in standings]
     found = [s.length_controlled_win_rate for s in standings]
     controlled = [abs(100 * own["mean"] - other) for own, other in zip(found, known, strict=True)]
     assert max(controlled) < 3

@@ -156,6 +156,14 @@ class TestWords:
             load_reward(WordsRule(rule="words", file=str(file)))
         assert str(error.value) == f"{file}: {said}"
 
+    def test_a_file_that_was_not_read_scores_nothing(self, tmp_path: Path) -> None:
+        file = tmp_path / "rude.txt"
+        file.write_text("idiot\n", encoding="utf-8")
+        rule = WordsRule(rule="words", file=str(file))
+        with pytest.raises(RewardError, match=r"rude\.txt: not read yet; score with load_reward"):
+            rule([Prompt("a")], [Completion("An idiot!")])
+        assert rule.read()([Prompt("a")], [Completion("An idiot!")]).tolist() == [0.5]
+
 
 @pytest.mark.parametrize(
     ("make", "said"),

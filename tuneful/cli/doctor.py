@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tuneful.cli.options import Json, MaxPromptTokens
-from tuneful.errors import ConfigError, DataError, TunefulError
-from tuneful.records import Comparison, Completion, Demonstration, Prompt
+from tuneful.errors import ConfigError, TunefulError
+from tuneful.records import Completion, Prompt
 
 if TYPE_CHECKING:
     from tuneful.pipeline.doctor.finding import Finding
-
-T = TypeVar("T")
 
 
 def command(
@@ -43,8 +41,9 @@ def command(
     import json
     from dataclasses import asdict
 
-    from tuneful.pipeline.doctor.data import answers_of, look_at_data, look_at_leakage
+    from tuneful.pipeline.doctor.data import look_at_data, look_at_leakage
     from tuneful.pipeline.doctor.machine import look_at_machine
+    from tuneful.pipeline.doctor.offered import answers_of, prompts_of
     from tuneful.pipeline.doctor.reward import look_at_reward
 
     is_model = reward is not None and not reward.startswith(("{", "[")) and Path(reward).is_dir()
@@ -53,23 +52,25 @@ def command(
         raise ConfigError("doctor: --deep trains a model and there is none; add --model, or --reward DIRECTORY")
     if test is not None and data is None:
         raise ConfigError("doctor: --test compares two files and there is one; add --in FILE, which is to train on")
-    answers = [] if data is None else answers_of(data)
+    answers = answers_of(data)
     looked_at: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("machine", look_at_machine)]
     if data is not None:
         looked_at.append(("data", lambda: look_at_data(data)))
         if test is not None:
             looked_at.append(("leakage", lambda: look_at_leakage(data, test)))
     if model is not None:
-        looked_at.append(("model", lambda: _model(model, _offered(_prompts, data), answers, max_prompt_tokens)))
+        looked_at.append(("model", lambda: _model(model, prompts_of(data), answers, max_prompt_tokens)))
     if reward is not None:
         looked_at.append(("reward", lambda: look_at_reward(reward, answers)))
     if deep:
-        trained = (
-            ("model trained as policy", train_policy, model),
-            ("model trained as reward model", train_reward_model, model),
-            ("reward trained further", train_reward_model, reward_model),
+        trained: tuple[tuple[str, str | None, Literal["policy", "reward"]], ...] = (
+            ("model trained as policy", model, "policy"),
+            ("model trained as reward model", model, "reward"),
+            ("reward trained further", reward_model, "reward"),
         )
-        looked_at += [(about, partial(train, about, path, data)) for about, train, path in trained if path is not None]
+        looked_at += [
+            (about, partial(_learning, about, path, role, data)) for about, path, role in trained if path is not None
+        ]
     findings = [finding for about, look in looked_at for finding in _findings(about, look)]
     passed = all(finding.status != "fail" for finding in findings)
     if as_json:
@@ -97,32 +98,19 @@ def _model(
             prompts,
             answers,
             max_prompt_tokens=max_prompt_tokens,
-            progress=lambda done, total: display.step(done, total, {}),
+            progress=lambda done, total: display.step(done, total, {}, unit="texts"),
         )
 
 
-def train_policy(about: str, path: str, data: Path | None) -> Iterator[Finding]:
-    """Whether a copy of the language model learns demonstrations."""
-    from tuneful.algorithms.deep_checks import check_policy_learning
+def _learning(about: str, path: str, role: Literal["policy", "reward"], data: Path | None) -> Iterator[Finding]:
+    """Whether a copy of the model learns in this role."""
     from tuneful.cli.progress import terminal_display
-    from tuneful.pipeline.doctor.finding import judged
+    from tuneful.pipeline.doctor.learning import look_at_learning
 
+    algorithm, examples = ("sft", "demonstrations") if role == "policy" else ("reward", "pairs")
     with terminal_display() as display:
-        display.stage("sft", "demonstrations by heart")
-        found = check_policy_learning(path, _demonstrations(data), progress=display.step)
-    yield from (judged(about, finding) for finding in found)
-
-
-def train_reward_model(about: str, path: str, data: Path | None) -> Iterator[Finding]:
-    """Whether a copy of the model learns comparisons, as the reward model that it is or could become."""
-    from tuneful.algorithms.deep_checks import check_reward_learning
-    from tuneful.cli.progress import terminal_display
-    from tuneful.pipeline.doctor.finding import judged
-
-    with terminal_display() as display:
-        display.stage("reward", "pairs by heart")
-        found = check_reward_learning(path, _comparisons(data), progress=display.step)
-    yield from (judged(about, finding) for finding in found)
+        display.stage(algorithm, f"{examples} by heart")
+        yield from look_at_learning(about, path, role, data, progress=display.step)
 
 
 def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -130,40 +118,9 @@ def _findings(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Fin
     try:
         yield from look()
     except TunefulError as error:
-        from tuneful.pipeline.doctor.finding import Finding
+        from tuneful.pipeline.doctor.finding import from_error
 
-        problem, _, mend = str(error).partition("; ")
-        yield Finding(about, "error", problem, "fail", mend)
-
-
-def _demonstrations(data: Path | None) -> list[Demonstration]:
-    """The answers in the data file; where it compares, the preferred ones."""
-    from tuneful.data.formats import read_answers, read_demonstrations
-
-    shown = _offered(lambda path: read_demonstrations(path, on_skip=lambda _: None), data)
-    return shown or [Demonstration(p, c.text) for p, c in _offered(read_answers, data)]
-
-
-def _prompts(data: Path) -> list[Prompt]:
-    from tuneful.data.formats import read_prompts
-
-    return read_prompts(data, on_skip=lambda _: None)
-
-
-def _comparisons(data: Path | None) -> list[Comparison]:
-    from tuneful.data.formats import read_comparisons
-
-    return _offered(lambda path: read_comparisons(path, on_skip=lambda _: None), data)
-
-
-def _offered(read: Callable[[Path], list[T]], data: Path | None) -> list[T]:
-    """What `read` finds in the data file; nothing in one of another format, or broken, which its own findings say."""
-    if data is None:
-        return []
-    try:
-        return read(data)
-    except DataError:
-        return []
+        yield from_error(about, "error", error)
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -109,31 +109,26 @@ def _run(stage: Stage, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
 
 
 def _standings(annotations: Path, published: Path | None, out: Path, *, seed: int, force: bool) -> dict[str, Any]:
-    """`report.json` and `report.html` in `out`: the models of a file of annotations against their baseline."""
+    """The standings of the models in a file of annotations."""
     from tuneful.cli.progress import terminal_display
-    from tuneful.data.annotations import read_annotations
     from tuneful.data.formats import detect
-    from tuneful.data.writing import refuse_existing
-    from tuneful.evaluation.leaderboard import as_table, leaderboard, read_published
-    from tuneful.evaluation.report import write_json, write_report
+    from tuneful.pipeline.standings import report_standings
 
-    refuse_existing(out / "report.json", force=force)
     if detect(annotations) != "annotations":
         raise ConfigError(
             f"evaluate: {annotations} holds no annotations; for prompts give --before and --after, for comparisons "
             "--reward or --model"
         )
-    found = read_annotations(annotations)
-    known = {} if published is None else read_published(published)
     with terminal_display() as display:
         display.stage("evaluate", "length control")
-        baseline, standings = leaderboard(
-            found, seed=seed, on_progress=lambda done, of: display.step(done, of, {"fits": done})
+        return report_standings(
+            annotations,
+            published,
+            out,
+            seed=seed,
+            force=force,
+            on_progress=lambda done, of: display.step(done, of, {}, unit="fits"),
         )
-    report = {"baseline": baseline, "annotator": found[0].annotator, "leaderboard": as_table(standings, known)}
-    write_json(out / "report.json", report)
-    write_report(out / "report.html", report, title=annotations.name)
-    return report | {"page": str(out / "report.html")}
 
 
 def _changes(report: Mapping[str, Any]) -> list[str]:
@@ -168,8 +163,8 @@ def _table(report: Mapping[str, Any]) -> list[str]:
     for row in report["leaderboard"]:
         low, high = row["length_controlled_interval"]
         raw = f"{row['win_rate']:8.2f} {row['standard_error']:5.2f}  {_published(row, 'win_rate'):<16}"
-        controlled = f"{row['length_controlled_winrate']:6.2f}  [{low:5.2f}, {high:5.2f}]"
-        known = _published(row, "length_controlled_winrate")
+        controlled = f"{row['length_controlled_win_rate']:6.2f}  [{low:5.2f}, {high:5.2f}]"
+        known = _published(row, "length_controlled_win_rate")
         lines.append(f"{row['model']:<32} {raw} {controlled:<24} {known:<16} {row['n']:>5} {row['mean_length']:>11.0f}")
     return [*lines, f"the report is {report['page']}"]
 

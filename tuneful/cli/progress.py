@@ -79,13 +79,14 @@ class Bars:
         self._work = _Work()
         self._task = self._add(name, kind)
 
-    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+    def step(self, done: int, total: int, metrics: Mapping[str, float], unit: str = "answers") -> None:
+        """`done` of `total` are done; unit: of what, where there are no metrics to show."""
         assert self._task is not None
         if self._work.is_over(done, total):
             self._end_bar("")
             self._task = self._add("", "")
         self._work = _Work(done, total)
-        numbers = _numbers(metrics)
+        numbers = _numbers(metrics, unit)
         self._progress.update(self._task, completed=done, total=total, count=f"{done}/{total}", numbers=numbers)
 
     def note(self, text: str) -> None:
@@ -140,14 +141,15 @@ class Lines:
         self._told = 0
         self._print(f"{name}: begins")
 
-    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+    def step(self, done: int, total: int, metrics: Mapping[str, float], unit: str = "answers") -> None:
+        """`done` of `total` are done; unit: of what, where there are no metrics to show."""
         if self._work.is_over(done, total):
             self._told = 0
         self._work = _Work(done, total)
         now = self._clock()
         if 10 * (done - self._told) >= total or done == total or now - self._told_at >= SECONDS_BETWEEN_LINES:
             self._told, self._told_at = done, now
-            self._print(f"{self._stage}: {done}/{total}  {_numbers(metrics)}".rstrip())
+            self._print(f"{self._stage}: {done}/{total}  {_numbers(metrics, unit)}".rstrip())
 
     def note(self, text: str) -> None:
         self._print(f"· {text}")
@@ -188,6 +190,6 @@ def _outcome(error: type[BaseException] | None) -> str:
     return "stopped" if issubclass(error, KeyboardInterrupt) else "failed"
 
 
-def _numbers(metrics: Mapping[str, float]) -> str:
-    """The metrics that are shown; work without any is that of sampling or scoring answers."""
-    return "  ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics) if metrics else "answers"
+def _numbers(metrics: Mapping[str, float], unit: str) -> str:
+    """The metrics that are shown; of work without any, what it counts."""
+    return "  ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics) if metrics else unit

@@ -9,7 +9,21 @@ from typing import Any
 
 from tuneful.errors import DataError
 
-Skip = Callable[[str], None]
+
+class Skipped(str):
+    """The line on something left out, "place: skipped: reason", with its parts for those who count them."""
+
+    place: str
+    """The file, with the line of the row where it is one row."""
+    reason: str
+
+    def __new__(cls, place: str, reason: str) -> Skipped:
+        line = super().__new__(cls, f"{place}: skipped: {reason}")
+        line.place, line.reason = place, reason
+        return line
+
+
+Skip = Callable[[Skipped], None]
 """Is told, one line each, where something was left out and why."""
 
 
@@ -26,9 +40,9 @@ class Row:
         place = f'field "{field}": ' if field else ""
         return DataError(f"{self.path}:{self.line}: {place}{problem}; {mend}")
 
-    def skipped(self, reason: str) -> str:
+    def skipped(self, reason: str) -> Skipped:
         """What is said of a row, or of a part of it, that is left out."""
-        return f"{self.path}:{self.line}: skipped: {reason}"
+        return Skipped(f"{self.path}:{self.line}", reason)
 
     def value(self, field: str) -> Any:
         """The value of a field that must be there."""

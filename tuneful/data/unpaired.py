@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from tuneful.data.fields import answer_in, prompt_in
-from tuneful.data.row import Row, Skip, json_kind
+from tuneful.data.row import Row, Skip, Skipped, json_kind
 from tuneful.records import Comparison, Demonstration, Prompt, UnpairedPreference
 
 
@@ -43,4 +43,4 @@ def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
         for better, worse in pairs:
             yield Comparison(prompt, better, worse, weight=1 / len(pairs))
     if alone:
-        on_skip(f"{held[0].path}: skipped: {alone} prompts have no good and bad answer to compare")
+        on_skip(Skipped(str(held[0].path), f"{alone} prompts have no good and bad answer to compare"))

@@ -15,6 +15,9 @@ from tuneful.errors import DataError
 from tuneful.evaluation.intervals import Measured, MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.length_control import length_controlled
 
+_PUBLISHED = {"win_rate": "win_rate", "length_controlled_win_rate": "length_controlled_winrate"}
+"""The column of AlpacaEval's CSV that holds each of our numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -68,7 +71,7 @@ def leaderboard(
 
 
 def read_published(path: Path) -> dict[str, dict[str, float]]:
-    """Published standings by model: "win_rate" and "length_controlled_winrate" in percent, from AlpacaEval's CSV.
+    """Published standings by model: "win_rate" and "length_controlled_win_rate" in percent, from AlpacaEval's CSV.
 
     A model's name in annotations is the folder of its answers, which the column `samples` links to. Raises DataError
     for a file without these columns.
@@ -78,12 +81,13 @@ def read_published(path: Path) -> dict[str, dict[str, float]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}; give a leaderboard CSV") from None
-    columns = ("win_rate", "length_controlled_winrate")
-    for column in ("samples", *columns):
+    for column in ("samples", *_PUBLISHED.values()):
         if not rows or column not in rows[0]:
             raise DataError(f'{path}: has no column "{column}"; give a leaderboard as AlpacaEval publishes it')
     return {
-        row["samples"].split("/results/")[-1].split("/")[0]: {c: _number(path, row, c) for c in columns if row[c]}
+        row["samples"].split("/results/")[-1].split("/")[0]: {
+            name: _number(path, row, column) for name, column in _PUBLISHED.items() if row[column]
+        }
         for row in rows
         if row["samples"]
     }
@@ -95,7 +99,7 @@ def as_table(standings: Sequence[Standing], published: Mapping[str, Mapping[str,
     for standing in standings:
         own = {
             "win_rate": 100 * standing.win_rate["mean"],
-            "length_controlled_winrate": 100 * standing.length_controlled_win_rate["mean"],
+            "length_controlled_win_rate": 100 * standing.length_controlled_win_rate["mean"],
         }
         known = published.get(standing.model, {})
         rows.append(

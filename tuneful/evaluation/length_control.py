@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 DIFFICULTY_PRECISIONS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 100.0)
+"""Tried for gamma, in 1 / log-odds squared: from a standard deviation of 3 to .1, where instructions hardly count."""
 LENGTH_PRECISIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
+"""Tried for phi around its mean: from a standard deviation of 1.8, a taste of each model's own, to .2, one for all."""
+_MIDDLE_LENGTH_PRECISION = 3.0  # while gamma's is chosen: that choice hardly depends on it
 NUM_FOLDS = 5
 NUM_RESAMPLES = 200
 _EVEN_PRECISION = 1e-2  # of theta and of the mean phi, so that what always wins has a finite one
@@ -78,50 +83,37 @@ def length_controlled(
         raise DataError("length control needs one model, instruction, preference and length per annotation")
     if len(model) < NUM_FOLDS:
         raise DataError(f"length control needs at least {NUM_FOLDS} annotations, got {len(model)}")
-    num_models, num_instructions = int(model.max()) + 1, int(instruction.max()) + 1
     scaled = _scaled(length_difference, model)
-    data = _Data(num_models, num_instructions, model, instruction, second_wins, scaled)
-    folds = np.random.default_rng(seed).permutation(len(model)) % NUM_FOLDS
+    data = _Data(int(model.max()) + 1, int(instruction.max()) + 1, model, instruction, second_wins, scaled)
     num_steps = len(DIFFICULTY_PRECISIONS) + len(LENGTH_PRECISIONS) + num_resamples
-    done = 0
+    done = count(1)
 
     def step() -> None:
-        nonlocal done
-        done += 1
         if on_progress is not None:
-            on_progress(done, num_steps)
+            on_progress(next(done), num_steps)
 
-    def losses(difficulty: float, length: float) -> Floats:
-        found = np.zeros(len(model))
-        for k in range(NUM_FOLDS):
-            fit = _fit(data, difficulty, length, counted=folds != k)
-            found[folds == k] = _log_loss(fit.logits(data), data.wins)[folds == k]
-        step()
-        return found
-
-    # One after the other, not all pairs: the two hardly speak to each other.
-    difficulty = min(DIFFICULTY_PRECISIONS, key=lambda precision: losses(precision, 3.0).sum())
-    length = _tightest({precision: losses(difficulty, precision) for precision in LENGTH_PRECISIONS}, instruction)
-    fit = _fit(data, difficulty, length)
-    rates = np.empty((num_resamples, num_models))
-    rng = np.random.default_rng(seed)
-    for number in range(num_resamples):
-        drawn = rng.integers(num_instructions, size=num_instructions)
-        again = _fit(data.drawn(drawn), difficulty, length, start=replace(fit, gamma=fit.gamma[drawn]))
-        rates[number] = again.at_equal_length()
-        step()
+    folds = np.random.default_rng(seed).permutation(len(model)) % NUM_FOLDS
+    priors = _chosen_priors(data, folds, step)
+    fit = _fit(data, *priors)
+    rates = _resampled(data, fit, priors, seed=seed, num_resamples=num_resamples, step=step)
     low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return LengthControl(fit.at_equal_length(), low, high, fit.phi, difficulty, length)
+    return LengthControl(fit.at_equal_length(), low, high, fit.phi, *priors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Data:
+    """N annotations of M models' answers to X instructions."""
+
     num_models: int
     num_instructions: int
     model: Ints
+    """[N], below M."""
     instruction: Ints
+    """[N], below X."""
     wins: Floats
+    """[N] probabilities that the second answer is better."""
     length: Floats
+    """[N] tanh(d / s), see `_scaled`."""
 
     def drawn(self, instructions: Ints) -> _Data:
         """The annotations of these instructions [X], of one that is drawn twice as those of two."""
@@ -136,17 +128,66 @@ class _Data:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
+    """The judge as fitted, in log-odds that the second answer wins."""
+
     theta: Floats
+    """[M] merits of the models."""
     phi: Floats
+    """[M] how much length matters."""
     gamma: Floats
+    """[X] how much easier the instructions are."""
 
     def logits(self, data: _Data) -> Floats:
+        """[N] what it says of every annotation."""
         return self.theta[data.model] + self.phi[data.model] * data.length + self.gamma[data.instruction]
 
     def at_equal_length(self) -> Floats:
         """[M] means over the instructions of what the judge would say."""
         means: Floats = expit(self.theta[:, None] + self.gamma).mean(axis=1)
         return means
+
+
+class _Priors(NamedTuple):
+    """How tight the priors are."""
+
+    difficulty_precision: float
+    length_precision: float
+
+
+def _chosen_priors(data: _Data, folds: Ints, step: Callable[[], None]) -> _Priors:
+    """The priors that cross-validation over `folds` [N] chooses.
+
+    One after the other, not all pairs: the two hardly speak to each other.
+    """
+
+    def losses(difficulty_precision: float, length_precision: float) -> Floats:
+        """[N] log loss of each annotation under the fit to the other folds."""
+        found = np.zeros(len(folds))
+        for k in range(NUM_FOLDS):
+            fit = _fit(data, difficulty_precision, length_precision, counted=folds != k)
+            found[folds == k] = _log_loss(fit.logits(data), data.wins)[folds == k]
+        step()
+        return found
+
+    difficulty_precision = min(
+        DIFFICULTY_PRECISIONS, key=lambda precision: losses(precision, _MIDDLE_LENGTH_PRECISION).sum()
+    )
+    tried = {precision: losses(difficulty_precision, precision) for precision in LENGTH_PRECISIONS}
+    return _Priors(difficulty_precision, _tightest(tried, data.instruction))
+
+
+def _resampled(
+    data: _Data, fit: _Fit, priors: _Priors, *, seed: int, num_resamples: int, step: Callable[[], None]
+) -> Floats:
+    """[num_resamples, M] win rates at equal length, fitted anew to instructions drawn with replacement."""
+    rates = np.empty((num_resamples, data.num_models))
+    rng = np.random.default_rng(seed)
+    for number in range(num_resamples):
+        drawn = rng.integers(data.num_instructions, size=data.num_instructions)
+        again = _fit(data.drawn(drawn), *priors, start=replace(fit, gamma=fit.gamma[drawn]))
+        rates[number] = again.at_equal_length()
+        step()
+    return rates
 
 
 def _scaled(difference: Floats, model: Ints) -> Floats:
@@ -161,8 +202,8 @@ def _scaled(difference: Floats, model: Ints) -> Floats:
 
 def _fit(
     data: _Data,
-    difficulty: float,
-    length: float,
+    difficulty_precision: float,
+    length_precision: float,
     *,
     counted: NDArray[np.bool_] | None = None,
     start: _Fit | None = None,
@@ -181,15 +222,15 @@ def _fit(
         misfit = float(weights @ _log_loss(logits, data.wins))
         spread = float(
             _EVEN_PRECISION * (fit.theta @ fit.theta + mean_phi**2)
-            + length * away @ away
-            + difficulty * fit.gamma @ fit.gamma
+            + length_precision * away @ away
+            + difficulty_precision * fit.gamma @ fit.gamma
         )
         error = weights * (expit(logits) - data.wins)
         gradient: list[Floats] = [
-            np.array([_EVEN_PRECISION * mean_phi - length * away.sum()]),
+            np.array([_EVEN_PRECISION * mean_phi - length_precision * away.sum()]),
             np.bincount(data.model, error, data.num_models) + _EVEN_PRECISION * fit.theta,
-            np.bincount(data.model, error * data.length, data.num_models) + length * away,
-            np.bincount(data.instruction, error, data.num_instructions) + difficulty * fit.gamma,
+            np.bincount(data.model, error * data.length, data.num_models) + length_precision * away,
+            np.bincount(data.instruction, error, data.num_instructions) + difficulty_precision * fit.gamma,
         ]
         return misfit + spread / 2, np.concatenate(gradient)
 

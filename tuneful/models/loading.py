@@ -156,6 +156,11 @@ def is_decoder(model: Any) -> bool:
     return isinstance(getattr(model, "score", None), nn.Linear)
 
 
+def head_of(model: Any) -> nn.Linear | None:
+    """The `score` head of a decoder classifier, None for an encoder; ModelError for a head that is not linear."""
+    return scalar_head(model) if hasattr(model, "score") else None
+
+
 def scalar_head(model: Any) -> nn.Linear:
     """The `score` head of a decoder classifier; ModelError for any other model."""
     head = getattr(model, "score", None)

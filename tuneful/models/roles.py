@@ -26,6 +26,7 @@ from tuneful.errors import ConfigError
 from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.loading import (
     Dtype,
+    head_of,
     is_adapter,
     is_scorer,
     load_language_model,
@@ -151,7 +152,7 @@ def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "
     """Roles for training a reward model that starts from the language model, encoder or reward model at `path`."""
     check_roles(adapters=lora is not None, dtype=dtype)
     model = load_scorer(path, seed=seed, dtype=dtype)
-    head = scalar_head(model) if hasattr(model, "score") else None
+    head = head_of(model)
     if lora is None:
         return Roles(reward=Role("reward", model, head=head, weights=named_weights("reward", model)))
     if head is None:

@@ -24,14 +24,16 @@ _FORMS = {
     "model": "It is a plain model directory.",
 }
 
+Form = Literal["merged", "adapter", "model"]
+"""An adapter merged into its base, an adapter by itself, or a model that never was one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """The model that a card describes."""
 
     name: str
-    form: Literal["merged", "adapter", "model"]
-    """An adapter merged into its base, an adapter by itself, or a model that never was one."""
+    form: Form
     is_reward: bool
     base: str | None
     """The path or hub id of what the adapter was trained on; None for a model that never was one."""

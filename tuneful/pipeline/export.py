@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -26,9 +26,9 @@ from tuneful.models.loading import (
     stored_dtype,
     write_reward_file,
 )
-from tuneful.pipeline.card import Subject, is_card, model_card
+from tuneful.pipeline.card import Form, Subject, is_card, model_card
 from tuneful.pipeline.inputs import MAKES
-from tuneful.runs.directory import written_whole
+from tuneful.runs.directory import written_folder
 from tuneful.runs.lineage import lineage, read_stage
 
 _NOT_THE_MODEL = ("README.md", ".*", "checkpoint-*", "training_args.bin")
@@ -44,7 +44,7 @@ class Exported:
 
     source: Path
     """The model's folder, also where a run was named."""
-    form: Literal["merged", "adapter", "model"]
+    form: Form
     num_weights: int
     """0 where the weights are not in safetensors files."""
     dtypes: list[str]
@@ -73,10 +73,10 @@ def export(
     _refuse_target(target, [model, *map(Path, bases)], force=force)
     if bases and not merge:
         _refuse_unmerged(model, bases, dtype)
-    form: Literal["merged", "adapter", "model"] = "model" if not bases else "merged" if merge else "adapter"
+    form: Form = "model" if not bases else "merged" if merge else "adapter"
     is_reward = is_scorer(model)
     found = lineage(model)
-    with written_whole(target, writer=f".{os.getpid()}") as part:
+    with written_folder(target, writer=f".{os.getpid()}") as part:
         if form == "merged" or dtype is not None:
             _write_plain(model, part, getattr(torch, dtype) if dtype else stored_dtype(bases[-1]), is_reward=is_reward)
         else:

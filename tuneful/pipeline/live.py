@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneful.errors import RunError
 from tuneful.evaluation.report import MAX_SAMPLES, write_report
@@ -34,19 +34,18 @@ SHARE = 0.03
 KEPT = 400
 """At least as many rows of each kind are kept once there have been as many, and fewer than twice as many."""
 
-Row = Mapping[str, Any]
-
 
 class Sparse:
     """Rows evenly spread over all that came, the first among them, and the newest one."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: list[Mapping[str, Any]] = []
         self._every = 1
         self._count = 0
-        self._newest: Row | None = None
+        self._newest: Mapping[str, Any] | None = None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Takes the row; of all that are kept, every other one is dropped when they have become too many."""
         if self._count % self._every == 0:
             self._rows.append(row)
         if len(self._rows) == 2 * KEPT:
@@ -55,9 +54,23 @@ class Sparse:
         self._count += 1
         self._newest = row
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Mapping[str, Any]]:
+        """What is kept, in the order it came."""
         newest = [] if self._newest is None or self._rows[-1:] == [self._newest] else [self._newest]
         return [*self._rows, *newest]
+
+
+class _Work(NamedTuple):
+    """How far one kind of work in a stage is."""
+
+    unit: str
+    """What is counted: steps or answers."""
+    done: int
+    total: int
+
+    def goes_on_as(self, other: _Work) -> bool:
+        """Whether `other`, told later, is further on in the same work."""
+        return (other.unit, other.total) == (self.unit, self.total) and other.done > self.done
 
 
 @dataclass(slots=True)
@@ -76,33 +89,31 @@ class _Running:
     longest: float = 0.0
     """Seconds between two pages, at most."""
     rows: dict[str, Sparse] = field(default_factory=lambda: {"evaluation": Sparse(), "train": Sparse()})
-    alarm: Row | None = None
+    alarm: Mapping[str, Any] | None = None
     continued: int | None = None
     """The step at which an earlier process had left it."""
-    work: tuple[str, int, int] | None = None
-    """(steps or answers, done, in all)."""
+    work: _Work | None = None
     work_began: tuple[int, float] = (0, 0.0)
     """What was done when the work at hand was first heard of, and when that was."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         if row["kind"] == "alarm":
             self.alarm = self.alarm or {key: row[key] for key in ("step", "reason", "action")}
         else:
             self.rows[row["kind"]].add(row)
 
-    def tell(self, work: tuple[str, int, int], at: float) -> None:
-        name, done, total = work
-        if self.work is None or (name, total) != self.work[::2] or done <= self.work[1]:
-            self.work_began = (done, at)
+    def tell(self, work: _Work, at: float) -> None:
+        if self.work is None or not self.work.goes_on_as(work):
+            self.work_began = (work.done, at)
         self.work = work
 
     def left(self, at: float) -> float | None:
         """Seconds until the work at hand is done, at the pace since it was first heard of; None before a pace."""
         if self.work is None:
             return None
-        _, done, total = self.work
         first, began = self.work_began
-        return (at - began) / (done - first) * (total - done) if done > first else None
+        done = self.work.done
+        return (at - began) / (done - first) * (self.work.total - done) if done > first else None
 
 
 class LiveReport:
@@ -132,15 +143,18 @@ class LiveReport:
         self._refused = False
 
     def stage(self, name: str, kind: str) -> None:
+        """Passed on: the page learns of a stage by `follow`."""
         self.display.stage(name, kind)
 
     def note(self, text: str) -> None:
+        """Passed on: the page has no place for it."""
         self.display.note(text)
 
     def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Passed on, and shown on the pages when they are due; work without metrics counts answers."""
         self.display.step(done, total, metrics)
         if self._running is not None:
-            self._running.tell(("steps" if metrics else "answers", done, total), self._clock())
+            self._running.tell(_Work("steps" if metrics else "answers", done, total), self._clock())
             if self._clock() - self._running.written >= REWRITE:
                 self._rewrite()
 
@@ -161,14 +175,16 @@ class LiveReport:
         finally:
             self._running = None
 
-    def begin(self, rows: Iterable[Row]) -> None:
+    def begin(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Takes the rows that an earlier process of the stage logged, up to the step from which this one goes on."""
         if self._running is not None:
             for row in rows:
                 self._running.add(row)
                 self._running.continued = row["step"]
             self._write()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Takes a row of metrics as it is logged; an evaluation, or the first alarm, is shown at once."""
         if self._running is not None:
             rang = self._running.alarm is not None
             self._running.add(row)
@@ -215,11 +231,11 @@ class LiveReport:
     def _status(self, running: _Running, up: str, stopped: str | None) -> dict[str, Any]:
         """What the page calls "live"; `up` leads from the folder of the page to that of the run."""
         place = self.stages.index(running.stage)
-        work, done, total = running.work or (None, 0, 0)
+        unit, done, total = running.work or (None, 0, 0)
         return {
             "stage": running.stage.name,
             "number": place + 1,
-            "work": work,
+            "work": unit,
             "done": done,
             "total": total,
             "left": running.left(self._clock()),

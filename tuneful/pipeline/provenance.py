@@ -14,7 +14,7 @@ from tuneful.evaluation.report import label, number
 from tuneful.feedback.judgments import read_judgments
 from tuneful.pipeline.markdown import cell, code, counted, measured, place, told
 from tuneful.records import Judgment, RaterKind
-from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings
+from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings, table_or_empty
 from tuneful.runs.logs import read_log
 from tuneful.runs.manifest import environment, file_hash
 
@@ -90,14 +90,14 @@ def rewards(found: Lineage) -> list[str]:
     """Every reward model with its accuracy beside what length alone gives; any other reward by its name."""
     lines = []
     for stage in found.of_kind("reward"):
-        report = _table(stage.report.get("reward_model"))
+        report = table_or_empty(stage.report.get("reward_model"))
         if not report:
             lines.append(f"- {code(stage.name)}: its stage measured no accuracy on held-out pairs.")
             continue
-        accuracy = _table(report.get("heldout_accuracy"))
+        accuracy = table_or_empty(report.get("heldout_accuracy"))
         prompts = f"{counted(accuracy.get('n'))} prompts"
         lines.append(f"- {code(stage.name)}: accuracy on held-out pairs {measured(accuracy)}, of {prompts}.")
-        for name, value in _table(report.get("baselines")).items():
+        for name, value in table_or_empty(report.get("baselines")).items():
             lines.append(f"- {code(label(name))} on the same pairs: {measured(value)}.")
     given = found.maker.inputs.get("reward") if found.maker else None
     if isinstance(given, str) and not given.startswith("@"):
@@ -110,15 +110,15 @@ def training(found: Lineage) -> list[str]:
     maker = found.maker
     if maker is None:
         return []
-    rate = _table(maker.config.get("optimization")).get("learning_rate")
+    rate = table_or_empty(maker.config.get("optimization")).get("learning_rate")
     settings = {name: maker.config.get(name) for name in _SETTINGS} | {"learning_rate": rate}
-    settings |= {f"lora.{name}": value for name, value in _table(maker.inputs.get("lora")).items()}
+    settings |= {f"lora.{name}": value for name, value in table_or_empty(maker.inputs.get("lora")).items()}
     listed = ", ".join(f"{code(name)} {number(value)}" for name, value in settings.items() if value is not None)
     lines = [f"- {code(maker.kind)}: {listed}.", f"- How it ended: {told(maker.report.get('ended'))}."]
     if "kl_coef" in maker.config:
         lines.append(f"- KL spent: {_kl_spent(maker)}.")
     if "alarm" in maker.report:
-        alarm = _table(maker.report["alarm"])
+        alarm = table_or_empty(maker.report["alarm"])
         rang = f"rang at step {number(alarm.get('step'))}, {told(alarm.get('reason'))}" if alarm else "did not ring"
         lines.append(f"- The alarm for reward hacking {rang}.")
     return lines
@@ -135,14 +135,14 @@ def evaluation(found: Lineage) -> list[str]:
             "",
         ]
         lines += ["| measure | before | after | difference |", "|---|---|---|---|"]
-        for name, change in _table(report.get("difference")).items():
-            sides = (_table(report.get(side)).get(name) for side in ("before", "after"))
+        for name, change in table_or_empty(report.get("difference")).items():
+            sides = (table_or_empty(report.get(side)).get(name) for side in ("before", "after"))
             lines.append(f"| {cell(label(name))} | {' | '.join(map(measured, (*sides, change)))} |")
         lines.append("")
         if "win_rate" in report:
             judge = stage.inputs.get("judge") or "reward"
             lines.append(f"- Win rate by {place(str(judge))}, ties one half: {measured(report['win_rate'])}.")
-        kl = _table(report.get("kl"))
+        kl = table_or_empty(report.get("kl"))
         lines += [f"- KL to the model before: {measured(kl)} nats per answer, {told(kl.get('estimator'))}.", ""]
     if not lines and found.stages:
         return ["Not measured: no stage of its run has evaluated this model."]
@@ -167,9 +167,9 @@ def software(found: Lineage) -> list[str]:
     """Versions, the seed, and the hashes of what was read."""
     lines = [f"- Exported with {_versions(environment())}."]
     if found.maker is not None:
-        recipe = _table(found.maker.manifest.get("recipe"))
+        recipe = table_or_empty(found.maker.manifest.get("recipe"))
         lines += [
-            f"- Trained with {_versions(_table(found.maker.manifest.get('environment')))}.",
+            f"- Trained with {_versions(table_or_empty(found.maker.manifest.get('environment')))}.",
             f"- Seed {told(recipe.get('seed'))}.",
         ]
     read = {(short_name(name), str(digest)) for s in found.stages for name, digest in {**s.data, **s.models}.items()}
@@ -201,10 +201,10 @@ def _on_judgments(given: list[Judgment] | None) -> str:
 
 
 def _on_raters(stage: StageRecord) -> list[str]:
-    verdicts = Counter(_table(rater).get("verdict") for rater in stage.report.get("labelers") or ())
+    verdicts = Counter(table_or_empty(rater).get("verdict") for rater in stage.report.get("labelers") or ())
     named = ", ".join(f"{number(verdicts[name])} {name}" for name in _VERDICTS if verdicts[name])
     groups = ", ".join(f"{code(name)} {number(count)}" for name, count in counts_of_groups(_groups_of(stage)).items())
-    alpha = _table(stage.report.get("agreement")).get("alpha")
+    alpha = table_or_empty(stage.report.get("agreement")).get("alpha")
     return [
         f"- Krippendorff's alpha: {'not known' if alpha is None else number(alpha)}.",
         f"- Verdicts on the raters: {named or 'not known'}.",
@@ -238,7 +238,7 @@ def _groups_of(stage: StageRecord) -> list[str]:
     try:
         for given in _named(stage, "judgments"):
             file = stage.folder.parent / given.removeprefix("@") / "kinds.json"
-            groups |= {rater: str(group) for rater, group in _table(json.loads(file.read_bytes())).items()}
+            groups |= {rater: str(group) for rater, group in table_or_empty(json.loads(file.read_bytes())).items()}
     except (OSError, ValueError):
         return []
     return list(groups.values())
@@ -286,7 +286,3 @@ def _completions_of(stage: StageRecord) -> set[str]:
 def _versions(versions: Mapping[str, Any]) -> str:
     names = ("tuneful", "python", "torch", "transformers", "peft")
     return ", ".join(f"{name} {code(versions[name])}" for name in names if versions.get(name)) or "unknown versions"
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

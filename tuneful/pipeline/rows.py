@@ -6,10 +6,11 @@ into comparisons and into rows on its raters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tuneful.data.formats import read_comparisons, read_demonstrations
+from tuneful.data.formats import Kind, read
+from tuneful.data.splits import Purpose
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
 from tuneful.feedback.export import to_comparisons
@@ -19,30 +20,18 @@ from tuneful.records import Candidates, Comparison, Demonstration
 
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
     """Answers to imitate: of a demonstrations file, or the chosen sides of comparisons; none to dev or test prompts."""
-    path = context.file(reference, "comparisons.jsonl")
-    found = read_demonstrations(path, on_skip=context.display.note)
-    kept = context.rows(found, reference, ("reward", "rl"), purpose="train", stage=stage)
-    if not kept:
-        raise DataError(f"{reference}: none of its {len(found)} rows is in the reward or rl split; change the shares")
-    return kept
+    return _kept(context, reference, "demonstrations", ("reward", "rl"), purpose="train", stage=stage)
 
 
 def training_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
     """Comparisons to train on: those of the reward split, without any whose first turn is held out."""
-    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    kept = context.rows(found, reference, ("reward",), purpose="train", stage=stage)
-    if not kept:
-        raise DataError(f"{reference}: none of its {len(found)} comparisons is in the reward split; change the shares")
-    return kept
+    return _kept(context, reference, "comparisons", ("reward",), purpose="train", stage=stage)
 
 
 def held_out_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
     """Comparisons to report on: all of a held-out file, else those of the test split."""
-    found = read_comparisons(context.file(reference, "comparisons.jsonl"), on_skip=context.display.note)
-    kept = context.rows(found, reference, ("test",), purpose="report", stage=stage)
-    if not kept:
-        raise DataError(f'{reference}: none of it is in the test split; change the shares or list it in "held_out"')
-    return kept
+    mend = 'change the shares or list it in "held_out"'
+    return _kept(context, reference, "comparisons", ("test",), purpose="report", stage=stage, mend=mend)
 
 
 def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:
@@ -57,3 +46,21 @@ def rater_rows(found: Consensus) -> list[dict[str, Any]]:
         | {"num_judgments": r.num_judgments, "agreement": r.agreement}
         for r in found.raters
     ]
+
+
+def _kept(
+    context: Context,
+    reference: str,
+    kind: Kind,
+    splits: Sequence[str],
+    *,
+    purpose: Purpose,
+    stage: str,
+    mend: str = "change the shares",
+) -> list[Any]:
+    """The records of a file, or of a stage's comparisons, whose prompts are in these splits; DataError for none."""
+    found = read(context.file(reference, "comparisons.jsonl"), kind, on_skip=context.display.note)
+    kept = context.rows(found, reference, splits, purpose=purpose, stage=stage)
+    if not kept:
+        raise DataError(f"{reference}: none of its {len(found)} {kind} is in the {' or '.join(splits)} split; {mend}")
+    return kept

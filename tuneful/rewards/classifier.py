@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tuneful.errors import RewardError
 from tuneful.models.forward import class_logits
-from tuneful.models.loading import is_adapter, is_scorer, load_scorer, load_tokenizer, scalar_head
+from tuneful.models.loading import head_of, is_adapter, is_scorer, load_scorer, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.learned import context_of, encode_pair, in_batches
@@ -76,7 +76,7 @@ class ClassifierReward:
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         if len(labels) == 1:
             raise RewardError(f'{path}: gives one score and no labels; write it as a reward model, reward = "{path}"')
-        head = scalar_head(model) if hasattr(model, "score") else None
+        head = head_of(model)
         tokenizer = load_tokenizer(path, needs_end=head is not None and given.with_prompt)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise RewardError(f"{path}: has no fast tokenizer; save one with it as tokenizer.json")
@@ -101,8 +101,7 @@ class ClassifierReward:
         A decoder that reads the prompt too is given both in the chat form.
         """
         if self.with_prompt and self.role.head is not None:
-            ended = completion.finish not in ("length", "abort")
-            return encode_pair(prompt, completion.text, self.tokenizer, self.role, ended=ended)
+            return encode_pair(prompt, completion.text, self.tokenizer, self.role, ended=completion.ended)
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()

@@ -15,7 +15,7 @@ from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
 from tuneful.errors import ConfigError, ModelError, RewardError
 from tuneful.models.forward import reward_scores
-from tuneful.models.loading import is_scorer, load_scorer, load_tokenizer, read_reward_file, scalar_head
+from tuneful.models.loading import head_of, is_scorer, load_scorer, load_tokenizer, read_reward_file
 from tuneful.models.roles import Role, reward_on
 from tuneful.records import Completion, Prompt
 
@@ -56,7 +56,7 @@ class LearnedReward:
                     f"{path}: gives {model.config.num_labels} labels; a reward model gives one score; of a classifier "
                     f'write which label counts, {{classifier = "{path}", label = "{model.config.id2label[0]}"}}'
                 )
-            role = Role("reward", model, head=scalar_head(model) if hasattr(model, "score") else None)
+            role = Role("reward", model, head=head_of(model))
         return cls(
             role,
             load_tokenizer(path, needs_end=role.head is not None),
@@ -80,7 +80,7 @@ class LearnedReward:
 
         A completion that was cut off is scored without an end token, as it stands.
         """
-        ended = completion.finish not in ("length", "abort")
+        ended = completion.ended
         return encode_pair(prompt, completion.text, self.tokenizer, self.role, self.max_tokens, ended=ended)
 
     def normalised_on(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> LearnedReward:

@@ -40,5 +40,5 @@ def checked(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Com
 
 def penalise_missing_end(scores: Tensor, completions: Sequence[Completion], penalty: float) -> Tensor:
     """Subtract `penalty` from completions that ran into the length limit without an end token or stop string."""
-    unfinished = torch.tensor([c.finish in ("length", "abort") for c in completions], device=scores.device)
+    unfinished = torch.tensor([not c.ended for c in completions], device=scores.device)
     return scores - penalty * unfinished.float()

@@ -108,7 +108,12 @@ class WordsRule:
         return self if self.file is None else replace(self, words=read_words(self.file), file=None)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
-        """float32 [N], at least 0."""
+        """float32 [N], at least 0.
+
+        Raises RewardError while the words are still in their file: a rule without words would count gaps.
+        """
+        if self.file is not None:
+            raise RewardError(f"{self.file}: not read yet; score with load_reward(rule), or rule.read()")
         listed = _pattern(self.words)
         found = torch.tensor([float(len(listed.findall(c.text.casefold()))) for c in completions])
         if self.measure == "count":

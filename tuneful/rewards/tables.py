@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from tuneful.errors import ConfigError, did_you_mean
+from tuneful.errors import ConfigError, did_you_mean, nearest
 from tuneful.rewards.classifier import Classifier
 from tuneful.rewards.ensemble import Ensemble
 from tuneful.rewards.judge import Judge
@@ -54,7 +54,7 @@ RewardInput = Annotated[Annotated[str, "rewards"] | RewardTable | tuple[Part, ..
 """The `reward` of a recipe."""
 
 
-def reward_of(value: Any, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def reward_of(value: Any, *, where: str) -> RewardInput:
     """What TOML gives for a reward as its dataclass; `where` opens every error.
 
     Raises ConfigError naming the setting, with the kinds there are or the nearest name.
@@ -74,7 +74,7 @@ def reward_of(value: Any, *, where: str) -> str | RewardTable | tuple[Part, ...]
     return parts
 
 
-def reward_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def reward_text(text: str, *, where: str) -> RewardInput:
     """The reward of a command line: a text as it is, a table or list as a recipe would write it behind `reward =`."""
     if not text.lstrip().startswith(("{", "[")):
         return text
@@ -86,7 +86,7 @@ def reward_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...
     return reward_of(value, where=where)
 
 
-def toxicity_text(text: str, *, where: str) -> str | RewardTable | tuple[Part, ...]:
+def toxicity_text(text: str, *, where: str) -> RewardInput:
     """A measure of toxicity from a command line: a file of words, any of which makes a text toxic, a classifier, or
     what `reward_text` reads."""
     if text.lstrip().startswith(("{", "[")) or ":" in text:
@@ -136,8 +136,7 @@ def _kind(table: Mapping[str, Any], where: str) -> type:
             return kind
     if "reward" in table:
         raise ConfigError(f"{where}: parts of a sum stand in a list, [{{reward = …, weight = …}}]")
-    first = next(iter(table), "")
-    near = did_you_mean(first, ["rule", *KINDS]) if first else ""
-    mend = near if near.startswith("; did") else ""
+    near = nearest(next(iter(table), ""), ["rule", *KINDS])
+    mend = "" if near is None else f'; did you mean "{near}"?'
     *names, last = (f'"{name}"' for name in ("rule", *KINDS))
     raise ConfigError(f"{where}: a table needs one of {', '.join(names)} or {last}{mend}")

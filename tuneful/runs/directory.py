@@ -110,7 +110,7 @@ class RunDirectory:
         if target.exists():
             raise RunError(f"{target}: exists already; a step is saved once")
         self._keep_newest(keep)  # a kill may have come before the removal below
-        with written_whole(target) as part:
+        with written_folder(target) as part:
             yield part
             _write(part / "logs.json", to_json(self._log_sizes(), part))
         self._keep_newest(keep)
@@ -121,7 +121,7 @@ class RunDirectory:
 
         When the block fails the earlier one stays, with errors as those of `checkpoint`.
         """
-        with written_whole(self.path / name) as part:
+        with written_folder(self.path / name) as part:
             yield part
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
@@ -164,7 +164,7 @@ class RunDirectory:
 
 
 @contextmanager
-def written_whole(target: Path, *, writer: str = "") -> Iterator[Path]:
+def written_folder(target: Path, *, writer: str = "") -> Iterator[Path]:
     """A directory beside `target` that takes its name, in place of an earlier one, once all of it is on the disk.
 
     writer: tells apart those who may write there at one time; a run directory has one alone. RunError names what could

@@ -33,25 +33,25 @@ class StageRecord:
     @property
     def kind(self) -> str:
         """ "ppo", "consensus", …; "" in the record above the stages."""
-        return str(_table(self.manifest.get("recipe")).get("kind", ""))
+        return str(table_or_empty(self.manifest.get("recipe")).get("kind", ""))
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        return _table(_table(self.manifest.get("recipe")).get("inputs"))
+        return table_or_empty(table_or_empty(self.manifest.get("recipe")).get("inputs"))
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return _table(_table(self.manifest.get("recipe")).get("config"))
+        return table_or_empty(table_or_empty(self.manifest.get("recipe")).get("config"))
 
     @property
     def data(self) -> Mapping[str, Any]:
         """SHA-256 of every file that was read, by the name it was given."""
-        return _table(self.manifest.get("data"))
+        return table_or_empty(self.manifest.get("data"))
 
     @property
     def models(self) -> Mapping[str, Any]:
         """SHA-256 of every model folder that was read and that no stage of the same run had made."""
-        return _table(self.manifest.get("models"))
+        return table_or_empty(self.manifest.get("models"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _read(folder: Path, lost: list[str]) -> StageRecord | None:
         return None
     try:
         manifest, report = (
-            _table(json.loads(file.read_bytes())) if file.is_file() else {}
+            table_or_empty(json.loads(file.read_bytes())) if file.is_file() else {}
             for file in (folder / "run.json", folder / "report.json")
         )
     except (OSError, ValueError):
@@ -147,5 +147,6 @@ def _read(folder: Path, lost: list[str]) -> StageRecord | None:
     return StageRecord(folder, manifest, report)
 
 
-def _table(value: object) -> Mapping[str, Any]:
+def table_or_empty(value: object) -> Mapping[str, Any]:
+    """What a record holds in the place of a table; empty where it holds something else."""
     return value if isinstance(value, dict) else {}

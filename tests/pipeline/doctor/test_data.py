@@ -11,8 +11,9 @@ import pytest
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
 from tuneful.errors import DataError
-from tuneful.pipeline.doctor.data import answers_of, look_at_data, look_at_leakage
+from tuneful.pipeline.doctor.data import look_at_data, look_at_leakage
 from tuneful.pipeline.doctor.finding import Finding
+from tuneful.pipeline.doctor.offered import answers_of
 from tuneful.records import Prompt
 
 NOUNS = "bread door dog fan house knife light rain sink sleep tap tea".split()

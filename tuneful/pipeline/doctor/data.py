@@ -10,13 +10,12 @@ from typing import Any
 
 from tuneful.data import files, formats
 from tuneful.data.overlap import Seen
-from tuneful.data.row import Row
+from tuneful.data.row import Row, Skipped
 from tuneful.data.splits import split, split_key
-from tuneful.errors import DataError
 from tuneful.evaluation.intervals import bootstrap_mean, wins
 from tuneful.evaluation.text_measures import num_words
 from tuneful.pipeline.doctor.finding import Finding, found
-from tuneful.records import Comparison, Completion, Prompt
+from tuneful.records import Comparison, Prompt
 
 LEANING = 0.1
 """A share this far from one half, and not by chance, leans to one side."""
@@ -39,7 +38,7 @@ def look_at_data(path: Path) -> Iterator[Finding]:
     yield found("data", "rows that repeat another", repeated, mend)
     if kind == "preferences":
         yield from _sides(rows)
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     prompts = formats.read(path, "prompts", on_skip=skipped.append)
     yield Finding("data", "prompts", len(set(prompts)))
     again = len(prompts) - len(set(prompts))
@@ -73,25 +72,6 @@ def look_at_leakage(path: Path, test: Path) -> Iterator[Finding]:
     yield found("leakage", "prompts that differ in signs alone or share 13 words in a row with one", len(near), mend)
 
 
-def answers_of(path: Path) -> list[tuple[Prompt, Completion]]:
-    """Every answer in a file, both sides of comparisons one after the other.
-
-    There are none in a file that holds none or cannot be read, which its own findings say.
-    """
-    try:
-        kinds = formats.kinds(path)
-        if "comparisons" in kinds and "unpaired" not in kinds:
-            pairs: list[Comparison] = formats.read_comparisons(path, on_skip=_quiet)
-            return [(c.prompt, Completion(text)) for c in pairs for text in (c.chosen, c.rejected)]
-        if "answers" in kinds:
-            return formats.read_answers(path)
-        if "demonstrations" in kinds:
-            return [(d.prompt, Completion(d.completion)) for d in formats.read_demonstrations(path, on_skip=_quiet)]
-    except DataError:
-        pass
-    return []
-
-
 def _sides(rows: Sequence[Row]) -> Iterator[Finding]:
     """Rows whose sides are equal or say nothing, with the line of the first. Reading stops at some of them."""
     said = [(row.line, _said(row.fields.get("chosen")), _said(row.fields.get("rejected"))) for row in rows]
@@ -110,15 +90,15 @@ def _said(side: Any) -> str:
     return side if isinstance(side, str) else ""
 
 
-def _skipped(lines: Sequence[str], *, any_left: bool) -> Finding:
+def _skipped(rows: Sequence[Skipped], *, any_left: bool) -> Finding:
     """What reading left out, by reason, with the place of the first."""
-    reasons = Counter(line.partition(": skipped: ")[2] for line in lines)
+    reasons = Counter(row.reason for row in rows)
     mend = "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
-    if lines:
-        mend = f"{mend}; the first is {lines[0].partition(': skipped: ')[0]}"
+    if rows:
+        mend = f"{mend}; the first is {rows[0].place}"
     elif not any_left:
         mend = "give a file whose rows hold prompts"
-    return found("data", "rows skipped", len(lines), mend, fails=not any_left)
+    return found("data", "rows skipped", len(rows), mend, fails=not any_left)
 
 
 def _length_of_choices(comparisons: Sequence[Comparison]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuneful.algorithms import start_up
+from tuneful.errors import TunefulError
 
 Status = Literal["ok", "note", "fail"]
 
@@ -26,6 +27,12 @@ def found(about: str, name: str, value: str | int | float | bool | None, mend: s
     if not mend:
         return Finding(about, name, value)
     return Finding(about, name, value, "fail" if fails else "note", mend)
+
+
+def from_error(about: str, name: str, error: TunefulError) -> Finding:
+    """What a user can mend, as the errors of tuneful tell it: the problem before the first semicolon, then the mend."""
+    problem, _, mend = str(error).partition("; ")
+    return Finding(about, name, problem, "fail", mend)
 
 
 def judged(about: str, measured: start_up.Finding) -> Finding:

@@ -13,7 +13,7 @@ from tuneful.errors import ModelError
 from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import context_length, load_language_model, load_tokenizer
 from tuneful.models.roles import Role
-from tuneful.pipeline.doctor.finding import Finding, found
+from tuneful.pipeline.doctor.finding import Finding, found, from_error
 from tuneful.records import Completion, Message, Prompt
 
 INVARIANCE = 1e-4
@@ -104,8 +104,7 @@ def _template(tokenizer: Any, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     try:
         ending = turn_end(tokenizer)
     except ModelError as error:
-        problem, _, mend = str(error).partition("; ")
-        yield found("model", "what the template makes of an answer", problem, mend, fails=True)
+        yield from_error("model", "what the template makes of an answer", error)
         return
     mend = (
         f"answers are taught to end with {tokenizer.eos_token}, which the template does not write; "
@@ -135,7 +134,7 @@ def _turns(tokenizer: Any, prompts: Sequence[Prompt]) -> Iterator[Finding]:
                 changed.append(turn)
                 break
             at += len(turn.content.strip())
-    mend = f"{refused[0]}" if refused else ""
+    mend = refused[0] if refused else ""
     yield found("model", f"conversations of {len(tried)} that the template refuses", len(refused), mend, fails=True)
     mend = "the model would not see what the data say; use a template that writes every turn as it is"
     yield found(
