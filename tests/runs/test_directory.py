@@ -311,8 +311,8 @@ run = RunDirectory.open(path, {})
 latest = run.latest_checkpoint()
 run.resume_logs(latest[1] if latest else None)
 step = latest[0] if latest else 0
-print("ready", flush=True)
 while True:
+    print("step", flush=True)
     step += 1
     run.metrics.write({"step": step})
     run.update(step=step)
@@ -324,14 +324,15 @@ while True:
 
 
 def test_kill_while_checkpoints_are_written(tmp_path: Path) -> None:
-    """Ten SIGKILLs at random moments; after each, the newest checkpoint is whole and the logs lead up to it."""
+    """Ten SIGKILLs, each a few steps on; after each, the newest checkpoint is whole and the logs lead up to it."""
     moments = random.Random(0)
     reached, interrupted = 0, 0
     for _ in range(10):
         process = child(WRITER, tmp_path)
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0, 0.15))
+        for _ in range(moments.randint(2, 6)):
+            assert process.stdout.readline() == "step\n"
+        time.sleep(moments.uniform(0, 0.01))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         interrupted += any(tmp_path.rglob("*.part"))
