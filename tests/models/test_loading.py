@@ -210,6 +210,31 @@ class TestCausal:
     def test_a_directory_without_model(self, tmp_path: Path) -> None:
         assert message(lambda: load_language_model(tmp_path)).startswith(f"{tmp_path}: no model could be loaded")
 
+    def test_a_classifier(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        """Its trunk would load under a head that is tied, or drawn at random."""
+        save_model(load_scorer(wide_model_dir), load_tokenizer(wide_model_dir), tmp_path)
+        assert message(lambda: load_language_model(tmp_path)) == (
+            f"{tmp_path}: a reward model or classifier, no language model; give the model it is to judge"
+        )
+
+    def test_a_trunk_without_a_head(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        config = AutoConfig.from_pretrained(wide_model_dir)
+        config.tie_word_embeddings = False
+        AutoModelForCausalLM.from_config(config).base_model.save_pretrained(tmp_path)
+        assert message(lambda: load_language_model(tmp_path)).endswith("its files have no lm_head.weight")
+
+    def test_weights_that_were_cut_off(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        shutil.copytree(wide_model_dir, tmp_path / "cut")
+        weights = tmp_path / "cut" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+        assert message(lambda: load_language_model(tmp_path / "cut")).startswith(
+            f"{tmp_path / 'cut'}: no AutoModelForCausalLM"
+        )
+
+    def test_a_model_without_a_tokenizer(self, wide_model_dir: Path, tmp_path: Path) -> None:
+        shutil.copytree(wide_model_dir, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "*.jinja"))
+        assert message(lambda: load_tokenizer(tmp_path / "bare")).endswith("save the tokenizer of the model beside it")
+
     def test_an_adapter_of_a_wider_base(self, adapter_dir: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
         config = AutoConfig.from_pretrained(tiny_model_dir)
         config.hidden_size = 64

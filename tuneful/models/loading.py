@@ -50,7 +50,9 @@ def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(_local_or_hub(path))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from None
+        raise ModelError(
+            f"{path}: no tokenizer could be loaded: {_first_line(error)}; save the tokenizer of the model beside it"
+        ) from None
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:
@@ -87,16 +89,18 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
     A PEFT adapter is merged into its base. Merging is what makes the supervised model, adapter included, the base of
     everything after it: "adapters off" then means the supervised model and never the bare base.
 
-    Raises ModelError when there is none, or it is an encoder-decoder of a family that is not among
-    `ENCODER_DECODERS`.
+    Raises ModelError when there is none, a classifier, a model whose head was not saved, or an encoder-decoder of a
+    family that is not among `ENCODER_DECODERS`.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    if is_scorer(path):
+        raise ModelError(f"{path}: a reward model or classifier, no language model; give the model it is to judge")
     family = encoder_decoder(path)
     if family is not None and family not in ENCODER_DECODERS:
         known = ", ".join(ENCODER_DECODERS)
         raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
-    return _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype)
+    return _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype, complete=True)
 
 
 def encoder_decoder(path: str | Path) -> str | None:
@@ -131,8 +135,9 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
 
     if is_scorer(path):
         # An adapter's base may be a language model, whose config knows of no labels.
-        labels = {"num_labels": num_labels} if is_adapter(_local_or_hub(path)) else {}
-        return _load(path, AutoModelForSequenceClassification, dtype, **labels)
+        adapter = is_adapter(_local_or_hub(path))
+        labels = {"num_labels": num_labels} if adapter else {}
+        return _load(path, AutoModelForSequenceClassification, dtype, complete=not adapter, **labels)
     if encoder_decoder(path) is not None:
         raise ModelError(
             f"{path}: an encoder-decoder cannot become a reward or value model; give an encoder or a decoder"
@@ -208,18 +213,27 @@ def _quiet() -> Iterator[None]:
         of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _load(path: str | Path, auto_class: Any, dtype: Dtype, **kwargs: Any) -> Any:
+def _load(path: str | Path, auto_class: Any, dtype: Dtype, *, complete: bool = False, **kwargs: Any) -> Any:
+    """complete: every weight must have been saved; without it a head may be fresh."""
+    from safetensors import SafetensorError
+
     directory = _local_or_hub(path)
     # An adapter is merged before its base goes into 4 bits, where most of a small update would round away.
     read: Dtype = "bfloat16" if dtype == "nf4" else dtype
     try:
         with _quiet():
             if is_adapter(directory):
-                model = _merged(_load(adapter_base(directory), auto_class, read, **kwargs), directory)
+                base = _load(adapter_base(directory), auto_class, read, complete=complete, **kwargs)
+                model = _merged(base, directory)
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
-                model = auto_class.from_pretrained(directory, dtype=getattr(torch, read), **kwargs)
-    except (OSError, ValueError) as error:
+                model, found = auto_class.from_pretrained(
+                    directory, dtype=getattr(torch, read), output_loading_info=True, **kwargs
+                )
+                if complete and found["missing_keys"]:
+                    missing = ", ".join(sorted(found["missing_keys"])[:3])
+                    raise ModelError(f"{path}: no whole model for {auto_class.__name__}; its files have no {missing}")
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: no {auto_class.__name__} could be loaded: {_first_line(error)}") from None
     model.requires_grad_(True)  # merging an adapter leaves its base frozen
     if dtype == "nf4":
@@ -338,4 +352,4 @@ def _config(path: str | Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0].rstrip(" :")
