@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Callable
@@ -262,6 +263,16 @@ def test_saving_keeps_logits_and_chat_template(wide_model_dir: Path, tmp_path: P
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
     assert torch.equal(again(IDS).logits, model(IDS).logits)
     assert load_tokenizer(tmp_path / "saved").chat_template == load_tokenizer(wide_model_dir).chat_template
+
+
+def test_a_long_text_is_counted_without_a_warning(wide_model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows are cut after they are counted, so nothing will be out of range."""
+    tokenizer = load_tokenizer(wide_model_dir)
+    tokenizer.model_max_length = 4
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    assert len(tokenizer.encode("hot " * 9)) > 4
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 class TestScorer:

@@ -53,6 +53,8 @@ def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
         raise ModelError(
             f"{path}: no tokenizer could be loaded: {_first_line(error)}; save the tokenizer of the model beside it"
         ) from None
+    # Rows are counted whole and cut afterwards, so its warning of too long ones would be wrong.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if not needs_end:
         return tokenizer
     if tokenizer.eos_token_id is None:
