@@ -150,6 +150,7 @@ OK = {"prompt": "a", "chosen": "b", "rejected": "c"}
         (OK | {"p": 1.5}, 'rows.jsonl:2: field "p": got 1.5; a probability lies between 0 and 1'),
         (OK | {"p": float("nan")}, 'rows.jsonl:2: field "p": expected a finite number, got nan; '),
         (OK | {"p": True}, 'rows.jsonl:2: field "p": expected a finite number, got true or false; '),
+        (OK | {"weight": 10**400}, 'field "weight": expected a finite number, got a number too large for a float; '),
         (OK | {"weight": 0}, 'rows.jsonl:2: field "weight": got 0.0; '),
         (OK | {"margin": "2"}, 'rows.jsonl:2: field "margin": expected a finite number, got text; '),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,16 @@ class Row:
         return self.fields[field]
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a value that was read from JSON is a number, and one that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def json_kind(value: Any) -> str:
     """What a value that was read from JSON is, in words: "an object", "text"; a number with a fraction is shown."""
     if isinstance(value, float):
         return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and not is_finite(value):
+        return "a number too large for a float"
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number"}
     return names.get(type(value), "null")
