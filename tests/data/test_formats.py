@@ -251,6 +251,21 @@ def test_what_is_no_transcript() -> None:
         transcript([Message("system", "Be brief.")])
 
 
+def test_transcripts_are_known_where_a_side_of_the_first_row_is_empty(tmp_path: Path) -> None:
+    good = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    path = written(tmp_path, good | {"rejected": ""}, good | {"chosen": " "}, good)
+    assert detect(path) == "transcripts"
+    told: list[str] = []
+    assert read_comparisons(path, on_skip=told.append) == [Comparison(Prompt.user("a"), "b", "c")]
+    assert told == [f"{path}:1: skipped: rejected is empty", f"{path}:2: skipped: chosen is empty"]
+
+
+def test_a_damaged_side_of_the_first_row_does_not_make_the_others_plain_text(tmp_path: Path) -> None:
+    good = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    with pytest.raises(DataError, match=r'rows.jsonl:1: field "rejected": cannot be read; not a transcript: \'No.\''):
+        read_comparisons(written(tmp_path, good | {"rejected": "No."}, good))
+
+
 @pytest.mark.parametrize(
     ("name", "num_rows", "contexts_differ", "empty"),
     [("train", 1500, [448, 912, 923, 1166], [225, 373, 382]), ("test", 400, [148], [354])],
