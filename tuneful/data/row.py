@@ -15,12 +15,15 @@ class Skipped(str):
     """The line on something left out, "place: skipped: reason", with its parts for those who count them."""
 
     place: str
-    """The file, with the line of the row where it is one row."""
+    """The file and the line of the row; of several, of the first."""
     reason: str
+    times: int
+    """How often it holds."""
 
-    def __new__(cls, place: str, reason: str) -> Skipped:
-        line = super().__new__(cls, f"{place}: skipped: {reason}")
-        line.place, line.reason = place, reason
+    def __new__(cls, place: str, reason: str, times: int = 1) -> Skipped:
+        more = f" (and {times - 1} more)" if times > 1 else ""
+        line = super().__new__(cls, f"{place}: skipped: {reason}{more}")
+        line.place, line.reason, line.times = place, reason, times
         return line
 
 
@@ -41,9 +44,9 @@ class Row:
         place = f'field "{field}": ' if field else ""
         return DataError(f"{self.path}:{self.line}: {place}{problem}; {mend}")
 
-    def skipped(self, reason: str) -> Skipped:
-        """What is said of a row, or of a part of it, that is left out."""
-        return Skipped(f"{self.path}:{self.line}", reason)
+    def skipped(self, reason: str, times: int = 1) -> Skipped:
+        """What is said of a row, or of a part of it, that is left out; of several, of the first of so many `times`."""
+        return Skipped(f"{self.path}:{self.line}", reason, times)
 
     def value(self, field: str) -> Any:
         """The value of a field that must be there."""
