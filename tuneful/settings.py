@@ -68,6 +68,13 @@ def require_above(bound: float, config: object, table: str, *names: str, hint: s
             raise ConfigError(f"{table}{name} must be above {bound:g}, got {value}{hint and f'; {hint}'}")
 
 
+def require_seed(config: object, table: str) -> None:
+    """Refuse a `seed` that some generator of random numbers does not take."""
+    seed: int = config.seed  # type: ignore[attr-defined]
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"{table}seed must lie between 0 and 2^63 - 1, got {seed}; any such number will do")
+
+
 def parse_override(assignment: str) -> tuple[list[str], Any]:
     """`a.b=0.3` -> (["a", "b"], 0.3). The value is read as TOML, a bare word as a string."""
     path, equals, text = assignment.partition("=")

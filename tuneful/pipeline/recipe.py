@@ -30,7 +30,7 @@ from tuneful.generation.sampling import fold
 from tuneful.pipeline import inputs
 from tuneful.pipeline.rounds import Turn, unrolled
 from tuneful.records import Prompt
-from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least
+from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least, require_seed
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
     "sft": (inputs.SFTInputs, SFTConfig),
@@ -64,6 +64,7 @@ class Header:
     """How often the stages run."""
 
     def __post_init__(self) -> None:
+        require_seed(self, "")
         require_at_least(1, self, "", "rounds")
         for name in self.splits:
             if name not in SHARES:
