@@ -88,6 +88,8 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
         (PPO.replace('name = "tune"', 'name = "my stage"'), "every stage needs a name"),
         ("seed = -1\n" + PPO, "recipe.toml: seed must lie between 0 and 2^63 - 1, got -1"),
         (PPO + "seed = -1\n", "stage tune: ppo.seed must lie between 0 and 2^63 - 1, got -1"),
+        ('rounds = "2"\n' + PPO, "recipe.toml: \"rounds\" = '2': Input should be a valid integer"),
+        ('splits = { reward = "0.4" }\n' + PPO, "\"splits.reward\" = '0.4': Input should be a valid number"),
         (PPO + "clip = 2.0\n", "stage tune: ppo.clip must lie between 0 and 1, got 2.0"),
         (PPO + "kl_budget = -3\n", "stage tune: kl_budget must be above 0, got -3"),
         (PPO + "save_every = -2\n", "stage tune: save_every must be at least 0, got -2"),
