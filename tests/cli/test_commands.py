@@ -184,6 +184,9 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
     again = tuneful(*given)
     assert again.returncode == 2
     assert "exists already" in again.stderr
+    by_name = tuneful("evaluate", "--in", "rows", "--out", tmp_path / "named", TUNEFUL_DATA=str(tmp_path))
+    assert by_name.returncode == 0, by_name.stderr
+    assert by_name.stdout.splitlines()[1].split() == ["good", "100.00", "0.00", *good.split()[3:]]
 
 
 @pytest.mark.parametrize(
