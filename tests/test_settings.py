@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,10 @@ def test_a_table_becomes_a_dataclass_and_back():
         ({"clip": 1, "maybe": {"rat": 2}}, 'r.toml: maybe: unknown setting "rat"; did you mean "rate"?'),
         ({"clip": "wide"}, "r.toml: \"clip\" = 'wide': "),
         ({"clip": 1, "steps": 2.5}, 'r.toml: "steps" = 2.5: '),
+        ({"clip": 1, "steps": "2"}, "r.toml: \"steps\" = '2': Input should be a valid integer"),
+        ({"clip": True}, 'r.toml: "clip" = True: Input should be a valid number'),
+        ({"clip": 1, "inner": {"rate": "1"}}, "r.toml: \"inner.rate\" = '1': Input should be a valid number"),
+        ({"clip": 1, "steps": date(2024, 1, 2)}, "r.toml: \"steps\" = '2024-01-02': Input should be a valid integer"),
         ({}, 'r.toml: "clip" is required'),
         ({"clip": 1, "inner": {"rate": -1}}, "r.toml: inner.rate must be above 0, got -1"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
@@ -30,14 +31,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of dataclass `cls` from `values`; `where` (for example "recipe.toml: ppo") opens every error.
 
-    Unknown keys are refused with the nearest valid name. Nested dataclasses are built from tables. What a dataclass
-    itself refuses, with a ConfigError, is refused in its words.
+    Unknown keys are refused with the nearest valid name, and "2" or true where a number belongs. Nested dataclasses are
+    built from tables. What a dataclass itself refuses, with a ConfigError, is refused in its words.
     """
     _refuse_unknown(cls, values, where)
     import pydantic
 
     try:
-        built: T = _adapter(cast("Hashable", cls)).validate_python(dict(values))
+        # As JSON, since strictness about Python values would refuse a list for a tuple and a table for a dataclass.
+        built: T = _adapter(cast("Hashable", cls)).validate_json(json.dumps(dict(values), default=str), strict=True)
         return built
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
@@ -66,6 +68,13 @@ def require_above(bound: float, config: object, table: str, *names: str, hint: s
         value = getattr(config, name)
         if value is not None and not value > bound:
             raise ConfigError(f"{table}{name} must be above {bound:g}, got {value}{hint and f'; {hint}'}")
+
+
+def require_seed(config: object, table: str) -> None:
+    """Refuse a `seed` that some generator of random numbers does not take."""
+    seed: int = config.seed  # type: ignore[attr-defined]
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"{table}seed must lie between 0 and 2^63 - 1, got {seed}; any such number will do")
 
 
 def parse_override(assignment: str) -> tuple[list[str], Any]:

@@ -184,6 +184,9 @@ def test_evaluate_ranks_the_models_in_annotations(tmp_path):
     again = tuneful(*given)
     assert again.returncode == 2
     assert "exists already" in again.stderr
+    by_name = tuneful("evaluate", "--in", "rows", "--out", tmp_path / "named", TUNEFUL_DATA=str(tmp_path))
+    assert by_name.returncode == 0, by_name.stderr
+    assert by_name.stdout.splitlines()[1].split() == ["good", "100.00", "0.00", *good.split()[3:]]
 
 
 @pytest.mark.parametrize(
@@ -477,6 +480,31 @@ def test_every_mistake_is_one_line_that_names_it(tmp_path, tiny_model_dir):
         assert done.returncode == 2, (name, done.stderr)
         assert len(lines) == 1, (name, done.stderr)
         assert said in " ".join(done.stderr.split()), (name, done.stderr)
+
+
+def test_a_full_disk_at_the_start_is_one_line(tmp_path):
+    """Where nothing at all can be written a library may ask for a temporary folder while it is imported."""
+    import resource
+
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, tempfile\nclass Asks:\n    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch':\n            tempfile.gettempdir()\nsys.meta_path.insert(0, Asks())\n"
+    )
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hot", "completion": "tea"}])
+    done = subprocess.run(
+        [sys.executable, "-m", "tuneful", "score", "--reward", "shorter", "--in", "rows.jsonl", "--out", "s.jsonl"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).resolve().parents[2]}"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("RunError: No usable temporary directory found in ['")
+    assert done.stderr.endswith("; free space there, or set TMPDIR to a folder with some\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path, tiny_model_dir):

@@ -277,7 +277,7 @@ def test_unpaired_answers(tmp_path: Path) -> None:
     assert read_comparisons(path, on_skip=told.append) == [
         Comparison(Prompt(HOT), good, bad, weight=0.25) for good in "ac" for bad in "bd"
     ]
-    assert told == [f"{path}: skipped: 1 prompts have no good and bad answer to compare"]
+    assert told == [f"{path}:2: skipped: the answers to its prompt are all good or all bad"]
     assert read_demonstrations(path) == [Demonstration(Prompt(p), c) for p, c, good in rows if good]
     assert read_answers(path) == [(Prompt(p), Completion(c)) for p, c, _ in rows]
 
@@ -290,7 +290,27 @@ def test_unpaired_answers_of_conversations(tmp_path: Path) -> None:
 def test_an_answer_called_good_and_bad_is_not_compared_with_itself(tmp_path: Path) -> None:
     rows = [("a", True), ("a", False), ("b", False)]
     path = written(tmp_path, *({"prompt": HOT, "completion": c, "label": good} for c, good in rows))
-    assert read_comparisons(path) == [Comparison(Prompt(HOT), "a", "b", weight=1.0)]
+    told: list[str] = []
+    assert read_comparisons(path, on_skip=told.append) == [Comparison(Prompt(HOT), "a", "b", weight=1.0)]
+    assert told == [f"{path}:2: skipped: the same answer is called good and bad"]
+
+
+def test_what_gives_no_pair_is_counted(tmp_path: Path) -> None:
+    rows = [
+        ("p", "a", True),
+        ("q", "b", False),
+        ("r", "a", True),
+        ("r", "a", False),
+        ("s", "c", False),
+        ("s", "c", True),
+    ]
+    path = written(tmp_path, *({"prompt": p, "completion": c, "label": good} for p, c, good in rows))
+    told: list[str] = []
+    assert read_comparisons(path, on_skip=told.append) == []
+    assert told == [
+        f"{path}:1: skipped: the answers to its prompt are all good or all bad (and 1 more)",
+        f"{path}:4: skipped: the same answer is called good and bad (and 1 more)",
+    ]
 
 
 def test_conversational_demonstrations(tmp_path: Path) -> None:

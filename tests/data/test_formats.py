@@ -150,6 +150,7 @@ OK = {"prompt": "a", "chosen": "b", "rejected": "c"}
         (OK | {"p": 1.5}, 'rows.jsonl:2: field "p": got 1.5; a probability lies between 0 and 1'),
         (OK | {"p": float("nan")}, 'rows.jsonl:2: field "p": expected a finite number, got nan; '),
         (OK | {"p": True}, 'rows.jsonl:2: field "p": expected a finite number, got true or false; '),
+        (OK | {"weight": 10**400}, 'field "weight": expected a finite number, got a number too large for a float; '),
         (OK | {"weight": 0}, 'rows.jsonl:2: field "weight": got 0.0; '),
         (OK | {"margin": "2"}, 'rows.jsonl:2: field "margin": expected a finite number, got text; '),
     ],
@@ -248,6 +249,21 @@ def test_what_is_no_transcript() -> None:
         parse_transcript("Hello")
     with pytest.raises(DataError, match='no place for a "system" turn'):
         transcript([Message("system", "Be brief.")])
+
+
+def test_transcripts_are_known_where_a_side_of_the_first_row_is_empty(tmp_path: Path) -> None:
+    good = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    path = written(tmp_path, good | {"rejected": ""}, good | {"chosen": " "}, good)
+    assert detect(path) == "transcripts"
+    told: list[str] = []
+    assert read_comparisons(path, on_skip=told.append) == [Comparison(Prompt.user("a"), "b", "c")]
+    assert told == [f"{path}:1: skipped: rejected is empty", f"{path}:2: skipped: chosen is empty"]
+
+
+def test_a_damaged_side_of_the_first_row_does_not_make_the_others_plain_text(tmp_path: Path) -> None:
+    good = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    with pytest.raises(DataError, match=r'rows.jsonl:1: field "rejected": cannot be read; not a transcript: \'No.\''):
+        read_comparisons(written(tmp_path, good | {"rejected": "No."}, good))
 
 
 @pytest.mark.parametrize(

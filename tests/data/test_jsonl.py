@@ -50,6 +50,7 @@ def test_byte_order_mark_and_odd_line_separators(tmp_path: Path) -> None:
             'rows.jsonl:2: field "prompt": stands twice in one object; keep one',
         ),
         ('{"a": [{"id": 1, "id": 1}]}', 'rows.jsonl:2: field "id": stands twice in one object; '),
+        (f'{{"n": {"1" * 5000}}}', "rows.jsonl:2: an integer of more than 4300 digits; write it as text"),
         ("[" * 100_000, "rows.jsonl:2: not valid JSON: nested too deeply; "),
     ],
 )

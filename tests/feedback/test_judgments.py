@@ -93,6 +93,7 @@ def test_a_file_is_not_written_over(tmp_path: Path) -> None:
         ({"flags": {"a": "unsafe"}}, r"field \"flags\": 'unsafe' of 'a'"),
         ({"values": {"score": "high"}}, r"field \"values\": 'high' of 'score'"),
         ({"seconds": -1}, r'field "seconds": -1'),
+        ({"seconds": 10**400}, r'field "seconds": 1000'),
         ({"criterion": 3}, r'field "criterion": expected text'),
         ({"replaces": "6f1c"}, r'field "replaces": names the judgment itself'),
     ],

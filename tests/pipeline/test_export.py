@@ -214,6 +214,14 @@ def test_nothing_but_an_earlier_export_is_replaced(road: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_the_target_is_looked_at_before_the_adapter_is(tmp_path: Path) -> None:
+    """What reads adapters takes seconds to import; of two mistakes, the one that is told shows which came first."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{")
+    (tmp_path / "mine").touch()
+    assert "mine: is a file" in refused(ConfigError, tmp_path / "adapter", tmp_path / "mine", merge=True)
+
+
 def test_what_is_exported_is_not_written_over(road: Path, tmp_path: Path) -> None:
     run = copied(road, tmp_path)
     model = run / "dpo" / "model"
@@ -246,7 +254,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(road: Path, tmp_path: Path, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert "cannot be written" in said
+    assert said.startswith(f"{tmp_path / 'out'}: cannot be written: ")
+    assert "File too large" in said
+    assert said.endswith("; free space or rights, then run again to continue")
+    assert len(said) < 300  # copying tells of every file
     assert list(tmp_path.iterdir()) == []
 
 

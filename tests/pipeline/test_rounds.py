@@ -118,6 +118,14 @@ def test_one_round_leaves_again_out(tmp_path):
     assert [s.name for s in once.stages] == ["sft", "samples", "labels", "consensus", "reward", "ppo"]
 
 
+def test_again_needs_rounds(tmp_path):
+    """They may be 1: then `again` waits for them to be raised."""
+    text = RECIPE.replace("once = true", "").replace("rounds = {rounds}", "")
+    with pytest.raises(ConfigError, match=r'recipe.toml: stage samples: "again" says nothing without rounds; write'):
+        recipe(tmp_path, text)
+    assert len(recipe(tmp_path, text, overrides=("rounds=1",)).stages) == 6
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -126,6 +134,7 @@ def test_one_round_leaves_again_out(tmp_path):
         ("once = true", "once = 1", "stage sft: once = 1: write true"),
         ("once = true", 'once = true\nagain = {{ model = "@ppo" }}', "stage sft: once = true leaves no later round"),
         (RECIPE, RECIPE + '[[stage]]\nname = "ppo_2"\ndo = "label"\ncompletions = "x"\nraters = "y"', 'called "ppo_2"'),
+        ("rounds = {rounds}", "", 'stage sft: "once" says nothing without rounds; write rounds = 2 above the stages'),
         ("rounds = {rounds}", "rounds = 0", "rounds must be at least 1, got 0"),
         ('completions = "@samples"\nraters', 'completions = "@ppo"\nraters', 'completions = "@ppo" names no earlier'),
         ('again = {{ model = "@ppo", offset', 'again = {{ model = "@labels", offset', "needs a model"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
+import signal
 from collections.abc import Mapping
 from math import exp, sqrt
 from pathlib import Path
@@ -289,6 +291,21 @@ def test_one_base_for_all_roles_learns_what_separate_models_learn(recipe, tmp_pa
     for one, other in zip(steps["true"], steps["false"], strict=True):
         for name in ("reward", "kl", "policy_loss", "value_loss"):
             assert one[name] == pytest.approx(other[name], abs=1e-4), name
+
+
+def test_a_full_disk_is_told_before_models_answer(out, recipe, tmp_path, monkeypatch):
+    """No file may grow beyond 9 kB, which a report does."""
+    monkeypatch.setattr(LocalEngine, "sample", lambda *_, **__: pytest.fail("answers would be lost"))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"evaluate.*: cannot be written: File too large; free space"):
+            evaluate_alone(recipe, out, tmp_path, "limit = 4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "run" / "evaluate").glob(".room*"))
 
 
 def test_the_report_is_measured_with_intervals(out):

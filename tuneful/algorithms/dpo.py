@@ -25,7 +25,7 @@ from tuneful.functional.preference_losses import dpo_loss, pair_accuracy
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
-from tuneful.settings import require_above, require_at_least
+from tuneful.settings import require_above, require_at_least, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +50,7 @@ class DPOConfig:
     def __post_init__(self) -> None:
         require_above(0, self, "dpo.", "beta", hint="the DPO paper uses 0.1")
         require_at_least(1, self, "dpo.", "pairs_per_step", "epochs", "max_tokens")
+        require_seed(self, "dpo.")
         require_above(0, self, "dpo.", "max_grad_norm", hint="1 is usual")
 
     def num_steps(self, num_pairs: int) -> int:

@@ -30,7 +30,7 @@ from tuneful.models.forward import Outputs
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
 from tuneful.rollouts.collect import collect
-from tuneful.settings import require_above, require_at_least
+from tuneful.settings import require_above, require_at_least, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +83,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "ppo.", "num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens")
         require_at_least(1, self, "ppo.", "epochs", "minibatches", "max_prompt_tokens")
+        require_seed(self, "ppo.")
         if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
             raise ConfigError(
                 f"ppo.minibatches is {self.minibatches} but a step has only "

@@ -24,7 +24,7 @@ from tuneful.models.forward import Outputs
 from tuneful.models.roles import Role
 from tuneful.records import Comparison
 from tuneful.rewards.learned import encode_pair
-from tuneful.settings import require_above, require_at_least
+from tuneful.settings import require_above, require_at_least, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,7 @@ class RewardModelConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "reward.", "prompts_per_step", "epochs", "max_tokens")
+        require_seed(self, "reward.")
         require_at_least(0, self, "reward.", "center_coef", hint="0 leaves it out")
         require_above(0, self, "reward.", "max_grad_norm", hint="1 is usual")
 

@@ -18,7 +18,7 @@ from tuneful.errors import ConfigError
 from tuneful.functional.masking import masked_sum
 from tuneful.models.forward import Outputs
 from tuneful.records import Demonstration
-from tuneful.settings import require_above, require_at_least
+from tuneful.settings import require_above, require_at_least, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +40,7 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "sft.", "demonstrations_per_step", "epochs", "max_tokens")
+        require_seed(self, "sft.")
         require_above(0, self, "sft.", "max_grad_norm", hint="1 is usual")
 
     def num_steps(self, num_demonstrations: int) -> int:

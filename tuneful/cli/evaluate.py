@@ -112,8 +112,10 @@ def _standings(annotations: Path, published: Path | None, out: Path, *, seed: in
     """The standings of the models in a file of annotations."""
     from tuneful.cli.progress import terminal_display
     from tuneful.data.formats import detect
+    from tuneful.data.sources import resolve
     from tuneful.pipeline.standings import report_standings
 
+    annotations = resolve(str(annotations))
     if detect(annotations) != "annotations":
         raise ConfigError(
             f"evaluate: {annotations} holds no annotations; for prompts give --before and --after, for comparisons "

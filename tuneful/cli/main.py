@@ -38,3 +38,9 @@ def main() -> None:
     except TunefulError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
+    except FileNotFoundError as error:
+        # What Python's tempfile says of a full disk, where a library asks for its folder while it is imported.
+        if not str(error.strerror).startswith("No usable temporary directory"):
+            raise
+        print(f"RunError: {error.strerror}; free space there, or set TMPDIR to a folder with some", file=sys.stderr)
+        sys.exit(2)

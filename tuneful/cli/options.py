@@ -14,7 +14,7 @@ Reward = Annotated[
     str,
     typer.Option("--reward", help='Reward model, rule, "./file.py:function", or a table as a recipe writes it.'),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 MaxPromptTokens = Annotated[
     int | None, typer.Option("--max-prompt-tokens", help="Longer prompts lose their beginning; without it, refused.")
 ]

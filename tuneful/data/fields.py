@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from tuneful.data.row import Row, json_kind
+from tuneful.data.row import Row, is_finite, json_kind
 from tuneful.records import Message, Prompt
 
 
@@ -33,7 +32,7 @@ def number_in(row: Row, field: str, *, default: float) -> float:
     value = row.fields.get(field)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite(value):
         raise row.error(f"expected a finite number, got {json_kind(value)}", "write a number or leave it out", field)
     return float(value)
 

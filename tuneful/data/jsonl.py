@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,6 +79,8 @@ def _row(path: Path, number: int, line: bytes) -> Row:
         raise row.error(
             f"not valid JSON: {error.msg} at column {error.colno}", "write one JSON object per line"
         ) from None
+    except ValueError:  # after JSONDecodeError, which is one: Python's own limit on the digits of an integer
+        raise row.error(f"an integer of more than {sys.get_int_max_str_digits()} digits", "write it as text") from None
     except RecursionError:
         raise row.error("not valid JSON: nested too deeply", "write one flat JSON object per line") from None
     if not isinstance(fields, dict):

@@ -21,18 +21,22 @@ _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
 def are_transcripts(row: Row) -> bool:
-    """Whether both sides of a row of HH data are text that begins with a turn."""
+    """Whether a side of a row of HH data is text that begins with a turn; the other may be empty or damaged."""
     sides = [row.fields.get(side) for side in HH]
-    return all(isinstance(side, str) and _TURN.match(side) for side in sides)
+    return any(isinstance(side, str) and _TURN.match(side) for side in sides)
 
 
 def comparisons(sides: tuple[str, str], rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
     """The pairs of rows whose `sides`, the better first, are transcripts.
 
-    They are taken as they are: a pair whose contexts differ, whose answer is empty or missing, or whose answers are
-    equal is skipped, and `on_skip` told so.
+    They are taken as they are: a pair whose contexts differ, with a side or answer that is empty or missing, or whose
+    answers are equal is skipped, and `on_skip` told so.
     """
     for row in rows:
+        blank = [side for side in sides if not text_in(row, side, empty=True).strip()]
+        if blank:
+            on_skip(row.skipped(f"{blank[0]} is empty"))
+            continue
         chosen, rejected = (_conversation(row, side) for side in sides)
         reason = unusable(chosen, rejected, sides)
         if reason is not None:

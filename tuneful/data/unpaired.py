@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from tuneful.data.fields import answer_in, prompt_in
-from tuneful.data.row import Row, Skip, Skipped, json_kind
+from tuneful.data.row import Row, Skip, json_kind
 from tuneful.records import Comparison, Demonstration, Prompt, UnpairedPreference
 
 
@@ -29,18 +29,23 @@ def good_answers(rows: Iterable[Row], on_skip: Skip) -> Iterator[Demonstration]:
 def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
     """Every good answer against every bad one to the same prompt, the pairs of a prompt sharing weight 1.
 
-    Prompts whose answers are all good or all bad give no pair; `on_skip` is told how many they are.
+    Prompts whose answers are all good or all bad give no pair, nor does an answer that is called both with itself;
+    `on_skip` is told of the first of either and how many they are.
     """
     held = list(rows)
-    answers: dict[Prompt, tuple[dict[str, None], dict[str, None]]] = {}
-    for answer in unpaired(held, on_skip):
+    answers: dict[Prompt, tuple[dict[str, Row], dict[str, Row]]] = {}
+    for row, answer in zip(held, unpaired(held, on_skip), strict=True):
         bad_and_good = answers.setdefault(answer.prompt, ({}, {}))
-        bad_and_good[answer.label][answer.completion] = None
-    alone = 0
+        bad_and_good[answer.label].setdefault(answer.completion, row)
+    one_sided, both = [], []
     for prompt, (bad, good) in answers.items():
+        if not bad or not good:
+            one_sided.append(next(iter((bad or good).values())))
+        both += [max(row, bad[text], key=lambda said: said.line) for text, row in good.items() if text in bad]
         pairs = [(better, worse) for better, worse in product(good, bad) if better != worse]
-        alone += not pairs
         for better, worse in pairs:
             yield Comparison(prompt, better, worse, weight=1 / len(pairs))
-    if alone:
-        on_skip(Skipped(str(held[0].path), f"{alone} prompts have no good and bad answer to compare"))
+    if one_sided:
+        on_skip(one_sided[0].skipped("the answers to its prompt are all good or all bad", len(one_sided)))
+    if both:
+        on_skip(both[0].skipped("the same answer is called good and bad", len(both)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from tuneful.data.files import read_rows
 from tuneful.data.jsonl import write_jsonl
-from tuneful.data.row import Row
+from tuneful.data.row import Row, is_finite
 from tuneful.errors import did_you_mean
 from tuneful.records import Judgment, JudgmentKind, RaterKind
 
@@ -113,14 +112,14 @@ def _flags(row: Row, completions: tuple[str, ...]) -> dict[str, tuple[str, ...]]
 def _values(row: Row) -> dict[str, float]:
     values = _table(row, "values", "names")
     for name, value in values.items():
-        if not _is_number(value):
+        if not is_finite(value):
             raise row.error(f"{value!r} of {name!r}", "give a finite number", "values")
     return values
 
 
 def _seconds(row: Row) -> float | None:
     seconds = row.fields.get("seconds")
-    if seconds is not None and not (_is_number(seconds) and seconds >= 0):
+    if seconds is not None and not (is_finite(seconds) and seconds >= 0):
         raise row.error(f"{seconds!r}", "give a number of seconds from 0 up, or null", "seconds")
     return cast("float | None", seconds)
 
@@ -160,7 +159,3 @@ def _choice(row: Row, field: str, known: tuple[str, ...], default: str) -> str:
     if value not in known:
         raise row.error(f"{value!r} is unknown", f"mend it{did_you_mean(str(value), known)}", field)
     return str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -68,9 +68,10 @@ def export(
     that may not be written, RunError when the disk refuses.
     """
     model = model_directory(Path(source).expanduser())
-    bases = _bases(model)
     target = Path(os.path.realpath(out.expanduser()))
-    _refuse_target(target, [model, *map(Path, bases)], force=force)
+    _refuse_occupied(target, force=force)
+    bases = _bases(model)
+    _refuse_within(target, [model, *map(Path, bases)])
     if bases and not merge:
         _refuse_unmerged(model, bases, dtype)
     form: Form = "model" if not bases else "merged" if merge else "adapter"
@@ -186,11 +187,15 @@ def _refuse_unmerged(model: Path, bases: list[str], dtype: Dtype | None) -> None
         )
 
 
-def _refuse_target(target: Path, sources: list[Path], *, force: bool) -> None:
-    """ConfigError for a target that is, holds or lies in what is exported, and for one that may not be replaced."""
+def _refuse_within(target: Path, sources: list[Path]) -> None:
+    """ConfigError for a target that is, holds or lies in what is exported."""
     for place in (source.expanduser().resolve() for source in sources):
         if target == place or target in place.parents or place in target.parents:
             raise ConfigError(f"{target}: cannot be where {place} is, which is exported; choose another --out")
+
+
+def _refuse_occupied(target: Path, *, force: bool) -> None:
+    """ConfigError for a target that may not be replaced; asked first, since a look at an adapter takes seconds."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():

@@ -30,7 +30,7 @@ from tuneful.generation.sampling import fold
 from tuneful.pipeline import inputs
 from tuneful.pipeline.rounds import Turn, unrolled
 from tuneful.records import Prompt
-from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least
+from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least, require_seed
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
     "sft": (inputs.SFTInputs, SFTConfig),
@@ -64,6 +64,7 @@ class Header:
     """How often the stages run."""
 
     def __post_init__(self) -> None:
+        require_seed(self, "")
         require_at_least(1, self, "", "rounds")
         for name in self.splits:
             if name not in SHARES:
@@ -135,6 +136,8 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
         changed["seed"] = seed
     header = build(Header, {name: value for name, value in changed.items() if name not in named}, where=str(path))
     stages_of_all = {name: changed[name] for name in named}
+    if "rounds" not in changed:
+        _refuse_of_rounds(stages_of_all, str(path))
     # What `again` says is checked even where rounds = 1, so that it still holds when rounds is raised.
     says_again = any("again" in table for table in stages_of_all.values())
     checked_rounds = max(header.rounds, 2) if says_again else header.rounds
@@ -184,6 +187,17 @@ def _stage(turn: Turn, where: str, seed: int) -> Stage:
     settings = {"seed": own_seed} | {k: v for k, v in table.items() if k in of_config}
     taken_in: Any = build(inputs_type, {k: v for k, v in table.items() if k in of_inputs}, where=where)
     return Stage(name, algorithm, taken_in, build(config_type, settings, where=where), turn.round)
+
+
+def _refuse_of_rounds(tables: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """ConfigError for what a stage says of rounds in a recipe that does not mention them, perhaps by a slip."""
+    for name, table in tables.items():
+        for key in ("again", "once"):
+            if key in table:
+                raise ConfigError(
+                    f'{where}: stage {name}: "{key}" says nothing without rounds; write rounds = 2 above the stages, '
+                    f"or leave {key} out"
+                )
 
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:

@@ -61,6 +61,9 @@ from tuneful.runs.logs import newest_rows
 PURPOSES: Mapping[str, Purpose] = {"reward": "train", "rl": "train", "dev": "stop", "test": "report"}
 """What the prompts of each split may be read for."""
 
+_PAGE = 10_000
+"""Bytes that a report's page has at least."""
+
 Facts = dict[str, Any]
 """What a stage has to say in its `run.json`, besides what every stage says."""
 
@@ -221,6 +224,7 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     both are of the models themselves, at temperature 1, whatever the answers were sampled at.
     """
     prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)[: given.limit]
+    record.refuse_full(max(_PAGE, sum(len(prompt.text) for prompt in prompts)))
     sampling = _sampling(given)
     before = _answers(context, given.before, prompts, sampling, fold(context.seed, "before"), given.dtype)
     after_path = context.model(given.after)

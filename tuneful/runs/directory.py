@@ -124,6 +124,16 @@ class RunDirectory:
         with written_folder(self.path / name) as part:
             yield part
 
+    def refuse_full(self, num_bytes: int) -> None:
+        """RunError where a file of so many bytes has no room, to be asked before the work whose end writes as much."""
+        part = self.path / f".room{_UNFINISHED}"
+        try:
+            _write(part, bytes(num_bytes))
+        except OSError as error:
+            raise _refused(self.path, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and directory of the newest whole checkpoint."""
         checkpoints = self._checkpoints()
@@ -343,7 +353,10 @@ def _sync_tree(directory: Path) -> None:
 
 def _refused(path: Path, error: Exception) -> RunError:
     """The RunError of a file that could not be written; `path` is where, unless the error knows better."""
-    if isinstance(error, OSError):
+    if isinstance(error, shutil.Error):  # of copytree: (source, target, words) of each file; the first says enough
+        copied = re.search(r"\[Errno (\d+)\]", error.args[0][0][2])
+        place, cause = path, os.strerror(int(copied[1])) if copied else error.args[0][0][2]
+    elif isinstance(error, OSError):
         place, cause = error.filename or path, error.strerror or str(error)
     else:
         first_line, _, _ = str(error).partition("\n")

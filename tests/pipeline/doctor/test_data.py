@@ -124,6 +124,17 @@ def test_what_reading_leaves_out_is_told_by_reason(written: Any) -> None:
     assert found.status == "fail"
 
 
+def test_an_answer_called_good_and_bad_is_told_with_its_line(written: Any) -> None:
+    rows = [
+        {"prompt": chat(p), "completion": said("yes"), "label": label} for p in PROMPTS[:3] for label in (True, False)
+    ]
+    found = findings(written([*rows, rows[0] | {"prompt": chat("why?")}]))["rows skipped"]
+    assert (found.value, found.status) == (4, "note")
+    assert found.mend.startswith(
+        "3 because the same answer is called good and bad; 1 because the answers to its prompt"
+    )
+
+
 def test_a_split_that_would_be_empty(written: Any) -> None:
     train = [p for p in PROMPTS if split_of(Prompt.user(p)) in ("reward", "rl")]
     name = "prompts in each split, by the usual shares"

@@ -92,13 +92,15 @@ def _said(side: Any) -> str:
 
 def _skipped(rows: Sequence[Skipped], *, any_left: bool) -> Finding:
     """What reading left out, by reason, with the place of the first."""
-    reasons = Counter(row.reason for row in rows)
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons[row.reason] += row.times
     mend = "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
     if rows:
         mend = f"{mend}; the first is {rows[0].place}"
     elif not any_left:
         mend = "give a file whose rows hold prompts"
-    return found("data", "rows skipped", len(rows), mend, fails=not any_left)
+    return found("data", "rows skipped", reasons.total(), mend, fails=not any_left)
 
 
 def _length_of_choices(comparisons: Sequence[Comparison]) -> Iterator[Finding]:
