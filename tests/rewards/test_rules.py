@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,43 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
     assert load_function(f"{file}:vowels")(PROMPTS, COMPLETIONS).tolist() == [1, 1]
     found = message(f"{file}:vowel")
     assert found == f'reward "{file}:vowel": {file} has no function "vowel"; did you mean "vowels"?'
+
+
+ORDINARY = """from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wordlist_beside import WORDS
+
+
+@dataclass
+class Count:
+    words: int
+
+
+def known(prompts, completions):
+    return [float(Count(sum(word in WORDS for word in c.text.split())).words) for c in completions]
+"""
+
+
+def test_a_file_of_ordinary_python_with_a_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "wordlist_beside.py").write_text('WORDS = {"three", "words"}\n')
+    file = tmp_path / "random.py"  # named like a module of Python, which stays what it was
+    file.write_text(ORDINARY)
+    path, random = list(sys.path), sys.modules["random"]
+    assert load_reward(f"{file}:known")(PROMPTS, COMPLETIONS).tolist() == [2, 0]
+    assert sys.path == path
+    assert sys.modules["random"] is random
+
+
+def test_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Python does not look there of itself, as it does not for an installed command."""
+    (tmp_path / "reward_lying_here.py").write_text(
+        "def one(prompts, completions):\n    return [1.0 for _ in prompts]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    assert load_reward("reward_lying_here:one")(PROMPTS, COMPLETIONS).tolist() == [1, 1]
 
 
 def test_what_does_not_exist(tmp_path: Path) -> None:
