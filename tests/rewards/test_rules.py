@@ -144,6 +144,17 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path) -> N
     )
 
 
+def test_a_file_that_ends_the_program_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import sys\n\nsys.exit(3)\n")
+    assert message(f"{file}:f") == (
+        f'reward "{file}:f": {file} ends the program when it is loaded: SystemExit: 3 at {file}:3; '
+        'keep what is for a script alone behind if __name__ == "__main__"'
+    )
+    file.write_text("import sys\n\ndef f(prompts, completions):\n    sys.exit()\n")
+    assert str(refused(f"{file}:f")).startswith(f'reward "{file}:f": raised SystemExit at {file}:4; a reward is called')
+
+
 def scores(rule: LengthRule | FormatRule | WordsRule, *texts: str) -> list[float]:
     return load_reward(rule)([Prompt("a")] * len(texts), [Completion(text) for text in texts]).tolist()
 

@@ -33,13 +33,13 @@ class OwnReward:
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] scores of N completions.
 
-        Raises RewardError for what `checked` refuses, and from any exception of the function.
+        Raises RewardError for what `checked` refuses, and from any exception of the function, an exit included.
         """
         try:
             return checked(self.function, prompts, completions)
         except RewardError as error:
             raise RewardError(f'reward "{self.reference}": {error}') from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f'reward "{self.reference}": raised {_told(error, self.file)}; '
                 "a reward is called with prompts and completions and returns one number for each completion"
@@ -54,6 +54,11 @@ def load_function(reference: str) -> OwnReward:
     place, _, name = reference.partition(":")
     try:
         module = _run(Path(place).expanduser()) if place.endswith(".py") else _import(place)
+    except SystemExit as error:
+        raise RewardError(
+            f'reward "{reference}": {place} ends the program when it is loaded: {_told(error, place)}; '
+            'keep what is for a script alone behind if __name__ == "__main__"'
+        ) from error
     except Exception as error:
         raise RewardError(f'reward "{reference}": {place} cannot be loaded: {_told(error, place)}') from error
     function = getattr(module, name, None)
