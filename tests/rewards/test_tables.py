@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,9 @@ def test_each_kind(written: Any, meant: Any) -> None:
         ([{"weight": 2}], 'second: part 1: "reward" is required'),
         ([{"reward": "x", "wieght": 2}], 'second: part 1: unknown setting "wieght"; did you mean "weight"?'),
         ([{"reward": "x"}, {"reward": {"rule": "size"}}], 'second: part 2: reward: rule = "size" is unknown'),
+        ([{"reward": "x", "weight": "2"}], "second: part 1: \"weight\" = '2': write a number, without quotation marks"),
+        ([{"reward": "x", "weight": math.nan}], "second: part 1: weight must be a finite number, got nan; 1 counts"),
+        ([{"reward": "x"}, {"reward": "y", "weight": -math.inf}], "second: part 2: weight must be a finite number"),
         ([{"reward": [{"reward": "x"}]}], "second: part 1: reward is a list; a part of a sum is no sum itself"),
         ([{"reward": "x"}, {"reward": "x"}], 'second: 2 parts are called "x"; give each a name'),
     ],

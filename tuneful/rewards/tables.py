@@ -5,6 +5,7 @@ A table's kind is the setting that only this kind has: `rule`, `classifier`, `ju
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,8 @@ class Part:
     """What its mean is called in the metrics, after `reward_`; without it, a name made from `reward`."""
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ConfigError(f"weight must be a finite number, got {self.weight}; 1 counts a score as it is")
         require_above(0, self, "", "clip", hint="10 is usual for logits")
 
 
