@@ -53,6 +53,9 @@ def test_each_kind(written: Any, meant: Any) -> None:
     ("written", "said"),
     [
         (3, "second = 3: a reward is a text, a table or a list of parts"),
+        (" ", 'second = " ": names no reward; leave it out where there is none'),
+        ([{"reward": ""}], 'second: part 1: reward = "": names no reward'),
+        ({"classifier": "x", "label": True}, 'second: "label" = True: write a number'),
         ([], "second = []: a reward is a text, a table or a list of parts"),
         ({}, 'second: a table needs one of "rule", "classifier", "judge" or "ensemble"'),
         (
@@ -104,6 +107,12 @@ def test_a_command_line_says_it_as_a_recipe(text: str, meant: Any) -> None:
 def test_a_command_line_that_is_no_toml() -> None:
     with pytest.raises(ConfigError, match=r"--reward \{rule: length\}: not valid TOML: .*; write it as in a recipe, "):
         reward_text("{rule: length}", where="--reward")
+
+
+@pytest.mark.parametrize("read", [reward_text, toxicity_text])
+def test_a_command_line_that_names_nothing(read: Any) -> None:
+    with pytest.raises(ConfigError, match=r'^--reward = "": names no reward; leave it out where there is none$'):
+        read("", where="--reward")
 
 
 def test_toxicity_on_a_command_line(tmp_path: Any) -> None:
