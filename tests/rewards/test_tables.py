@@ -119,6 +119,7 @@ def test_toxicity_on_a_command_line(tmp_path: Any) -> None:
     (tmp_path / "rude.txt").write_text("idiot\n")
     file = str(tmp_path / "rude.txt")
     assert toxicity_text(file, where="-") == WordsRule(rule="words", file=file, measure="any")
+    assert toxicity_text("none.txt", where="-") == WordsRule(rule="words", file="none.txt", measure="any")
     assert toxicity_text("owner/hate", where="-") == Classifier(classifier="owner/hate", output="probability")
     assert toxicity_text("./mine.py:rude", where="-") == "./mine.py:rude"
     table = '{classifier = "owner/hate", label = "hate"}'

@@ -96,7 +96,7 @@ def toxicity_text(text: str, *, where: str) -> RewardInput:
     what `reward_text` reads."""
     if text.lstrip().startswith(("{", "[")) or ":" in text or not text.strip():
         return reward_text(text, where=where)
-    if Path(text).expanduser().is_file():
+    if Path(text).expanduser().is_file() or text.endswith(".txt"):
         return WordsRule(rule="words", file=text, measure="any")
     return Classifier(classifier=text, output="probability")
 
