@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
@@ -31,16 +30,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of dataclass `cls` from `values`; `where` (for example "recipe.toml: ppo") opens every error.
 
-    Unknown keys are refused with the nearest valid name, and "2" or true where a number belongs. Nested dataclasses are
-    built from tables. What a dataclass itself refuses, with a ConfigError, is refused in its words.
+    Unknown keys are refused with the nearest valid name, and so are texts and truth values where a number belongs.
+    Nested dataclasses are built from tables. What a dataclass itself refuses, with a ConfigError, is refused in its
+    words.
     """
     _refuse_unknown(cls, values, where)
     import pydantic
 
     try:
-        # As JSON, since strictness about Python values would refuse a list for a tuple and a table for a dataclass.
-        built: T = _adapter(cast("Hashable", cls)).validate_json(json.dumps(dict(values), default=str), strict=True)
-        return built
+        built: T = _adapter(cast("Hashable", cls)).validate_python(dict(values))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     except pydantic.ValidationError as error:
@@ -49,6 +47,8 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         if first["type"].startswith("missing"):
             raise ConfigError(f'{where}: "{place}" is required') from None
         raise ConfigError(f'{where}: "{place}" = {first["input"]!r}: {first["msg"]}') from None
+    _refuse_converted(values, built, where)
+    return built
 
 
 def require_at_least(least: float, config: object, table: str, *names: str, hint: str = "") -> None:
@@ -118,6 +118,23 @@ def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str) -> None:
         tables = [option for option in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(option)]
         if len(tables) == 1 and isinstance(value, Mapping):  # a choice of tables has a reader of its own
             _refuse_unknown(tables[0], value, f"{where}: {key}")
+
+
+def _refuse_converted(given: Any, built: Any, where: str, place: str = "") -> None:
+    """ConfigError for what pydantic made into a number or truth value and what is none as it is written."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            inner = built[name] if isinstance(built, Mapping) else getattr(built, name)
+            _refuse_converted(value, inner, where, f"{place}.{name}" if place else str(name))
+    elif isinstance(given, list | tuple):
+        for number, (value, inner) in enumerate(zip(given, built, strict=True)):
+            _refuse_converted(value, inner, where, f"{place}.{number}")
+    elif type(given) is not type(built) and (
+        isinstance(built, bool) or (isinstance(given, str | bool) and isinstance(built, int | float))
+    ):
+        wanted = "true or false" if isinstance(built, bool) else "a number"
+        unquoted = ", without quotation marks" if isinstance(given, str) else ""
+        raise ConfigError(f'{where}: "{place}" = {given!r}: write {wanted}{unquoted}')
 
 
 def _copy(value: Any) -> Any:

@@ -451,6 +451,9 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
     def run(path: Path) -> list[object]:
         return ["run", path, "--out", folder / f"out-{path.stem}"]
 
+    def evaluate(*measured: str) -> list[object]:
+        return ["evaluate", "--before", model, "--after", model, "--in", prompts, "--out", folder / "eval", *measured]
+
     def generate(source: Path, of: Path = model) -> list[object]:
         return ["generate", "--model", of, "--in", source, "--out", folder / "unwritten.jsonl"]
 
@@ -469,6 +472,8 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
             score('{judge = "http://127.0.0.1:9/v1", model = "m", retries = 0}'),
             "judge m at http://127.0.0.1:9/v1 cannot be reached",
         ),
+        "reward that is not there": (evaluate("--reward", "shortest"), 'stage evaluate: reward: reward "shortest": no'),
+        "words that are not there": (evaluate("--toxicity", "none.txt"), "stage evaluate: toxicity: none.txt: cannot"),
         "unknown reward": (run(recipe("reward", reward="shortest")), 'did you mean "shorter"?'),
     }
 

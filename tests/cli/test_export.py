@@ -72,6 +72,7 @@ def test_an_adapter_is_merged(adapter: Path, tiny_model_dir: Path, tmp_path: Pat
 def test_a_line_for_people(adapter: Path, tmp_path: Path) -> None:
     done = tuneful("export", adapter, "--out", tmp_path / "out")
     assert done.stdout.startswith(f"an adapter from {adapter} in {tmp_path / 'out'}: "), done.stderr
+    assert "Failed to load" not in done.stderr  # what bitsandbytes says of a kernel when peft looks for it
 
 
 def test_every_mistake_is_one_line(adapter: Path, tmp_path: Path) -> None:

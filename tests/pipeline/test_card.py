@@ -142,7 +142,7 @@ def test_limits_are_said(road: Path, tmp_path: Path) -> None:
     assert limits.splitlines() == [
         "- No person judged this model's answers.",
         "- No judgment that it came from is a person's: it shows what its raters prefer.",
-        "- The reward in the table is what the model was tuned on; that it rose is no proof of better answers.",
+        "- The reward in the table is what the model was tuned on; a higher one is no proof of better answers.",
     ]
 
 

@@ -222,7 +222,9 @@ def test_the_prompts_of_a_world_are_left_as_they_are(tmp_path: Path) -> None:
     assert given.rows(comparisons, "@consensus", ("reward",), purpose="train", stage="reward") == comparisons
 
 
-def test_a_run_keeps_apart_what_any_of_its_stages_evaluates_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_apart_what_any_of_its_stages_evaluates_on(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run itself, with a stage that only reads what it would learn from."""
     shares = {"rl": 0.5, "test": 0.5}
     copies = {split_of(Prompt(text), shares): text for text in (POST + sign * "!" for sign in range(20))}
@@ -238,12 +240,12 @@ test = 0.5
 [[stage]]
 name = "sft"
 algorithm = "sft"
-model = "none"
+model = "{tiny_model_dir}"
 demonstrations = "{tmp_path}/shown.jsonl"
 [[stage]]
 name = "evaluate"
 do = "evaluate"
-before = "none"
+before = "{tiny_model_dir}"
 after = "@sft"
 prompts = "{tmp_path}/asked.jsonl"
 """

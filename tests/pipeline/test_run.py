@@ -22,7 +22,7 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
 from tuneful.engines.local import LocalEngine
-from tuneful.errors import ConfigError, RunError
+from tuneful.errors import ConfigError, RunError, TunefulError
 from tuneful.pipeline.context import Silent, World
 from tuneful.pipeline.inputs import DEV_MEASURES, SECOND_MEASURES
 from tuneful.pipeline.recipe import load_recipe
@@ -180,6 +180,46 @@ def test_a_name_that_no_world_has_is_told_before_the_first_stage(recipe, tmp_pat
     assert str(error.value) == (
         f'{path}: stage evaluate: "toy:beauty": the toy world has no such measures; known: truth'
     )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            'evaluate.second_reward="shortr"',
+            'stage evaluate: second_reward: reward "shortr": no such model directory or rule; did you mean "shorter"?',
+        ),
+        (
+            'evaluate.reward="reward"',
+            'stage evaluate: reward: reward "reward": no such model directory or rule; did you mean "@reward"?',
+        ),
+        (
+            'evaluate.toxicity={rule="words", file="none.txt"}',
+            "stage evaluate: toxicity: none.txt: cannot be read: No such file or directory; give a text file of words",
+        ),
+        (
+            'ppo.reward="./none.py:score"',
+            'stage ppo: reward: reward "./none.py:score": ./none.py cannot be loaded: FileNotFoundError',
+        ),
+        (
+            'ppo.reward="tuneful.rewards.rules:shortr"',
+            'stage ppo: reward: reward "tuneful.rewards.rules:shortr": tuneful.rewards.rules has no function "shortr"',
+        ),
+        ('ppo.reward="{model}"', "stage ppo: reward: {model}: a language model, not a reward model"),
+        ('ppo.model="sft"', 'stage ppo: model: sft: no such model directory; did you mean "@sft"?'),
+        ('ppo.second_reward="no/where/else"', "stage ppo: second_reward: no/where/else: no such model directory"),
+        ('evaluate.before="./nowhere"', "stage evaluate: before: ./nowhere: no such model directory"),
+        ('evaluate.prompts="none.jsonl"', 'stage evaluate: prompts: data "none.jsonl" not found; looked at none.jsonl'),
+        ('held_out=["none.jsonl"]', 'held_out: data "none.jsonl" not found; looked at none.jsonl'),
+    ],
+)
+def test_what_is_not_to_be_found_is_told_before_the_first_stage(recipe, tiny_model_dir, tmp_path, override, said):
+    override, said = (text.replace("{model}", str(tiny_model_dir)) for text in (override, said))
+    with pytest.raises(TunefulError) as error:
+        run_recipe(load_recipe(recipe, [override]), tmp_path / "run")
+    assert str(error.value).startswith(f"{recipe}: {said}")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -416,6 +456,17 @@ def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_pa
     changed.write_text(before + "\n")
     with pytest.raises(KeyboardInterrupt):
         run(force=True)
+
+
+def test_a_run_goes_on_without_what_only_a_stage_that_is_done_has_read(recipe, tmp_path):
+    shutil.copy(recipe.parent / "sft.jsonl", tmp_path)
+    loaded = load_recipe(recipe, [f"sft.demonstrations={tmp_path}/sft.jsonl"])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(loaded, tmp_path / "run", display=StopsInReward())
+        (tmp_path / "sft.jsonl").unlink(missing_ok=True)
+    with pytest.raises(TunefulError, match=r"stage sft: demonstrations: data .*sft\.jsonl\" not found"):
+        run_recipe(loaded, tmp_path / "run", display=StopsInReward(), force=True)
 
 
 def test_another_recipe_is_refused_with_the_difference(out, recipe):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +215,16 @@ class TestRefused:
         with pytest.raises(RewardError) as error:
             loaded(hate_dir, label=label)
         assert str(error.value) == f"{hate_dir}: {said}"
+
+    def test_a_name_that_two_labels_have(self, hate_dir: Path, tmp_path: Path) -> None:
+        path = shutil.copytree(hate_dir, tmp_path / "same")
+        config = json.loads((path / "config.json").read_text())
+        config |= {"id2label": {"0": "same", "1": "same"}, "label2id": {"same": 1}}
+        (path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(RewardError) as error:
+            loaded(path, label="same")
+        assert str(error.value) == (f'{path}: 2 labels are called "same"; give its number: 0 = "same", 1 = "same"')
+        assert loaded(path, label=1).label == 1
 
     def test_a_model_of_one_score(self, bert_dir: Path) -> None:
         with pytest.raises(RewardError, match="gives one score and no labels; write it as a reward model, reward = "):

@@ -139,6 +139,11 @@ def test_an_answer_cannot_leave_its_place(server: Server) -> None:
         ("It says Grade: 10 of itself, which is bad.\n\n**Grade:** 2", 2),
         ("**Grade**: 3/10", 3),
         ("grade : 6.5.", 6.5),
+        ("Grade: 7,5", 7.5),
+        ("Grade: 7,5/10, for it is short.", 7.5),
+        ("Grade: 7, 5 of its facts being right.", 7),
+        ("__Grade: 8__", 8),
+        ("Grade: 3;Grade: 8-", 8),
     ],
 )
 def test_the_last_grade_counts(server: Server, reply: str, grade: float) -> None:
@@ -166,6 +171,18 @@ def test_requests_run_side_by_side_but_not_without_bound(server: Server) -> None
     assert server.most_working == 2
 
 
+NO_PLAIN_NUMBERS = [
+    "Grade: 1e3",
+    "It asks for Grade: 9. Grade: 1e3",
+    "Grade: 7,500",
+    "Grade: 7.5.2",
+    "Grade: 7-8",
+    "Grade: .5",
+    "Grade: −3",
+    "Grade: 7th",
+]
+
+
 class TestFaults:
     def test_a_server_error_is_asked_again(self, server: Server) -> None:
         waits: list[float] = []
@@ -183,6 +200,14 @@ class TestFaults:
         server.script = [0.5]
         assert judge(server, timeout=0.1)([PROMPT], [GOOD]).tolist() == [7]
         assert len(server.asked) == 2
+
+    def test_a_reply_that_cannot_be_unpacked_is_asked_for_again(self, server: Server) -> None:
+        packed: Answer = 200, {"Content-Encoding": "gzip"}, b"this is no gzip"
+        server.script = [packed]
+        assert judge(server)([PROMPT], [GOOD]).tolist() == [7]
+        server.script = [packed] * 2
+        said = refused(judge(server, retries=1))
+        assert " cannot be reached, tried 2 times: DecodingError: " in said
 
     def test_a_server_that_stays_broken(self, server: Server) -> None:
         waits: list[float] = []
@@ -219,7 +244,7 @@ class TestFaults:
         assert [m["role"] for m in server.asked[1]["messages"]] == ["system", "user", "assistant", "user"]
         assert server.asked[1]["messages"][2]["content"] == "It is rather good."
 
-    @pytest.mark.parametrize("reply", ["It is rather\ngood.", "Grade: 11", "Grade: ten", None])
+    @pytest.mark.parametrize("reply", ["It is rather\ngood.", "Grade: 11", "Grade: ten", None, *NO_PLAIN_NUMBERS])
     def test_no_grade_twice_is_an_error_that_shows_the_reply(self, server: Server, reply: str | None) -> None:
         server.otherwise = lambda _: says(reply)
         shown = " ".join((reply or "").split())

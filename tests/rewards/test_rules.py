@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,43 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
     assert load_function(f"{file}:vowels")(PROMPTS, COMPLETIONS).tolist() == [1, 1]
     found = message(f"{file}:vowel")
     assert found == f'reward "{file}:vowel": {file} has no function "vowel"; did you mean "vowels"?'
+
+
+ORDINARY = """from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wordlist_beside import WORDS
+
+
+@dataclass
+class Count:
+    words: int
+
+
+def known(prompts, completions):
+    return [float(Count(sum(word in WORDS for word in c.text.split())).words) for c in completions]
+"""
+
+
+def test_a_file_of_ordinary_python_with_a_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "wordlist_beside.py").write_text('WORDS = {"three", "words"}\n')
+    file = tmp_path / "random.py"  # named like a module of Python, which stays what it was
+    file.write_text(ORDINARY)
+    path, random = list(sys.path), sys.modules["random"]
+    assert load_reward(f"{file}:known")(PROMPTS, COMPLETIONS).tolist() == [2, 0]
+    assert sys.path == path
+    assert sys.modules["random"] is random
+
+
+def test_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Python does not look there of itself, as it does not for an installed command."""
+    (tmp_path / "reward_lying_here.py").write_text(
+        "def one(prompts, completions):\n    return [1.0 for _ in prompts]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    assert load_reward("reward_lying_here:one")(PROMPTS, COMPLETIONS).tolist() == [1, 1]
 
 
 def test_what_does_not_exist(tmp_path: Path) -> None:
@@ -104,6 +142,17 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path) -> N
     assert message(f"{file}:f") == (
         f"reward \"{file}:f\": {file} cannot be loaded: NameError: name 'torhc' is not defined at {file}:3"
     )
+
+
+def test_a_file_that_ends_the_program_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import sys\n\nsys.exit(3)\n")
+    assert message(f"{file}:f") == (
+        f'reward "{file}:f": {file} ends the program when it is loaded: SystemExit: 3 at {file}:3; '
+        'keep what is for a script alone behind if __name__ == "__main__"'
+    )
+    file.write_text("import sys\n\ndef f(prompts, completions):\n    sys.exit()\n")
+    assert str(refused(f"{file}:f")).startswith(f'reward "{file}:f": raised SystemExit at {file}:4; a reward is called')
 
 
 def scores(rule: LengthRule | FormatRule | WordsRule, *texts: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,9 @@ def test_each_kind(written: Any, meant: Any) -> None:
     ("written", "said"),
     [
         (3, "second = 3: a reward is a text, a table or a list of parts"),
+        (" ", 'second = " ": names no reward; leave it out where there is none'),
+        ([{"reward": ""}], 'second: part 1: reward = "": names no reward'),
+        ({"classifier": "x", "label": True}, 'second: "label" = True: write a number'),
         ([], "second = []: a reward is a text, a table or a list of parts"),
         ({}, 'second: a table needs one of "rule", "classifier", "judge" or "ensemble"'),
         (
@@ -73,6 +77,9 @@ def test_each_kind(written: Any, meant: Any) -> None:
         ([{"weight": 2}], 'second: part 1: "reward" is required'),
         ([{"reward": "x", "wieght": 2}], 'second: part 1: unknown setting "wieght"; did you mean "weight"?'),
         ([{"reward": "x"}, {"reward": {"rule": "size"}}], 'second: part 2: reward: rule = "size" is unknown'),
+        ([{"reward": "x", "weight": "2"}], "second: part 1: \"weight\" = '2': write a number, without quotation marks"),
+        ([{"reward": "x", "weight": math.nan}], "second: part 1: weight must be a finite number, got nan; 1 counts"),
+        ([{"reward": "x"}, {"reward": "y", "weight": -math.inf}], "second: part 2: weight must be a finite number"),
         ([{"reward": [{"reward": "x"}]}], "second: part 1: reward is a list; a part of a sum is no sum itself"),
         ([{"reward": "x"}, {"reward": "x"}], 'second: 2 parts are called "x"; give each a name'),
     ],
@@ -102,10 +109,17 @@ def test_a_command_line_that_is_no_toml() -> None:
         reward_text("{rule: length}", where="--reward")
 
 
+@pytest.mark.parametrize("read", [reward_text, toxicity_text])
+def test_a_command_line_that_names_nothing(read: Any) -> None:
+    with pytest.raises(ConfigError, match=r'^--reward = "": names no reward; leave it out where there is none$'):
+        read("", where="--reward")
+
+
 def test_toxicity_on_a_command_line(tmp_path: Any) -> None:
     (tmp_path / "rude.txt").write_text("idiot\n")
     file = str(tmp_path / "rude.txt")
     assert toxicity_text(file, where="-") == WordsRule(rule="words", file=file, measure="any")
+    assert toxicity_text("none.txt", where="-") == WordsRule(rule="words", file="none.txt", measure="any")
     assert toxicity_text("owner/hate", where="-") == Classifier(classifier="owner/hate", output="probability")
     assert toxicity_text("./mine.py:rude", where="-") == "./mine.py:rude"
     table = '{classifier = "owner/hate", label = "hate"}'

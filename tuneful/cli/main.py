@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
@@ -33,6 +34,8 @@ def main() -> None:
     """Run the command line. A mistake a user can mend is one line on stderr and exit status 2."""
     # peft asks transformers by this name; nobody who reads the progress of a run can mend it.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    # Its note on a CPU kernel we do not use, which comes with peft.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except TunefulError as error:

@@ -10,13 +10,16 @@ from typing import Any, Protocol
 from tuneful.data.formats import read_prompts
 from tuneful.data.sources import fetched, resolve
 from tuneful.data.splits import Purpose, R, Splits, prompt_of
-from tuneful.errors import ConfigError, did_you_mean
+from tuneful.errors import ConfigError, ModelError, TunefulError, did_you_mean
 from tuneful.evaluation.comparison import Measure
 from tuneful.generation.sampling import fold
+from tuneful.models.loading import encoder_decoder
 from tuneful.pipeline.evaluated import Evaluated
-from tuneful.pipeline.inputs import JUDGED, Kind, named
+from tuneful.pipeline.inputs import JUDGED, Kind, marked, named
 from tuneful.pipeline.recipe import Recipe
 from tuneful.records import Candidates, Judgment, Prompt
+from tuneful.rewards.load import refuse_missing
+from tuneful.rewards.rules import read_words
 from tuneful.runs.manifest import file_hash, tree_hash
 
 
@@ -221,6 +224,32 @@ class Context:
             self.raters(reference)
         for reference in named(given, "measures"):
             self.measure(reference)
+
+    def refuse_missing(self, given: Any, stages: Sequence[str] = ()) -> None:
+        """TunefulError naming the setting for data, models and rewards of a stage that are not to be found.
+
+        Own rewards are loaded, data of the hub fetched; of models only their configs are read. Judgments may come
+        later: people write them once an earlier stage of the same recipe has answered, and then the run goes on.
+        stages: those before it, which a name without its @ may have meant.
+        """
+        for setting, marks, text in marked(given):
+            try:
+                if text.startswith("@") or "judgments" in marks:
+                    continue
+                if "rewards" in marks:
+                    refuse_missing(text, stages)
+                elif "words" in marks:
+                    read_words(text)
+                elif marks & {"models", "prompts"} and self._of_world(text):
+                    continue
+                elif "data" in marks:
+                    resolve(text)
+                elif "models" in marks and text in stages and not Path(text).is_dir():
+                    raise ModelError(f'{text}: no such model directory; did you mean "@{text}"?')
+                elif "models" in marks:
+                    encoder_decoder(text)
+            except TunefulError as error:
+                raise type(error)(f"{setting}: {error}") from error
 
     def raters(self, reference: str) -> Raters:
         found = self._made(reference, "raters")

@@ -14,13 +14,14 @@ from tuneful.models.roles import ValueKind, check_roles
 from tuneful.rewards.tables import RewardInput, part_names
 from tuneful.settings import require_above, require_at_least
 
-Kind = Literal["models", "data", "prompts", "tests", "rewards", "raters", "measures"]
+Kind = Literal["models", "data", "prompts", "tests", "judgments", "words", "rewards", "raters", "measures"]
 """What an input can name."""
 
 ModelInput = Annotated[str, "models"]
 DataInput = Annotated[str, "data"]
 PromptsInput = Annotated[str, "data", "prompts"]
 TestInput = Annotated[str, "data", "tests"]
+JudgmentsInput = Annotated[str, "data", "judgments"]
 RatersInput = Annotated[str, "raters"]
 MeasureInput = Annotated[str, "measures"]
 
@@ -165,7 +166,7 @@ class LabelInputs:
 class ConsensusInputs:
     """`do = "consensus"`: judgments to comparisons."""
 
-    judgments: DataInput | tuple[DataInput, ...]
+    judgments: JudgmentsInput | tuple[JudgmentsInput, ...]
     """`@stage` that labeled, or a judgments file; or several of them."""
     completions: DataInput | tuple[DataInput, ...]
     """`@stage` that generated what was judged, or a completions file; or several of them."""

@@ -158,7 +158,7 @@ def limits(found: Lineage) -> list[str]:
     reward = found.maker.inputs.get("reward") if found.maker else None
     if reward and any(stage.inputs.get("reward") == reward for stage in _stages_about(found, "evaluate", "after")):
         lines.append(
-            "- The reward in the table is what the model was tuned on; that it rose is no proof of better answers."
+            "- The reward in the table is what the model was tuned on; a higher one is no proof of better answers."
         )
     return [*lines, *(f"- Not followed: {code(sentence)}." for sentence in found.lost)]
 

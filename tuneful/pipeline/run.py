@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneful.errors import ConfigError, RunError
+from tuneful.data.sources import resolve
+from tuneful.errors import ConfigError, DataError, RunError, TunefulError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
 from tuneful.pipeline.live import LiveReport
 from tuneful.pipeline.recipe import Recipe
 from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
+from tuneful.runs.lineage import read_stage
 from tuneful.runs.logs import read_log
 from tuneful.runs.trackers import Mirror
 
@@ -33,20 +35,16 @@ def run_recipe(
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
     While it runs, `out/report.html` and that of a stage that trains show how far it is.
-    worlds: what `world:name` in the recipe refers to; ConfigError, before anything is done, for a name they do not
-    offer. track: trackers that are shown what is measured; ConfigError, likewise, for one that is not installed. Raises
-    RunError when `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed
-    since.
+    worlds: what `world:name` in the recipe refers to. track: trackers that are shown what is measured; ConfigError,
+    before anything is done, for one that is not installed. TunefulError, likewise, for a name that no world offers, and
+    for a file, model or reward that is not to be found and that a stage names which is not done. Raises RunError when
+    `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed since.
     """
     title = Path(recipe.source).stem
     shown = LiveReport(display or Silent(), out, recipe.stages, title=title)
     context = Context.of(recipe, out, worlds or {}, shown)
-    for stage in recipe.stages:
-        try:
-            context.refuse_unknown(stage.inputs)
-        except ConfigError as error:
-            raise ConfigError(f"{recipe.source}: stage {stage.name}: {error}") from None
     mirror = Mirror(track, shown.note)
+    _refuse_missing(recipe, context, force=force)
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline, mirror.opened(out, _shown_table(recipe)):
         if not pipeline.done:
             held_out = {"data": data_hashes(recipe.held_out)}
@@ -84,6 +82,29 @@ def run_recipe(
             write_report(out / "report.html", report, metrics=metrics, samples=samples, title=title)
         pipeline.finish()
     return seconds
+
+
+def _refuse_missing(recipe: Recipe, context: Context, *, force: bool) -> None:
+    """TunefulError for what a stage names and there is not; what only stages read that are done may be gone."""
+    for stage in recipe.stages:
+        try:
+            context.refuse_unknown(stage.inputs)
+        except ConfigError as error:
+            raise ConfigError(f"{recipe.source}: stage {stage.name}: {error}") from None
+    records = {stage.name: read_stage(context.out / stage.name) for stage in recipe.stages}
+    undone = [name for name, record in records.items() if force or record is None or not record.manifest.get("done")]
+    if undone:
+        for name in recipe.held_out:
+            try:
+                resolve(name)
+            except DataError as error:
+                raise DataError(f"{recipe.source}: held_out: {error}") from None
+    for number, stage in enumerate(recipe.stages):
+        if stage.name in undone:
+            try:
+                context.refuse_missing(stage.inputs, [before.name for before in recipe.stages[:number]])
+            except TunefulError as error:
+                raise type(error)(f"{recipe.source}: stage {stage.name}: {error}") from error
 
 
 def _shown_table(recipe: Recipe) -> dict[str, Any]:

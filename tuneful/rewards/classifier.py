@@ -132,4 +132,6 @@ def _number(label: str | int | None, labels: Sequence[str], path: str) -> int:
         return label
     if label not in labels:
         raise RewardError(f'{path}: no label "{label}"; its labels are {offered}')
+    if labels.count(label) > 1:
+        raise RewardError(f'{path}: {labels.count(label)} labels are called "{label}"; give its number: {offered}')
     return labels.index(label)

@@ -30,7 +30,12 @@ FIRST_WAIT = 0.5
 
 LONGEST_WAIT = 60.0
 
-_GRADE = re.compile(r"grade\W*?:\W*?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_GRADE = re.compile(r"grade\W*?:\W*?(?=[-−–.,]*\d)", re.IGNORECASE)
+"""What stands before the number."""
+
+_NUMBER = re.compile(r"([-−]?\d+(?:\.\d+|,\d{1,2})?)(?![^\W_]|[.,–-]\d)")
+"""A plain number, its decimals after a point or a comma. None are 1e3, 7.5.2, the range 7-8, and 7,500, which may be
+seven or thousands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +141,14 @@ class JudgeReward:
         return grade
 
     def _read(self, reply: str) -> float | None:
-        """The last grade of a reply; None when there is none on the scale."""
-        found = _GRADE.findall(reply)
+        """The last grade of a reply; None when there is none, or it is no plain number or not on the scale."""
+        ends = [place.end() for place in _GRADE.finditer(reply)]
+        number = _NUMBER.match(reply, ends[-1]) if ends else None
+        if number is None:
+            return None
+        grade = float(number[1].replace("−", "-").replace(",", "."))
         worst, best = self.given.scale
-        return float(found[-1]) if found and worst <= float(found[-1]) <= best else None
+        return grade if worst <= grade <= best else None
 
     def _ask(self, client: httpx2.Client, messages: list[dict[str, str]]) -> str:
         """The reply to `messages`, asked again after growing waits while that may help."""
@@ -151,7 +160,7 @@ class JudgeReward:
             wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
             try:
                 response = client.post(url, json=body)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:  # no connection, a late reply, one that cannot be unpacked
                 problem = f"{type(error).__name__}: {_short(str(error)) or 'no answer'}"
             else:
                 if response.status_code == 200:

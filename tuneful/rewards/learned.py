@@ -42,10 +42,7 @@ class LearnedReward:
 
         base: a role whose base model the reward, then an adapter on that base, is to share.
         """
-        if not is_scorer(path):
-            raise RewardError(
-                f'{path}: a language model, not a reward model; train one from it with algorithm = "reward"'
-            )
+        refuse_language_model(path)
         facts = read_reward_file(Path(path))
         if base is not None:
             role = reward_on(base, path)
@@ -93,6 +90,12 @@ class LearnedReward:
                 "it has learned nothing: more comparisons, more steps or a higher learning rate"
             )
         return replace(self, gain=1 / spread, bias=-float(raw.mean()) / spread)
+
+
+def refuse_language_model(path: str | Path) -> None:
+    """RewardError for a model without the head of a reward model, ModelError where there is no model at all."""
+    if not is_scorer(path):
+        raise RewardError(f'{path}: a language model, not a reward model; train one from it with algorithm = "reward"')
 
 
 def in_batches(

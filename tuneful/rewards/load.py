@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tuneful.errors import RewardError, did_you_mean
@@ -10,7 +10,7 @@ from tuneful.rewards.classifier import Classifier, ClassifierReward
 from tuneful.rewards.composite import Composite, WeightedReward
 from tuneful.rewards.ensemble import Ensemble, EnsembleReward
 from tuneful.rewards.judge import Judge, JudgeReward
-from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.learned import LearnedReward, refuse_language_model
 from tuneful.rewards.own import load_function
 from tuneful.rewards.reward import Reward
 from tuneful.rewards.rules import RULES, WordsRule
@@ -41,6 +41,25 @@ def load_reward(reward: RewardInput, *, model: Callable[[str], str] = str) -> Re
     return reward.read() if isinstance(reward, WordsRule) else reward
 
 
+def refuse_missing(reference: str, stages: Iterable[str] = ()) -> None:
+    """RewardError or ModelError for a text that names no reward; of a reward model no weights are read.
+
+    stages: the stages whose reward models it may have meant.
+    """
+    if reference in RULES or reference.startswith("@"):
+        return
+    if ":" in reference:
+        load_function(reference)
+    elif Path(reference).is_dir() or "/" in reference:
+        refuse_language_model(reference)
+    else:
+        near = did_you_mean(reference, [*RULES, *(f"@{stage}" for stage in stages)])
+        raise RewardError(
+            f'reward "{reference}": no such model directory or rule{near}; '
+            'a function of your own is written "./file.py:function"'
+        )
+
+
 def _named(reference: str, model: Callable[[str], str]) -> Reward:
     if reference in RULES:
         return RULES[reference]
@@ -48,9 +67,5 @@ def _named(reference: str, model: Callable[[str], str]) -> Reward:
         return LearnedReward.load(model(reference))
     if ":" in reference:
         return load_function(reference)
-    if Path(reference).is_dir() or "/" in reference:
-        return LearnedReward.load(reference)
-    raise RewardError(
-        f'reward "{reference}": no such model directory or rule{did_you_mean(reference, RULES)}; '
-        'a function of your own is written "./file.py:function"'
-    )
+    refuse_missing(reference)
+    return LearnedReward.load(reference)

@@ -92,7 +92,7 @@ class WordsRule:
     """Says which rule this is."""
     words: tuple[str, ...] = ()
     """The list; a phrase of several words counts as one."""
-    file: Annotated[str | None, "data"] = None
+    file: Annotated[str | None, "data", "words"] = None
     """A text file with one word or phrase a line, in place of `words`; lines that begin with # are passed over."""
     measure: Literal["share", "count", "any"] = "share"
     """How often one of them occurs for each word of the answer, how often in all, or 1 where any occurs and else 0."""

@@ -5,6 +5,7 @@ A table's kind is the setting that only this kind has: `rule`, `classifier`, `ju
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,8 @@ class Part:
     """What its mean is called in the metrics, after `reward_`; without it, a name made from `reward`."""
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ConfigError(f"weight must be a finite number, got {self.weight}; 1 counts a score as it is")
         require_above(0, self, "", "clip", hint="10 is usual for logits")
 
 
@@ -59,7 +62,9 @@ def reward_of(value: Any, *, where: str) -> RewardInput:
 
     Raises ConfigError naming the setting, with the kinds there are or the nearest name.
     """
-    if isinstance(value, str | RewardTable):
+    if isinstance(value, str):
+        return _not_empty(value, where)
+    if isinstance(value, RewardTable):
         return value
     if isinstance(value, Mapping):
         made: RewardTable = build(_kind(value, where), value, where=where)
@@ -77,7 +82,7 @@ def reward_of(value: Any, *, where: str) -> RewardInput:
 def reward_text(text: str, *, where: str) -> RewardInput:
     """The reward of a command line: a text as it is, a table or list as a recipe would write it behind `reward =`."""
     if not text.lstrip().startswith(("{", "[")):
-        return text
+        return _not_empty(text, where)
     try:
         value = tomllib.loads(f"reward = {text}")["reward"]
     except tomllib.TOMLDecodeError as error:
@@ -89,9 +94,9 @@ def reward_text(text: str, *, where: str) -> RewardInput:
 def toxicity_text(text: str, *, where: str) -> RewardInput:
     """A measure of toxicity from a command line: a file of words, any of which makes a text toxic, a classifier, or
     what `reward_text` reads."""
-    if text.lstrip().startswith(("{", "[")) or ":" in text:
+    if text.lstrip().startswith(("{", "[")) or ":" in text or not text.strip():
         return reward_text(text, where=where)
-    if Path(text).expanduser().is_file():
+    if Path(text).expanduser().is_file() or text.endswith(".txt"):
         return WordsRule(rule="words", file=text, measure="any")
     return Classifier(classifier=text, output="probability")
 
@@ -112,6 +117,13 @@ def _name(reward: str | RewardTable) -> str:
     if isinstance(reward, LengthRule | FormatRule | WordsRule):
         return reward.rule
     return type(reward).__name__.lower()
+
+
+def _not_empty(text: str, where: str) -> str:
+    """The text; an empty path would be the current folder."""
+    if not text.strip():
+        raise ConfigError(f'{where} = "{text}": names no reward; leave it out where there is none')
+    return text
 
 
 def _part(value: Any, where: str) -> Part:
