@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import exp, sqrt
 from pathlib import Path
 from statistics import mean
+from typing import ClassVar
 
 import pytest
 import torch
@@ -456,6 +457,35 @@ def test_a_run_does_not_go_on_with_a_changed_file(recipe, tiny_model_dir, tmp_pa
     changed.write_text(before + "\n")
     with pytest.raises(KeyboardInterrupt):
         run(force=True)
+
+
+def test_a_finished_run_tells_what_has_changed_and_keeps_its_result(tiny_model_dir, tmp_path):
+    class Notes(Silent):
+        notes: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    write_jsonl(tmp_path / "prompts.jsonl", ({"prompt": f"{a} {b}"} for a in WORDS[:4] for b in WORDS[:4]))
+    (tmp_path / "mine.py").write_text("def score(prompts, completions): return [1.0] * len(completions)\n")
+    settings = {"reward": f"{tmp_path}/mine.py:score", "prompts": tmp_path / "prompts.jsonl", "max_new_tokens": 2}
+    text = f'held_out = ["{tmp_path}/prompts.jsonl"]\n'
+    text += stage_toml("evaluate", do="evaluate", before=tiny_model_dir, after=tiny_model_dir, **settings)
+    (tmp_path / "recipe.toml").write_text(text)
+
+    def run() -> bytes:
+        run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run", display=Notes())
+        return (tmp_path / "run" / "evaluate" / "report.json").read_bytes()
+
+    first = run()
+    assert run() == first
+    assert not [note for note in Notes.notes if "changed" in note]
+    (tmp_path / "mine.py").write_text("def score(prompts, completions): return [2.0] * len(completions)\n")
+    assert run() == first
+    assert Notes.notes[-1] == (
+        f"evaluate: {tmp_path}/mine.py: changed since the run in {tmp_path}/run/evaluate began; this is the earlier "
+        "result, use --force to begin anew"
+    )
 
 
 def test_a_run_goes_on_without_what_only_a_stage_that_is_done_has_read(recipe, tmp_path):

@@ -48,7 +48,9 @@ def run_recipe(
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline, mirror.opened(out, _shown_table(recipe)):
         if not pipeline.done:
             held_out = {"data": data_hashes(recipe.held_out)}
-            _refuse_changed(pipeline, held_out)
+            changed = _changed(pipeline, held_out)
+            if changed is not None:
+                raise RunError(f"{changed}; restore it, or use --force to begin anew")
             pipeline.update(**held_out)
         seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
         for stage in recipe.stages:
@@ -58,10 +60,12 @@ def run_recipe(
                 RunDirectory.open(out / stage.name, own, force=force) as record,
                 mirror.following(stage.name, record.metrics),
             ):
-                if record.done and pipeline.done:
-                    continue
                 origins = context.origins(stage.inputs)
-                _refuse_changed(record, origins)
+                changed = _changed(record, origins)
+                if changed is not None and record.done and pipeline.done:
+                    shown.note(f"{stage.name}: {changed}; this is the earlier result, use --force to begin anew")
+                elif changed is not None:
+                    raise RunError(f"{changed}; restore it, or use --force to begin anew")
                 if record.done:
                     continue
                 record.update(**origins)
@@ -113,15 +117,14 @@ def _shown_table(recipe: Recipe) -> dict[str, Any]:
     return table | {"stages": {stage["name"]: stage for stage in table["stages"]}}
 
 
-def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
-    """RunError for a file or model that is not the one recorded: half a run on each would be a run of neither."""
+def _changed(record: RunDirectory, origins: Mapping[str, Any]) -> str | None:
+    """The first file or model that is not the one recorded, told: half a run on each would be a run of neither."""
     for kind in ("data", "models"):
         recorded = record.manifest.get(kind, {})
         for name, digest in origins.get(kind, {}).items():
             if recorded.get(name, digest) != digest:
-                raise RunError(
-                    f"{name}: changed since the run in {record.path} began; restore it, or use --force to begin anew"
-                )
+                return f"{name}: changed since the run in {record.path} began"
+    return None
 
 
 def pipeline_report(recipe: Recipe, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
