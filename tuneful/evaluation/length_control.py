@@ -219,7 +219,7 @@ def _fit(
         fit, mean_phi = unpacked(packed)
         logits = fit.logits(data)
         away = fit.phi - mean_phi
-        misfit = float(weights @ _log_loss(logits, data.wins))
+        misfit = float(np.sum(weights * _log_loss(logits, data.wins)))  # a dot of so many would wake BLAS's threads
         spread = float(
             _EVEN_PRECISION * (fit.theta @ fit.theta + mean_phi**2)
             + length_precision * away @ away
