@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneful.data.sources import resolve
+from tuneful.data.sources import local, resolve
 from tuneful.errors import ConfigError, DataError, RunError, TunefulError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
@@ -20,6 +20,7 @@ from tuneful.pipeline.stages import run_stage
 from tuneful.runs.directory import RunDirectory
 from tuneful.runs.lineage import read_stage
 from tuneful.runs.logs import read_log
+from tuneful.runs.manifest import file_hash, tree_hash
 from tuneful.runs.trackers import Mirror
 
 
@@ -60,11 +61,14 @@ def run_recipe(
                 RunDirectory.open(out / stage.name, own, force=force) as record,
                 mirror.following(stage.name, record.metrics),
             ):
+                if record.done and pipeline.done:
+                    changed = _changed(record, _still_here(record))
+                    if changed is not None:
+                        shown.note(f"{stage.name}: {changed}; this is the earlier result, use --force to begin anew")
+                    continue
                 origins = context.origins(stage.inputs)
                 changed = _changed(record, origins)
-                if changed is not None and record.done and pipeline.done:
-                    shown.note(f"{stage.name}: {changed}; this is the earlier result, use --force to begin anew")
-                elif changed is not None:
+                if changed is not None:
                     raise RunError(f"{changed}; restore it, or use --force to begin anew")
                 if record.done:
                     continue
@@ -115,6 +119,16 @@ def _shown_table(recipe: Recipe) -> dict[str, Any]:
     """The recipe with its stages by name, as a tracker can sort runs by them."""
     table = recipe.as_table()
     return table | {"stages": {stage["name"]: stage for stage in table["stages"]}}
+
+
+def _still_here(record: RunDirectory) -> dict[str, dict[str, str]]:
+    """The hashes that the files and models a stage has read have now, without any that are gone or on the hub."""
+    files = {name: local(name) for name in record.manifest.get("data", {})}
+    folders = {name: Path(name).expanduser() for name in record.manifest.get("models", {})}
+    return {
+        "data": {name: file_hash(file) for name, file in files.items() if file is not None},
+        "models": {name: tree_hash(folder) for name, folder in folders.items() if folder.is_dir()},
+    }
 
 
 def _changed(record: RunDirectory, origins: Mapping[str, Any]) -> str | None:
