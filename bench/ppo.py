@@ -166,6 +166,8 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             num_ppo_epochs=EPOCHS,
             total_episodes=ROLLOUTS * (given.steps + 1),
             response_length=NEW_TOKENS,
+            temperature=1.0,  # its default is 0.7
+            missing_eos_penalty=1.0,
             stop_token="eos" if given.workload == "ragged" else None,
             num_sample_generations=0,
             learning_rate=1e-5,
