@@ -32,6 +32,12 @@ from tuneful.records import Prompt
 
 pytestmark = pytest.mark.gpu
 
+
+@pytest.fixture(autouse=True)
+def gpu() -> None:
+    assert torch.cuda.is_available(), "no GPU is to be seen"
+
+
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "initializer_range": 0.2}
 SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 PROMPTS = [Prompt.user("hello"), Prompt("how do i cook bread today"), Prompt("why"), Prompt.user("stop the rain now")]

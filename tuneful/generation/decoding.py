@@ -69,8 +69,9 @@ class DecoderDecoding:
         self.hidden = self._states(ids, positions)
         if num_samples > 1:
             self.cache.batch_repeat_interleave(num_samples)
-            for name in ("hidden", "attended", "position"):
-                setattr(self, name, getattr(self, name).repeat_interleave(num_samples, 0))
+            self.hidden = self.hidden.repeat_interleave(num_samples, 0)
+            self.attended = self.attended.repeat_interleave(num_samples, 0)
+            self.position = self.position.repeat_interleave(num_samples, 0)
 
     def step(self, chosen: Tensor) -> Tensor:
         self.attended = torch.cat([self.attended, self.attended.new_ones(len(chosen), 1)], dim=1)

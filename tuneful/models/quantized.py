@@ -23,12 +23,12 @@ def hold_in_nf4(model: Any) -> None:
         raise ModelError('"nf4" needs the package bitsandbytes; pip install bitsandbytes') from None
 
     trunk = model.base_model
-    kept = {model.get_output_embeddings()} if hasattr(model, "lm_head") else set()
+    head = model.get_output_embeddings()  # T5's stands inside what it calls its trunk
     wide = set(model._keep_in_fp32_modules or [])
     layers = {
         name: module
         for name, module in trunk.named_modules()
-        if type(module) is nn.Linear and module not in kept and name.rpartition(".")[2] not in wide
+        if type(module) is nn.Linear and module is not head and name.rpartition(".")[2] not in wide
     }
     if not layers:
         raise ModelError(

@@ -49,9 +49,7 @@ def run_recipe(
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline, mirror.opened(out, _shown_table(recipe)):
         if not pipeline.done:
             held_out = {"data": data_hashes(recipe.held_out)}
-            changed = _changed(pipeline, held_out)
-            if changed is not None:
-                raise RunError(f"{changed}; restore it, or use --force to begin anew")
+            _refuse_changed(pipeline, held_out)
             pipeline.update(**held_out)
         seconds: dict[str, float] = dict(pipeline.manifest.get("seconds", {}))
         for stage in recipe.stages:
@@ -67,9 +65,7 @@ def run_recipe(
                         shown.note(f"{stage.name}: {changed}; this is the earlier result, use --force to begin anew")
                     continue
                 origins = context.origins(stage.inputs)
-                changed = _changed(record, origins)
-                if changed is not None:
-                    raise RunError(f"{changed}; restore it, or use --force to begin anew")
+                _refuse_changed(record, origins)
                 if record.done:
                     continue
                 record.update(**origins)
@@ -121,6 +117,13 @@ def _shown_table(recipe: Recipe) -> dict[str, Any]:
     return table | {"stages": {stage["name"]: stage for stage in table["stages"]}}
 
 
+def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
+    """RunError for a file or model that is not the one recorded: half a run on each would be a run of neither."""
+    changed = _changed(record, origins)
+    if changed is not None:
+        raise RunError(f"{changed}; restore it, or use --force to begin anew")
+
+
 def _still_here(record: RunDirectory) -> dict[str, dict[str, str]]:
     """The hashes that the files and models a stage has read have now, without any that are gone or on the hub."""
     files = {name: local(name) for name in record.manifest.get("data", {})}
@@ -132,7 +135,7 @@ def _still_here(record: RunDirectory) -> dict[str, dict[str, str]]:
 
 
 def _changed(record: RunDirectory, origins: Mapping[str, Any]) -> str | None:
-    """The first file or model that is not the one recorded, told: half a run on each would be a run of neither."""
+    """The first file or model that is not the one recorded, told."""
     for kind in ("data", "models"):
         recorded = record.manifest.get(kind, {})
         for name, digest in origins.get(kind, {}).items():
