@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from tuneful.data.jsonl import write_jsonl
 from tuneful.engines.local import LocalEngine
@@ -58,11 +68,30 @@ def gpt2(size: int) -> Any:
     return GPT2LMHeadModel(config)
 
 
+def t5(size: int) -> Any:
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "initializer_factor": 0.3}
+    ids = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    return T5ForConditionalGeneration(T5Config(vocab_size=size, **shape, **ids))  # type: ignore[arg-type]
+
+
+def saved(family: Callable[[int], Any], tokenizer: Any, path: Path) -> Path:
+    torch.manual_seed(5)
+    family(len(tokenizer)).save_pretrained(path)
+    if family is t5:
+        tokenizer.bos_token = tokenizer.chat_template = None
+    tokenizer.save_pretrained(path)
+    return path
+
+
 @pytest.fixture(params=[llama, qwen, gpt2])
 def family_dir(request: pytest.FixtureRequest, tiny_tokenizer: Any, tmp_path: Path) -> Path:
-    request.param(len(tiny_tokenizer)).save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return saved(request.param, tiny_tokenizer, tmp_path / "model")
+
+
+@pytest.fixture(params=[llama, qwen, gpt2, t5])
+def policy_dir(request: pytest.FixtureRequest, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    """The families above, and one that can be a policy only."""
+    return saved(request.param, tiny_tokenizer, tmp_path / "model")
 
 
 def logprobs(role: Role | None) -> Tensor:
@@ -80,21 +109,21 @@ def test_models_are_loaded_onto_it(family_dir: Path) -> None:
     assert load_language_model(family_dir).device.type == load_scorer(family_dir).device.type == "cuda"
 
 
-def test_log_probabilities_are_those_of_the_cpu(family_dir: Path) -> None:
-    model = load_language_model(family_dir)
+def test_log_probabilities_are_those_of_the_cpu(policy_dir: Path) -> None:
+    model = load_language_model(policy_dir)
     found = logprobs(Role("policy", model))
     assert found.device.type == "cuda"
     assert_close(found.cpu(), logprobs(Role("policy", on_cpu(model))), atol=1e-4, rtol=1e-4)
 
 
-def test_answers_are_those_of_the_cpu_and_so_are_their_numbers(family_dir: Path) -> None:
-    roles = policy_roles(family_dir, value="head")
+def test_answers_are_those_of_the_cpu_and_so_are_their_numbers(policy_dir: Path) -> None:
+    roles = policy_roles(policy_dir, value="head")
     assert roles.policy is not None
-    engine = LocalEngine(roles, load_tokenizer(family_dir))
+    engine = LocalEngine(roles, load_tokenizer(policy_dir))
     sampling = Sampling(num_samples=3, max_new_tokens=12)
     rollout = engine.sample(PROMPTS, sampling, seed=5, values=True)
     assert_close(engine.score("policy", rollout), rollout.logprobs, atol=1e-5, rtol=1e-5)
-    beside = policy_roles(family_dir, value="head")
+    beside = policy_roles(policy_dir, value="head")
     for role in (beside.policy, beside.reference, beside.value):
         assert role is not None
         role.model.cpu()
@@ -111,13 +140,13 @@ def test_scores_are_those_of_the_cpu(kind: str, request: pytest.FixtureRequest) 
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])
-def test_a_half_precision_base_learns(dtype: Any, family_dir: Path) -> None:
+def test_a_half_precision_base_learns(dtype: Any, policy_dir: Path) -> None:
     """Policy and reference are equal at the start, sampling leaves the gradient whole, the base stays as it was."""
-    if dtype == "nf4" and json.loads((family_dir / "config.json").read_text())["model_type"] == "gpt2":
+    if dtype == "nf4" and json.loads((policy_dir / "config.json").read_text())["model_type"] == "gpt2":
         with pytest.raises(ModelError, match="no linear layers"):
-            policy_roles(family_dir, lora=LoRA(rank=4), dtype=dtype)
+            policy_roles(policy_dir, lora=LoRA(rank=4), dtype=dtype)
         return
-    roles = policy_roles(family_dir, lora=LoRA(rank=4), dtype=dtype)
+    roles = policy_roles(policy_dir, lora=LoRA(rank=4), dtype=dtype)
     with torch.no_grad():
         before = logprobs(roles.reference)
         assert torch.equal(logprobs(roles.policy), before)
@@ -132,10 +161,10 @@ def test_a_half_precision_base_learns(dtype: Any, family_dir: Path) -> None:
     assert torch.equal(logprobs(roles.reference), before)
 
 
-def test_a_checkpoint_goes_on_where_it_was(family_dir: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_on_where_it_was(policy_dir: Path, tmp_path: Path) -> None:
     def engine() -> LocalEngine:
         optimization = Optimization(learning_rate=1e-2, schedule="constant")
-        return LocalEngine(policy_roles(family_dir), load_tokenizer(family_dir), optimization=optimization)
+        return LocalEngine(policy_roles(policy_dir), load_tokenizer(policy_dir), optimization=optimization)
 
     def step(one: LocalEngine) -> None:
         def loss(outputs: Outputs, rows: list[int]) -> tuple[Tensor, dict[str, float]]:
