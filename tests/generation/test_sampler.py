@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 
 from tuneful.errors import GenerationError
 from tuneful.generation import decoding
+from tuneful.generation.llama_decoding import LlamaDecoding
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling, uniforms
@@ -150,25 +151,55 @@ def test_tokens_do_not_depend_on_the_batch(llama: Any, tiny_tokenizer: Any, monk
         assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
 
 
+class Watched:
+    """How many rows are under way at each call of a decoding's `admit` (before it) and `step`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+        self.admitted, self.stepped = [], []
+        rows = lambda one: len(one.lengths if kind is LlamaDecoding else one.position)  # noqa: E731
+        admit, step = kind.admit, kind.step
+        monkeypatch.setattr(kind, "admit", lambda one, *given: self.admitted.append(rows(one)) or admit(one, *given))
+        monkeypatch.setattr(kind, "step", lambda one, ids: self.stepped.append(len(ids)) or step(one, ids))
+
+
 def test_keys_and_values_of_rows_together_are_bounded(
     llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One token of the tiny Llama: 2 x 2 layers x 32 numbers x 4 bytes = 512 bytes; room for six rows, two prompts."""
     ours = sampler(llama, tiny_tokenizer)
-    seen: list[int] = []
-    states = decoding.DecoderDecoding._states
-    watched = lambda self, ids, positions: seen.append(len(ids)) or states(self, ids, positions)  # noqa: E731
-    monkeypatch.setattr(decoding.DecoderDecoding, "_states", watched)
+    watched = Watched(monkeypatch, LlamaDecoding)
     whole = ours.sample(PROMPTS, SAMPLING, seed=3)
-    assert seen[0] == len(PROMPTS)
+    assert watched.admitted == [0]
     longest = max(map(len, whole.prompts)) + SAMPLING.max_new_tokens
     monkeypatch.setattr(decoding, "MAX_CACHE", 6 * longest * 512)
-    seen.clear()
+    watched.stepped.clear()
     assert ours.sample(PROMPTS, SAMPLING, seed=3).completions == whole.completions
-    assert seen[0] == 2
-    assert max(seen) == 6
+    assert max(watched.stepped) <= 6
     monkeypatch.setattr(decoding, "MAX_CACHE", 1)  # one prompt's samples are never parted
     assert ours.sample(PROMPTS[:1], SAMPLING, seed=3).completions == whole.completions[:3]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_waiting_prompts_take_the_place_of_rows_that_ended(
+    family: str, request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty prompts, room for six rows: new ones begin beside rows that are under way, and say what they say alone."""
+    ids = {"vocab_size": tiny_model.config.vocab_size, "bos_token_id": 1, "eos_token_id": EOS}
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **ids))
+    model = widened(tiny_model if family == "llama" else gpt2)
+    watched = Watched(monkeypatch, LlamaDecoding if family == "llama" else decoding.DecoderDecoding)
+    sampling = Sampling(max_new_tokens=24)
+    whole = sampler(model, tiny_tokenizer).sample(PROMPTS * 4, sampling, seed=3)
+    steps_together = len(watched.stepped)
+    monkeypatch.setattr(decoding, "MAX_ROWS", 6)
+    watched.admitted.clear()
+    watched.stepped.clear()
+    parts = sampler(model, tiny_tokenizer).sample(PROMPTS * 4, sampling, seed=3)
+    assert parts.completions == whole.completions
+    assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
+    assert any(watched.admitted)
+    assert max(watched.stepped) <= 6
+    assert len(watched.stepped) < 4 * steps_together  # in waves of six each would wait for its longest
 
 
 def test_tokens_do_not_depend_on_prompts_that_come_after(llama: Any, tiny_tokenizer: Any) -> None:
@@ -313,6 +344,35 @@ class TestChoose:
         assert rollout.completions == [[10 + row, EOS] for row in range(15)]
         assert not rollout.sampled_logprobs.any()  # nothing else was possible
 
+    def test_a_hook_is_told_which_rows_begin_and_end(
+        self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that counts the tokens of each row in a cache of its own: rows it knows, and no others, come to it."""
+        monkeypatch.setattr(decoding, "MAX_ROWS", 6)
+
+        class Counting:
+            def __init__(self) -> None:
+                self.tokens: dict[int, int] = {}
+                self.ended: dict[int, int] = {}
+
+            def admit(self, rows: Tensor) -> None:
+                assert not any(row in self.tokens or row in self.ended for row in rows.tolist())
+                self.tokens |= dict.fromkeys(rows.tolist(), 0)
+
+            def drop(self, rows: Tensor) -> None:
+                self.ended |= {row: self.tokens.pop(row) for row in rows.tolist()}
+
+            def __call__(self, logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+                assert sorted(rows.tolist()) == sorted(self.tokens)
+                for row in rows.tolist():
+                    self.tokens[row] += 1
+                return logits
+
+        hook = Counting()
+        rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5, choose=hook)
+        assert not hook.tokens
+        assert [hook.ended[row] for row in range(15)] == [len(c) for c in rollout.completions]
+
     def test_the_hidden_states_are_those_of_the_policy(self, llama: Any, tiny_tokenizer: Any) -> None:
         seen: list[Tensor] = []
 
@@ -382,4 +442,8 @@ def test_progress_is_told(llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.M
     told: list[Sequence[int]] = []
     ours = sampler(llama, tiny_tokenizer)
     ours.sample(PROMPTS, SAMPLING, seed=0, on_progress=lambda *numbers: told.append(numbers))
-    assert told == [(6, 15), (12, 15), (15, 15)]
+    assert {total for _, total in told} == {15}
+    done = [count for count, _ in told]
+    assert done == sorted(set(done))
+    assert done[-1] == 15
+    assert len(done) > 3

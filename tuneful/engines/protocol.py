@@ -12,7 +12,8 @@ from torch import Tensor
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose
 from tuneful.generation.sampling import Sampling
-from tuneful.models.forward import Ids, Outputs
+from tuneful.models.forward import Outputs
+from tuneful.models.ragged import Ids
 from tuneful.records import Prompt
 
 Metrics = dict[str, float]

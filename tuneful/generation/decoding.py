@@ -1,8 +1,8 @@
 """Decoding token by token: the cache of the rows under way, and the pass that takes each a token further.
 
-A prompt runs once for all its samples. A decoder's prompts of different lengths are padded on the left with explicit
-positions; an encoder-decoder's are read by its encoder, and all its rows start together. Either way the hidden states
-equal those of a plain forward pass over the finished row.
+A prompt runs once for all its samples. Llama-like decoders have a cache of their own (llama_decoding.py). In that of
+other decoders rows of different length are padded on the left with explicit positions; an encoder-decoder's prompts are
+read by its encoder. However they are kept, the hidden states equal those of a plain forward pass over the finished row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tuneful.models.forward import Ids, encoded
+from tuneful.generation.llama_decoding import LlamaDecoding
+from tuneful.models.forward import encoded, lm_logits
+from tuneful.models.llama import is_llama_like
+from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
 
 MAX_ROWS = 256
@@ -25,8 +28,11 @@ MAX_CACHE = 8 * 2**30
 class Decoding(Protocol):
     """R rows under way."""
 
-    hidden: Tensor
-    """[R, d]: the state that the first token is drawn from."""
+    enters: bool
+    """Whether rows may begin while others are under way."""
+
+    def admit(self, prompts: Ids, num_samples: int) -> Tensor:
+        """Begin `num_samples` rows of each prompt, after those under way; the states [n, d] that they draw from."""
 
     def step(self, chosen: Tensor) -> Tensor:
         """Add a token to each row, int64 [R]; the states [R, d] that the next are drawn from."""
@@ -34,12 +40,16 @@ class Decoding(Protocol):
     def keep(self, index: Tensor) -> None:
         """Go on with these rows alone, in this order."""
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[R, V] before the temperature."""
 
-def begin_decoding(policy: Role, prompts: Ids, num_samples: int) -> Decoding:
-    """Rows of `num_samples` per prompt, prompt by prompt."""
+
+def begin_decoding(policy: Role, *, rows: int, longest: int) -> Decoding:
+    """An empty cache for up to so many rows of up to `longest` tokens, prompt included."""
     policy.activate()
-    kind = EncoderDecoderDecoding if policy.model.config.is_encoder_decoder else DecoderDecoding
-    return kind(policy.model, prompts, num_samples)
+    if policy.model.config.is_encoder_decoder:
+        return EncoderDecoderDecoding(policy.model)
+    return LlamaDecoding(policy.model, rows, longest) if is_llama_like(policy.model) else DecoderDecoding(policy.model)
 
 
 def rows_together(model: Any, longest: int) -> int:
@@ -53,60 +63,86 @@ def rows_together(model: Any, longest: int) -> int:
 
 
 class DecoderDecoding:
-    """Rows of a decoder: prompt and answer are one sequence."""
+    """Rows of a decoder in transformers' cache, their last tokens side by side: a row that is shorter, or began later,
+    is padded on the left. Layers with a sliding window let old keys go, so with them no row enters late."""
 
-    def __init__(self, model: Any, prompts: Ids, num_samples: int) -> None:
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.enters = not any(kind != "full_attention" for kind in getattr(model.config, "layer_types", None) or ())
+        self.enters &= getattr(model.config, "sliding_window", None) is None
+        self.cache: Any = None  # none when no row is under way
+        self.attended = self.position = torch.empty(0)
+
+    def admit(self, prompts: Ids, num_samples: int) -> Tensor:
         from transformers import DynamicCache
 
-        self.model = model
+        device = self.model.device
         width = max(map(len, prompts))
-        pads = torch.tensor([width - len(prompt) for prompt in prompts], device=model.device)
-        ids = torch.tensor([[0] * (width - len(prompt)) + [*prompt] for prompt in prompts], device=model.device)
-        self.attended = (torch.arange(width, device=model.device)[None, :] >= pads[:, None]).long()
-        positions = (self.attended.cumsum(-1) - 1).clamp_min(0)
-        self.cache = DynamicCache(config=model.config)
-        self.position = positions[:, -1:]
-        self.hidden = self._states(ids, positions)
+        pads = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
+        ids = torch.tensor([[0] * (width - len(prompt)) + [*prompt] for prompt in prompts], device=device)
+        attended = (torch.arange(width, device=device) >= pads[:, None]).long()
+        positions = (attended.cumsum(-1) - 1).clamp_min(0)
+        cache = DynamicCache(config=self.model.config)
+        hidden = self._states(ids, attended, positions, cache)
+        position = positions[:, -1:]
         if num_samples > 1:
-            self.cache.batch_repeat_interleave(num_samples)
-            self.hidden = self.hidden.repeat_interleave(num_samples, 0)
-            self.attended = self.attended.repeat_interleave(num_samples, 0)
-            self.position = self.position.repeat_interleave(num_samples, 0)
+            cache.batch_repeat_interleave(num_samples)
+            hidden, attended, position = (x.repeat_interleave(num_samples, 0) for x in (hidden, attended, position))
+        if self.cache is None:
+            self.cache, self.attended, self.position = cache, attended, position
+        else:
+            layers: Any = zip(self.cache.layers, cache.layers, strict=True)
+            for layer, new in layers:
+                layer.keys, layer.values = _below(layer.keys, new.keys, -2), _below(layer.values, new.values, -2)
+            self.attended, self.position = _below(self.attended, attended, -1), torch.cat([self.position, position])
+        return hidden
 
     def step(self, chosen: Tensor) -> Tensor:
         self.attended = torch.cat([self.attended, self.attended.new_ones(len(chosen), 1)], dim=1)
         self.position = self.position + 1
-        return self._states(chosen[:, None], self.position)
+        return self._states(chosen[:, None], self.attended, self.position, self.cache)
 
     def keep(self, index: Tensor) -> None:
+        if len(index) == 0:
+            self.cache = None
+            return
         self.cache.batch_select_indices(index)
         self.attended, self.position = self.attended[index], self.position[index]
+        if self.enters:
+            unused = self.attended.shape[1] - 1 - int(self.position.max())
+            self.attended = self.attended[:, unused:]
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[..., unused:, :], layer.values[..., unused:, :]
 
-    def _states(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        return lm_logits(self.model, hidden)
+
+    def _states(self, ids: Tensor, attended: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """States [R, d] of the last position; the cache grows in place."""
         output = self.model.base_model(
-            input_ids=ids,
-            attention_mask=self.attended,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
+            input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
         )
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
 
 class EncoderDecoderDecoding:
-    """Rows of an encoder-decoder: the answer is a sequence of its own, begun by the start token."""
+    """Rows of an encoder-decoder: the answer is a sequence of its own, begun by the start token. Its positions count
+    from the beginning of the cache, so all rows start together: none enters before the last has left."""
 
-    def __init__(self, model: Any, prompts: Ids, num_samples: int) -> None:
+    enters = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def admit(self, prompts: Ids, num_samples: int) -> Tensor:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        self.model = model
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        states, attended = encoded(model, prompts)
+        states, attended = encoded(self.model, prompts)
         self.states = states.repeat_interleave(num_samples, 0)
         self.attended = attended.repeat_interleave(num_samples, 0)
-        start = torch.tensor([model.config.decoder_start_token_id], device=model.device)
-        self.hidden = self.step(start.expand(len(self.states)))
+        start = torch.tensor([self.model.config.decoder_start_token_id], device=self.model.device)
+        return self.step(start.expand(len(self.states)))
 
     def step(self, chosen: Tensor) -> Tensor:
         output = self.model.get_decoder()(
@@ -121,3 +157,18 @@ class EncoderDecoderDecoding:
     def keep(self, index: Tensor) -> None:
         self.cache.batch_select_indices(index)
         self.states, self.attended = self.states[index], self.attended[index]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return lm_logits(self.model, hidden)
+
+
+def _below(one: Tensor, other: Tensor, dim: int) -> Tensor:
+    """Rows of `other` after those of `one`, the narrower padded with zeros at the beginning of dimension `dim`."""
+    width = max(one.shape[dim], other.shape[dim])
+
+    def widened(x: Tensor) -> Tensor:
+        shape = [*x.shape]
+        shape[dim] = width - x.shape[dim]
+        return torch.cat([x.new_zeros(shape), x], dim=dim)
+
+    return torch.cat([widened(one), widened(other)])

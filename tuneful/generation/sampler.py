@@ -1,29 +1,34 @@
-"""The in-process sampler: rows that leave when they finish, every number recorded on the way.
+"""The in-process sampler: rows leave when they finish, waiting prompts take their place, every number is recorded.
 
 What a model computes for them, and the cache that it keeps, is in decoding.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tuneful.data.templates import completion_text, prompt_ids
 from tuneful.errors import GenerationError
-from tuneful.generation.decoding import begin_decoding, rows_together
+from tuneful.functional.logprobs import token_logprobs
+from tuneful.generation.decoding import Decoding, begin_decoding, rows_together
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, draw, uniforms
-from tuneful.models.forward import lm_logits
 from tuneful.models.loading import context_length
 from tuneful.models.roles import Role
 from tuneful.records import Finish, Prompt
 
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits [R, V] after temperature, hidden [R, d], row numbers [R]) -> logits [R, V]; -inf forbids a token."""
+"""(logits [R, V] after temperature, hidden [R, d], row numbers [R]) -> logits [R, V]; -inf forbids a token.
+
+A hook that keeps something for each row may have methods `admit` and `drop` too: they are told the numbers of the rows
+that begin and of those that have ended, int64 [n].
+"""
 
 
 class Sampler:
@@ -60,140 +65,164 @@ class Sampler:
                     f'prompt "{prompt.text[:40]}…" has {len(tokens)} tokens and max_new_tokens is '
                     f"{sampling.max_new_tokens}, but the model's context is {self.context}; set max_prompt_tokens"
                 )
-        decoded: list[_Row] = []
+        samples = sampling.num_samples
         longest = max(map(len, ids)) + sampling.max_new_tokens
-        for chunk in _chunks(ids, rows_together(self.policy.model, longest) // sampling.num_samples or 1):
-            decoded += self._decode(chunk, ids, sampling, seed, values, choose)
-            if on_progress is not None:
-                on_progress(len(decoded), len(prompts) * sampling.num_samples)
-        decoded.sort(key=lambda row: (row.prompt, row.sample))
-        return self._collect(prompts, ids, decoded, sampling, values)
-
-    def _decode(
-        self,
-        chunk: list[int],
-        ids: list[list[int]],
-        sampling: Sampling,
-        seed: int,
-        values: bool,
-        choose: Choose | None,
-    ) -> list[_Row]:
-        rows = [_Row(prompt, sample) for prompt in chunk for sample in range(sampling.num_samples)]
-        decoding = begin_decoding(self.policy, [ids[i] for i in chunk], sampling.num_samples)
-        hidden = decoding.hidden
-        alive = list(range(len(rows)))
-        for step in range(sampling.max_new_tokens):
-            chosen, facts = self._choose_tokens(hidden, [rows[r] for r in alive], step, sampling, seed, values, choose)
-            for r, fact in zip(alive, facts, strict=True):
-                rows[r].add(fact)
-                rows[r].finish = self._finished(rows[r], step, sampling)
-            keep = [k for k, r in enumerate(alive) if rows[r].finish is None]
-            if not keep:
-                break
-            if len(keep) < len(alive):
-                index = torch.tensor(keep, device=self.policy.device)
+        room = max(rows_together(self.policy.model, longest), samples)
+        waiting = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        drawn = _Drawn(len(ids) * samples)
+        decoding = begin_decoding(self.policy, rows=min(room, len(drawn.ids)), longest=longest)
+        rows = np.empty(0, dtype=np.int64)
+        hidden: Tensor | None = None
+        while waiting or len(rows):
+            free = (room - len(rows)) // samples
+            enough = min(
+                len(waiting), room // samples // 4 + 1
+            )  # a pass over a few prompts costs nearly that over many
+            if waiting and (len(rows) == 0 or (decoding.enters and free >= enough)):
+                # The longest first: too small a memory shows at once, and like lengths go together.
+                entering = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                begun = (np.array(entering)[:, None] * samples + np.arange(samples)).flatten()
+                _tell(choose, "admit", begun)
+                states = decoding.admit([ids[i] for i in entering], samples)
+                hidden = states if hidden is None else torch.cat([hidden, states])
+                rows = np.concatenate([rows, begun])
+            assert hidden is not None
+            chosen = self._choose(decoding, hidden, rows, drawn, sampling, seed, values, choose)
+            ended = np.array([self._has_ended(drawn, row, sampling) for row in rows.tolist()])
+            if ended.any():
+                _tell(choose, "drop", rows[ended])
+                if on_progress is not None:
+                    on_progress(drawn.num_finished, len(drawn.ids))
+                places = _closed_up(~ended)
+                rows = rows[places]
+                index = torch.from_numpy(places).to(chosen.device)
                 decoding.keep(index)
-                alive, chosen = [alive[k] for k in keep], chosen[index]
-            hidden = decoding.step(chosen)
-        return rows
+                chosen = chosen[index]
+            hidden = decoding.step(chosen) if len(rows) else None
+        return self._collect(prompts, ids, drawn, sampling)
 
-    def _choose_tokens(
+    def _choose(
         self,
+        decoding: Decoding,
         hidden: Tensor,
-        rows: list[_Row],
-        step: int,
+        rows: npt.NDArray[np.int64],
+        drawn: _Drawn,
         sampling: Sampling,
         seed: int,
         values: bool,
         choose: Choose | None,
-    ) -> tuple[Tensor, list[_Fact]]:
-        logits = lm_logits(self.policy.model, hidden).float() / (sampling.temperature or 1.0)
-        prompt, sample = (np.array([getattr(row, key) for row in rows]) for key in ("prompt", "sample"))
-        limited = logits
-        if choose is not None:
-            limited = choose(logits, hidden, torch.from_numpy(prompt * sampling.num_samples + sample))
+    ) -> Tensor:
+        """The next token of each row, int64 [R], recorded with its numbers."""
+        logits = decoding.logits(hidden).float() / (sampling.temperature or 1.0)
+        limited = logits if choose is None else choose(logits, hidden, torch.from_numpy(rows))
         if sampling.temperature == 0:
             ids = limited.argmax(-1)
         else:
-            ids = draw(limited, uniforms(seed, prompt, sample, step))
-        logprobs = logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1)
-        sampled = limited.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1) if choose is not None else logprobs
-        value = [0.0] * len(rows)
+            prompt, sample = np.divmod(rows, sampling.num_samples)
+            ids = draw(limited, uniforms(seed, prompt, sample, drawn.counts(rows)))
+        logprobs = token_logprobs(logits, ids)
+        sampled = logprobs if choose is None else token_logprobs(limited, ids)
+        value = None
         if values and self.value is not None and self.value.head is not None and self.value.shares_trunk(self.policy):
             head = self.value.head
-            value = head(hidden.to(head.weight.dtype)).squeeze(-1).float().tolist()
-        allowed: list[list[int] | None] = [None] * len(rows)
-        if choose is not None:
-            allowed = [row.isfinite().nonzero().squeeze(-1).tolist() for row in limited]
-        facts = zip(ids.tolist(), logprobs.tolist(), sampled.tolist(), value, allowed, strict=True)
-        return ids, list(facts)
+            value = head(hidden.to(head.weight.dtype)).squeeze(-1).float()
+        drawn.add(rows, ids, logprobs, sampled, value, None if choose is None else limited)
+        return ids
 
-    def _finished(self, row: _Row, step: int, sampling: Sampling) -> Finish | None:
-        if row.ids[-1] == self.tokenizer.eos_token_id:
-            return "eos"
-        if sampling.stop:
-            text = self.tokenizer.decode(row.ids, skip_special_tokens=True)
+    def _has_ended(self, drawn: _Drawn, row: int, sampling: Sampling) -> bool:
+        ids = drawn.ids[row]
+        finish: Finish | None = "length" if len(ids) == sampling.max_new_tokens else None
+        if ids[-1] == self.tokenizer.eos_token_id:
+            finish = "eos"
+        elif sampling.stop:
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
             if any(stop in text for stop in sampling.stop):
-                return "stop"
-        return "length" if step + 1 == sampling.max_new_tokens else None
+                finish = "stop"
+        if finish is not None:
+            drawn.finish[row] = finish
+            drawn.num_finished += 1
+        return finish is not None
 
-    def _collect(
-        self, prompts: Sequence[Prompt], ids: list[list[int]], rows: list[_Row], sampling: Sampling, values: bool
-    ) -> Rollout:
+    def _collect(self, prompts: Sequence[Prompt], ids: list[list[int]], drawn: _Drawn, sampling: Sampling) -> Rollout:
         device = self.policy.device
-        texts = [completion_text(prompts[row.prompt], row.ids, self.tokenizer) for row in rows]
-        for k, row in enumerate(rows):
-            if row.finish == "stop":
+        group = [row // sampling.num_samples for row in range(len(drawn.ids))]
+        texts = [completion_text(prompts[i], row, self.tokenizer) for i, row in zip(group, drawn.ids, strict=True)]
+        for k, finish in enumerate(drawn.finish):
+            if finish == "stop":
                 # None is left where the stop string was the template's own, which `completion_text` took away.
                 cuts = [texts[k].find(stop) for stop in sampling.stop if stop in texts[k]]
                 texts[k] = texts[k][: min(cuts, default=None)]
-        width = max(len(row.ids) for row in rows)
-        mask = torch.tensor([[t < len(row.ids) for t in range(width)] for row in rows], device=device)
-
-        def numbers(lists: Iterator[list[float]]) -> Tensor:
-            return torch.tensor([line + [0.0] * (width - len(line)) for line in lists], device=device)
-
-        with_values = values and self.value is not None and self.value.shares_trunk(self.policy)
-        has_limits = any(limit is not None for row in rows for limit in row.allowed)
+        lengths = torch.tensor([len(row) for row in drawn.ids], device=device)
         return Rollout(
-            prompts=[ids[row.prompt] for row in rows],
-            completions=[row.ids for row in rows],
+            prompts=[ids[i] for i in group],
+            completions=drawn.ids,
             texts=texts,
-            group=torch.tensor([row.prompt for row in rows], device=device),
-            finish=[row.finish or "abort" for row in rows],
-            version=torch.full((len(rows),), self.version, device=device),
+            group=torch.tensor(group, device=device),
+            finish=drawn.finish,
+            version=torch.full((len(group),), self.version, device=device),
             temperature=sampling.temperature or 1.0,  # greedy: the logprobs are those of the policy itself
-            logprobs=numbers(row.logprobs for row in rows),
-            sampled_logprobs=numbers(row.sampled for row in rows),
-            mask=mask,
-            values=numbers(row.values for row in rows) if with_values else None,
-            allowed=[[limit or [] for limit in row.allowed] for row in rows] if has_limits else None,
+            logprobs=drawn.numbers("logprobs"),
+            sampled_logprobs=drawn.numbers("sampled"),
+            mask=torch.arange(int(lengths.max()), device=device) < lengths[:, None],
+            values=drawn.numbers("values") if drawn.values else None,
+            allowed=drawn.allowed if any(limit for row in drawn.allowed for limit in row) else None,
         )
 
 
-_Fact = tuple[int, float, float, float, list[int] | None]
+class _Drawn:
+    """What was drawn so far: ids row by row, numbers step by step as they come off the device."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.ids: list[list[int]] = [[] for _ in range(num_rows)]
+        self.finish: list[Finish] = ["abort"] * num_rows
+        self.num_finished = 0
+        self.allowed: list[list[list[int]]] = [[] for _ in range(num_rows)]
+        self.places: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self.logprobs: list[Tensor] = []
+        self.sampled: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def counts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Tokens of these rows so far."""
+        return np.array([len(self.ids[row]) for row in rows.tolist()])
+
+    def add(
+        self,
+        rows: npt.NDArray[np.int64],
+        ids: Tensor,
+        logprobs: Tensor,
+        sampled: Tensor,
+        values: Tensor | None,
+        limited: Tensor | None,
+    ) -> None:
+        self.places.append((rows, self.counts(rows)))
+        self.logprobs.append(logprobs)
+        self.sampled.append(sampled)
+        if values is not None:
+            self.values.append(values)
+        for row, token in zip(rows.tolist(), ids.tolist(), strict=True):
+            self.ids[row].append(token)
+        if limited is not None:
+            for row, finite in zip(rows.tolist(), limited.isfinite(), strict=True):
+                self.allowed[row].append(finite.nonzero().squeeze(-1).tolist())
+
+    def numbers(self, name: str) -> Tensor:
+        """float32 [N, T] of what was recorded under this name, 0 after the end of a row."""
+        rows, steps = (np.concatenate(part) for part in zip(*self.places, strict=True))
+        flat = torch.cat(getattr(self, name))
+        spread = flat.new_zeros(len(self.ids), max(map(len, self.ids)))
+        spread[torch.from_numpy(rows).to(flat.device), torch.from_numpy(steps).to(flat.device)] = flat
+        return spread
 
 
-class _Row:
-    """One completion while it grows."""
-
-    def __init__(self, prompt: int, sample: int) -> None:
-        self.prompt = prompt
-        self.sample = sample
-        self.finish: Finish | None = None
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.sampled: list[float] = []
-        self.values: list[float] = []
-        self.allowed: list[list[int] | None] = []
-
-    def add(self, fact: _Fact) -> None:
-        for history, item in zip((self.ids, self.logprobs, self.sampled, self.values, self.allowed), fact, strict=True):
-            history.append(item)  # type: ignore[attr-defined]
+def _tell(choose: Choose | None, what: Literal["admit", "drop"], rows: npt.NDArray[np.int64]) -> None:
+    if hasattr(choose, what):
+        getattr(choose, what)(torch.from_numpy(rows))
 
 
-def _chunks(ids: list[list[int]], size: int) -> Iterator[list[int]]:
-    """Prompt numbers in runs of like length, so that little is padded."""
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _closed_up(kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Places of the rows that go on: those at the end move into the gaps, the others stay where they are."""
+    count = int(kept.sum())
+    places = np.arange(count)
+    places[~kept[:count]] = count + np.flatnonzero(kept[count:])
+    return places

@@ -48,10 +48,12 @@ def fold(*keys: int | str) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def uniforms(seed: int, prompt: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], token: int) -> Tensor:
-    """float64 [R] in [0, 1) for rows (prompt, sample) at position `token`."""
+def uniforms(
+    seed: int, prompt: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], token: npt.NDArray[np.int64] | int
+) -> Tensor:
+    """float64 [R] in [0, 1) for rows (prompt, sample) at their position `token`, or all at the same."""
     state = _mix(np.full(len(prompt), seed % 2**64, dtype=np.uint64))
-    for key in (prompt, sample, np.full(len(prompt), token)):
+    for key in (prompt, sample, np.broadcast_to(token, prompt.shape)):
         state = _mix(state + key.astype(np.uint64))
     return torch.from_numpy((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 

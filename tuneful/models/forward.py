@@ -1,24 +1,24 @@
 """Forward passes of the roles over rows of prompt and completion ids.
 
 Ids come in ragged and numbers go out as [R, T]: T completion tokens, one mask. Only completion positions reach a head.
-Rows are padded on the right and causal attention never looks there, so a decoder needs no attention mask; no mask is
-ever read off a pad id. In an encoder-decoder the encoder reads the prompt and the decoder says the completion.
+Llama-like decoders run on ragged rows (llama.py), other models on rows that are padded on the right, where causal
+attention never looks, so that a decoder needs no attention mask; no mask is ever read off a pad id. In an
+encoder-decoder the encoder reads the prompt and the decoder says the completion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tuneful.errors import ModelError
-from tuneful.functional.logprobs import token_entropy, token_logprobs
+from tuneful.functional.head import head_logprobs
+from tuneful.models.llama import is_llama_like, own_states
+from tuneful.models.ragged import Ids, Ragged, refuse_empty
 from tuneful.models.roles import Role
-
-Ids = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,14 @@ def policy_outputs(
     """
     rows = _Rows(prompts, completions, width, policy.device)
     states = rows.predicting_states(policy)
-    logits = lm_logits(policy.model, states)
-    logprobs = token_logprobs(logits, rows.targets, temperature=temperature)
-    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-        entropy = token_entropy(logits, temperature=temperature)
+    logprobs, entropy = head_logprobs(
+        partial(lm_logits, policy.model),
+        states,
+        rows.targets,
+        temperature=temperature,
+        entropy_grad=entropy_grad,
+        weights=[w for w in policy.model.get_output_embeddings().parameters() if w.requires_grad],
+    )
     values = None
     if value is not None:
         value_states = states if value.shares_trunk(policy) else rows.predicting_states(value)
@@ -92,6 +96,9 @@ def class_logits(
     """
     if reward.head is None:
         padding = "right"
+    elif padding == "right" and is_llama_like(reward.model):
+        reward.activate()
+        return _read(reward.head, own_states(reward.model, Ragged(prompts, completions, reward.device), last_only=True))
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
@@ -114,8 +121,7 @@ def class_logits(
         ).last_hidden_state
     last = start + lengths - 1
     states = hidden[torch.arange(len(ids), device=ids.device), last]
-    read: Tensor = reward.head(states.to(reward.head.weight.dtype)).float()
-    return read
+    return _read(reward.head, states)
 
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:
@@ -141,14 +147,13 @@ class _Rows:
     """Rows of one pass, and the way between [R, T] and the flat list of completion tokens."""
 
     def __init__(self, prompts: Ids, completions: Ids, width: int | None, device: torch.device) -> None:
-        self.prompts, self.completions, self.device = prompts, completions, device
+        self.prompts, self.device = prompts, device
+        self.completions = [c[:width] for c in completions]
         lengths = torch.tensor([len(c) for c in completions], device=device)
         steps = torch.arange(max(int(lengths.max()), 1) if width is None else width, device=device)
         self.mask = steps[None, :] < lengths[:, None]
         self.row, self.step = self.mask.nonzero(as_tuple=True)
-        self.targets = torch.tensor(
-            [token for c in completions for token in c[:width]], dtype=torch.int64, device=device
-        )
+        self.targets = torch.tensor([token for c in self.completions for token in c], dtype=torch.int64, device=device)
 
     def predicting_states(self, role: Role) -> Tensor:
         """Hidden states [M, d] of the position before each completion token."""
@@ -161,6 +166,9 @@ class _Rows:
                 input_ids=before, encoder_hidden_states=states, encoder_attention_mask=attended, use_cache=False
             ).last_hidden_state
             return hidden[self.row, self.step]  # type: ignore[no-any-return]
+        if is_llama_like(role.model):
+            rows = Ragged(self.prompts, self.completions, self.device, predicting=True)
+            return own_states(role.model, rows)
         ids, _ = _padded(self.prompts, self.completions, self.device)
         hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         starts = torch.tensor([len(p) for p in self.prompts], device=self.device)
@@ -176,8 +184,7 @@ def _padded(
     prompts: Ids, completions: Ids, device: torch.device, side: Literal["right", "left"] = "right"
 ) -> tuple[Tensor, Tensor]:
     rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    if any(len(p) == 0 for p in prompts):
-        raise ModelError("a prompt has no tokens; every prompt needs at least one, for example the start token")
+    refuse_empty(prompts)
     width = max(len(r) for r in rows)
     padded = [r + [0] * (width - len(r)) if side == "right" else [0] * (width - len(r)) + r for r in rows]
     return torch.tensor(padded, device=device), torch.tensor([len(r) for r in rows], device=device)
@@ -185,7 +192,11 @@ def _padded(
 
 def _apply(head: nn.Linear | None, states: Tensor) -> Tensor:
     assert head is not None
-    return head(states.to(head.weight.dtype)).squeeze(-1).float()  # type: ignore[no-any-return]
+    return _read(head, states).squeeze(-1)
+
+
+def _read(head: nn.Linear, states: Tensor) -> Tensor:
+    return head(states.to(head.weight.dtype)).float()  # type: ignore[no-any-return]
 
 
 def _has_segments(model: Any) -> bool:

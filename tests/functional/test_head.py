@@ -1,0 +1,80 @@
+"""Log-probabilities in parts against those from all logits at once, values and gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from tuneful.functional import head as module
+from tuneful.functional.head import head_logprobs
+
+
+def whole(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """By torch's own cross-entropy and categorical distribution."""
+    scaled = logits / temperature
+    return -nn.functional.cross_entropy(scaled, ids, reduction="none"), torch.distributions.Categorical(
+        logits=scaled
+    ).entropy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("entropy_grad", [False, True])
+@pytest.mark.parametrize("at_once", [1, 23, 40, 2**22])
+def test_parts_add_up(temperature: float, entropy_grad: bool, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", at_once)
+    torch.manual_seed(0)
+    head = nn.Linear(6, 11)
+    states, ids = torch.randn(9, 6, requires_grad=True), torch.randint(11, (9,))
+    inputs = [states, *head.parameters()]
+    ours = head_logprobs(
+        head, states, ids, temperature=temperature, entropy_grad=entropy_grad, weights=[*head.parameters()]
+    )
+    theirs = whole(head(states), ids, temperature)
+    assert_close(ours, theirs)
+    assert ours[1].requires_grad == entropy_grad
+
+    def loss(logprobs: Tensor, entropy: Tensor) -> Any:
+        signs = torch.linspace(-1, 2, 9)
+        return (signs * logprobs.exp()).sum() + (signs.flip(0) * entropy).sum() * entropy_grad
+
+    found, expected = (torch.autograd.grad(loss(*pair), inputs) for pair in (ours, theirs))
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)
+
+
+def test_by_hand() -> None:
+    """The head is the identity; softmax(ln 3, 0) = (3/4, 1/4), and the gradient of log 3/4 is 1 - 3/4, 0 - 1/4."""
+    states = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
+    logprobs, entropy = head_logprobs(lambda x: x, states, torch.tensor([0]))
+    assert_close(logprobs, torch.tensor([math.log(0.75)]))
+    assert_close(entropy, torch.tensor([-0.75 * math.log(0.75) - 0.25 * math.log(0.25)]))
+    logprobs.sum().backward()
+    assert_close(states.grad, torch.tensor([[0.25, -0.25]]))
+
+
+def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 30)
+    made: list[int] = []
+    head = nn.Linear(4, 10)
+
+    def watched(x: Tensor) -> Tensor:
+        made.append(len(x))
+        return head(x)  # type: ignore[no-any-return]
+
+    states = torch.randn(20, 4, requires_grad=True)
+    head_logprobs(watched, states, torch.zeros(20, dtype=torch.int64))[0].sum().backward()
+    assert max(made) == 3
+    assert sum(made) == 40  # forward, and again backward
+
+
+def test_no_tokens() -> None:
+    states = torch.empty(0, 4, requires_grad=True)
+    logprobs, _ = head_logprobs(nn.Linear(4, 10), states, torch.empty(0, dtype=torch.int64))
+    logprobs.sum().backward()
+    assert logprobs.shape == (0,)
+    assert states.grad is not None

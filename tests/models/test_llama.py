@@ -1,0 +1,166 @@
+"""Our pass of Llama-like models against transformers' own, row by row without padding: states, scores, gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from tuneful.errors import ModelError
+from tuneful.models.adapters import AdapterSet, LoRA
+from tuneful.models.llama import is_llama_like, own_states
+from tuneful.models.ragged import Ragged
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+}
+SCALED = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama, every bias, scaled angles": LlamaConfig(
+        **SHAPE,
+        attention_bias=True,
+        mlp_bias=True,
+        rope_parameters=SCALED | {"original_max_position_embeddings": 8},
+        tie_word_embeddings=True,
+    ),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3, wide heads": Qwen3Config(**SHAPE, head_dim=16),
+}
+
+# Prompts of one token, equal prompts, equal but for the last token; answers of one token and of none.
+PROMPTS = [[7, 9, 30], [5], [7, 9, 30], [7, 9, 31], [40, 41, 42, 43, 44]]
+COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9], [33, 2], []]
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(3)
+    made = AutoModelForCausalLM.from_config(CONFIGS[request.param]).eval()
+    for name, weight in made.named_parameters():
+        if name.endswith(("norm.weight", "bias")):
+            weight.data.normal_(1.0, 0.3)
+    return made
+
+
+def ragged(*, predicting: bool = False) -> Ragged:
+    return Ragged(PROMPTS, COMPLETIONS, torch.device("cpu"), predicting=predicting)
+
+
+def row_by_row(model: Any, *, predicting: bool) -> Tensor:
+    """States of transformers' pass from the last prompt token on, each row alone."""
+    states = []
+    for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
+        whole = model.base_model(torch.tensor([[*prompt, *completion]])).last_hidden_state[0]
+        states.append(whole[len(prompt) - 1 : -1 if predicting else None])
+    return torch.cat(states)
+
+
+@pytest.mark.parametrize("predicting", [False, True])
+def test_states_are_those_of_transformers(model: Any, predicting: bool) -> None:
+    assert is_llama_like(model)
+    with torch.no_grad():
+        found = own_states(model, ragged(predicting=predicting))
+        assert_close(found, row_by_row(model, predicting=predicting), atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_state_of_each_row(model: Any) -> None:
+    ends = torch.tensor([len(c) + 1 for c in COMPLETIONS]).cumsum(0) - 1
+    with torch.no_grad():
+        expected = row_by_row(model, predicting=False)[ends]
+        assert_close(own_states(model, ragged(), last_only=True), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapters"])
+def test_gradients_are_those_of_transformers(model: Any, lora: bool) -> None:
+    if lora:
+        adapters = AdapterSet(model.requires_grad_(False))
+        adapters.add("one", LoRA(rank=3), seed=1)
+        adapters.add("two", LoRA(rank=2), seed=2)
+        for weight in [*adapters.named_parameters("one").values(), *adapters.named_parameters("two").values()]:
+            weight.data.normal_(std=0.2, generator=torch.Generator().manual_seed(len(weight)))
+        adapters.activate(("two",))
+        weights = adapters.named_parameters("two")
+    else:
+        weights = dict(model.base_model.named_parameters())
+    expected = row_by_row(model, predicting=True)
+    found = own_states(model, ragged(predicting=True))
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
+    ours = torch.autograd.grad(found, [*weights.values()], direction)
+    theirs = torch.autograd.grad(expected, [*weights.values()], direction)
+    for name, one, other in zip(weights, ours, theirs, strict=True):
+        assert_close(
+            one, other, atol=2e-5 * float(other.abs().max()) + 1e-6, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_adapters_off_are_the_base(model: Any) -> None:
+    with torch.no_grad():
+        before = own_states(model, ragged())
+        adapters = AdapterSet(model.requires_grad_(False))
+        adapters.add("one", LoRA(rank=3), seed=1)
+        for weight in adapters.named_parameters("one").values():
+            weight.data.fill_(0.1)
+        adapters.activate(())
+        assert torch.equal(own_states(model, ragged()), before)
+        adapters.activate(("one",))
+        assert not torch.allclose(own_states(model, ragged()), before, atol=1e-2)
+
+
+def test_equal_prompts_run_once() -> None:
+    """Five rows, four prompts, of which two have the same beginning: [7, 9], [], [40 .. 43]."""
+    rows = ragged()
+    assert rows.ids.tolist() == [7, 9, 40, 41, 42, 43, 30, 8, 2, 5, 20, 21, 22, 2, 30, 9, 31, 33, 2, 44]
+    assert rows.positions.tolist() == [0, 1, 0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 3, 4, 2, 3, 2, 3, 4, 4]
+    assert rows.prefix_of.tolist() == [0, 1, 0, 0, 2]
+
+
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(ModelError, match="no tokens"):
+        Ragged([[1], []], [[2], [2]], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SHAPE, sliding_window=8),
+        Qwen2Config(**SHAPE, sliding_window=8, use_sliding_window=True, max_window_layers=0),
+        LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+        LlamaConfig(**SHAPE, hidden_act="gelu"),
+    ],
+    ids=["mistral with a window", "qwen2 with a window", "angles by length", "another activation"],
+)
+def test_what_it_does_not_compute_it_does_not_claim(config: Any) -> None:
+    assert not is_llama_like(AutoModelForCausalLM.from_config(config))
+    assert not is_llama_like(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20)))
+
+
+def test_half_precision_is_as_close_to_the_truth_as_transformers() -> None:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(CONFIGS["llama"]).to(torch.bfloat16).eval()
+    with torch.no_grad():
+        ours, theirs = own_states(model, ragged()), row_by_row(model, predicting=False)
+        truth = row_by_row(model.float(), predicting=False)
+    assert ours.dtype == torch.bfloat16
+    assert (ours - truth).norm() < 1.3 * (theirs - truth).norm()

@@ -1,0 +1,83 @@
+"""Log-probabilities and entropies straight from hidden states, so that [tokens, vocabulary] never stands in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOGITS_AT_ONCE = 2**22
+"""Numbers of logits that are made together, 16 MiB of float32; at least one token's."""
+
+
+def head_logprobs(
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    ids: Tensor,
+    *,
+    temperature: float = 1.0,
+    entropy_grad: bool = False,
+    weights: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:
+    """log pi(id) and the entropy in nats of softmax(head(states) / temperature), float32 [M] each.
+
+    states: [M, d]; ids: int64 [M]; head: [m, d] -> finite logits [m, V]; weights: those of the head that are trained.
+    Gradient flows to states and weights, from the entropy only if `entropy_grad`. Logits are made in parts, and again
+    for the backward pass, which turns each part into its gradient at once: d log p(id) = 1[v = id] - p(v),
+    d entropy = -p(v) (log p(v) + entropy).
+    """
+    logprobs, entropy = _HeadLogprobs.apply(head, temperature, entropy_grad, ids, states, *weights)  # type: ignore[no-untyped-call]
+    return logprobs, entropy
+
+
+class _HeadLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        head: Callable[[Tensor], Tensor],
+        temperature: float,
+        entropy_grad: bool,
+        ids: Tensor,
+        states: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        logprobs, norm, entropy = (states.new_empty(len(ids), dtype=torch.float32) for _ in range(3))
+        size = max(1, LOGITS_AT_ONCE // head(states[:0]).shape[1])
+        for start in range(0, len(ids), size):
+            part = slice(start, start + size)
+            logits = head(states[part]).float()
+            if temperature != 1.0:
+                logits = logits / temperature
+            norm[part] = logits.logsumexp(-1)
+            logprobs[part] = logits.gather(-1, ids[part, None]).squeeze(-1) - norm[part]
+            probs = (logits - norm[part, None]).exp_()
+            entropy[part] = norm[part] - torch.linalg.vecdot(probs, logits)
+        ctx.head, ctx.temperature, ctx.size, ctx.entropy_grad = head, temperature, size, entropy_grad
+        ctx.save_for_backward(ids, states, norm, entropy, *weights)
+        if not entropy_grad:
+            ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, of_logprobs: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        ids, states, norm, entropy, *weights = ctx.saved_tensors
+        of_states = torch.empty_like(states)
+        of_weights = [torch.zeros_like(weight) for weight in weights]
+        for start in range(0, len(ids), ctx.size):
+            part = slice(start, start + ctx.size)
+            with torch.enable_grad():
+                inputs = [states[part].detach().requires_grad_(), *weights]
+                logits = ctx.head(inputs[0])
+            logs = logits.detach().float() / ctx.temperature - norm[part, None]
+            grad = logs.exp()
+            grad *= -of_logprobs[part, None]
+            if ctx.entropy_grad:
+                grad -= (logs.exp() * of_entropy[part, None]).mul_(logs + entropy[part, None])
+            grad.scatter_add_(1, ids[part, None], of_logprobs[part, None])
+            grad /= ctx.temperature
+            of_states[part], *more = torch.autograd.grad(logits, inputs, grad.to(logits.dtype))
+            for total, one in zip(of_weights, more, strict=True):
+                total.add_(one)
+        return None, None, None, None, of_states, *of_weights

@@ -1,0 +1,87 @@
+"""Decoding of Llama-like models: keys and values lie in one block of memory, written in place."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuneful.models.adapters import FrozenLinears
+from tuneful.models.llama import attention, through_layers
+from tuneful.models.ragged import Ids, Rows, refuse_empty
+
+
+class LlamaDecoding:
+    """Row r's keys and values of layer l stand in keys[l][r] and values[l][r] at places 0, 1, 2, ...
+
+    A prompt's tokens but the last run once, whatever the number of its samples; the last is the first step of each.
+    """
+
+    enters = True
+
+    def __init__(self, model: Any, rows: int, longest: int) -> None:
+        layers = model.base_model.layers
+        one = layers[0].self_attn
+        shape = (rows, longest, one.k_proj.out_features // one.head_dim, one.head_dim)
+        self.model = model
+        self.linear = FrozenLinears()
+        # Zeros, for what a row does not see must be finite too.
+        self.keys, self.values = (
+            [torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in layers] for _ in range(2)
+        )
+        self.lengths = torch.empty(0, dtype=torch.int64, device=model.device)
+
+    def admit(self, prompts: Ids, num_samples: int) -> Tensor:
+        refuse_empty(prompts)
+        device = self.lengths.device
+        first = len(self.lengths)
+        prefixes = Rows([len(prompt) - 1 for prompt in prompts], device)
+        slots = slice(first, first + len(prompts) * num_samples)
+        self.lengths = torch.cat([self.lengths, prefixes.lengths.repeat_interleave(num_samples)])
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k, v = prefixes.pad(k), prefixes.pad(v)
+            for cache, new in ((self.keys, k), (self.values, v)):
+                cache[number][slots, : k.shape[1]] = new.repeat_interleave(num_samples, 0)
+            if number + 1 == len(self.keys):
+                return q[:0]
+            return prefixes.flatten(attention(self.model, prefixes.pad(q), k, v))
+
+        if len(prefixes):
+            ids = torch.tensor([*chain.from_iterable(prompt[:-1] for prompt in prompts)], device=device)
+            through_layers(self.model, ids, prefixes.place, attend, linear=self.linear)
+        last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
+        return self._advance(last.repeat_interleave(num_samples), slots)
+
+    def step(self, chosen: Tensor) -> Tensor:
+        return self._advance(chosen, slice(0, len(chosen)))
+
+    def keep(self, index: Tensor) -> None:
+        moved = (index != torch.arange(len(index), device=index.device)).nonzero().squeeze(-1)
+        if len(moved):
+            width = int(self.lengths.max())
+            for cache in chain(self.keys, self.values):
+                cache[moved, :width] = cache[index[moved], :width]
+        self.lengths = self.lengths[index]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.linear(self.model.get_output_embeddings(), hidden)
+
+    def _advance(self, ids: Tensor, slots: slice) -> Tensor:
+        """A token further for the rows in these slots: the states [n, d] of the tokens `ids` [n]."""
+        positions = self.lengths[slots]
+        width = int(positions.max()) + 1
+        rows = torch.arange(slots.start, slots.stop, device=ids.device)
+        seen = torch.arange(width, device=ids.device) <= positions[:, None]
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self.keys[number][rows, positions] = k
+            self.values[number][rows, positions] = v
+            keys, values = (cache[number][slots, :width] for cache in (self.keys, self.values))
+            return attention(self.model, q[:, None], keys, values, seen=seen[:, None])[:, 0]
+
+        hidden = through_layers(self.model, ids, positions, attend, linear=self.linear)
+        self.lengths[slots] += 1
+        return hidden

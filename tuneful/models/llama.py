@@ -1,0 +1,117 @@
+"""The pass of Llama and its kin over ragged rows, on the weights of transformers' model.
+
+The numbers of transformers' own pass, up to rounding, for less work: linear layers see no padding; an equal prompt runs
+once; after the last layer's keys and values a prompt's tokens are let go; a float32 adapter is added to its layer's
+weights for the length of a product, not to the output of each token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from tuneful.functional.layers import rms_norm, rotate, swiglu
+from tuneful.models.adapters import adapted
+from tuneful.models.ragged import Ragged
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(number of the layer, queries [T, H, h], keys and values [T, K, h]) -> what the last S tokens read [S, H, h]; only
+these go on."""
+
+
+def is_llama_like(model: Any) -> bool:
+    """True for the models whose pass is computed here: Llama, Mistral, Qwen2 and Qwen3 without a sliding window."""
+    config = model.config
+    return (
+        config.model_type in ("llama", "mistral", "qwen2", "qwen3")
+        and config.hidden_act == "silu"
+        and (getattr(config, "sliding_window", None) is None or not getattr(config, "use_sliding_window", True))
+        and config.rope_parameters["rope_type"] not in ("dynamic", "longrope")  # whose angles depend on the length
+    )
+
+
+def own_states(model: Any, rows: Ragged, *, last_only: bool = False) -> Tensor:
+    """Hidden states after the last norm of the own tokens [M, d], row by row; of each row's last alone [R, d]."""
+    ends = rows.own.ends - 1 if last_only else None
+    return through_layers(model, rows.ids, rows.positions, _within_rows(model, rows), read=ends)
+
+
+def through_layers(
+    model: Any,
+    ids: Tensor,
+    positions: Tensor,
+    attend: Attend,
+    *,
+    linear: Callable[[Any, Tensor], Tensor] = adapted,
+    read: Tensor | None = None,
+) -> Tensor:
+    """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those numbered in `read`.
+
+    ids, positions: int64 [T]. linear: (layer, its input) -> its output.
+    """
+    trunk = model.base_model
+    x = trunk.embed_tokens(ids)
+    cos, sin = (part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(x, positions[None]))
+    for number, layer in enumerate(trunk.layers):
+        attention, mlp = layer.self_attn, layer.mlp
+        normed = _norm(x, layer.input_layernorm)
+        q, k, v = (
+            linear(part, normed).view(len(x), -1, attention.head_dim)
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        if hasattr(attention, "q_norm"):
+            q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
+        mixed = attend(number, rotate(q, cos, sin), rotate(k, cos, sin), v).flatten(1)
+        x = x[len(x) - len(mixed) :]
+        if read is not None and layer is trunk.layers[-1]:
+            x, mixed = x[read], mixed[read]
+        x = x + linear(attention.o_proj, mixed)
+        normed = _norm(x, layer.post_attention_layernorm)
+        x = x + linear(mlp.down_proj, swiglu(linear(mlp.gate_proj, normed), linear(mlp.up_proj, normed)))
+    return _norm(x, trunk.norm)
+
+
+def _within_rows(model: Any, rows: Ragged) -> Attend:
+    """Prefixes read themselves, own tokens their prefix and themselves; the last layer lets the prefixes go."""
+    parts = [len(rows.prefixes), len(rows.own)]
+    seen = rows.seen()
+    last = model.config.num_hidden_layers - 1
+
+    def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (torch.split(part, parts) for part in (q, k, v))
+        prefix_k, prefix_v = rows.prefixes.pad(prefix_k), rows.prefixes.pad(prefix_v)
+        keys = torch.cat([rows.of_prefix(prefix_k), rows.own.pad(own_k)], dim=1)
+        values = torch.cat([rows.of_prefix(prefix_v), rows.own.pad(own_v)], dim=1)
+        own = rows.own.flatten(attention(model, rows.own.pad(own_q), keys, values, seen=seen))
+        if number == last or parts[0] == 0:
+            return own
+        return torch.cat(
+            [rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v)), own]
+        )
+
+    return attend
+
+
+def attention(model: Any, q: Tensor, k: Tensor, v: Tensor, *, seen: Tensor | None = None) -> Tensor:
+    """What each of O queries [N, O, H, h] reads of L keys and values [N, L, K, h]: [N, O, H, h].
+
+    seen: bool, to be broadcast to [N, O, L]; None: the keys up to the query itself.
+    """
+    out = scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=None if seen is None else seen[:, None],
+        is_causal=seen is None,
+        scale=model.base_model.layers[0].self_attn.scaling,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    return out.transpose(1, 2)
+
+
+def _norm(x: Tensor, norm: Any) -> Tensor:
+    return rms_norm(x, norm.weight, norm.variance_epsilon)
