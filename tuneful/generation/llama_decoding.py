@@ -26,7 +26,7 @@ class LlamaDecoding:
         one = layers[0].self_attn
         shape = (rows, longest, one.k_proj.out_features // one.head_dim, one.head_dim)
         self.model = model
-        self.linear = FrozenLinears()
+        self.linears = FrozenLinears()
         # Zeros, for what a row does not see must be finite too.
         self.keys, self.values = (
             [torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in layers] for _ in range(2)
@@ -51,7 +51,7 @@ class LlamaDecoding:
 
         if len(prefixes):
             ids = torch.tensor([*chain.from_iterable(prompt[:-1] for prompt in prompts)], device=device)
-            through_layers(self.model, ids, prefixes.place, attend, linear=self.linear)
+            through_layers(self.model, ids, prefixes.place, attend, linears=self.linears)
         last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
         return self._advance(last.repeat_interleave(num_samples), slots)
 
@@ -67,7 +67,7 @@ class LlamaDecoding:
         self.lengths = self.lengths[index]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.linear(self.model.get_output_embeddings(), hidden)
+        return self.linears([self.model.get_output_embeddings()], hidden)[0]
 
     def _advance(self, ids: Tensor, slots: slice) -> Tensor:
         """A token further for the rows in these slots: the states [n, d] of the tokens `ids` [n]."""
@@ -82,6 +82,6 @@ class LlamaDecoding:
             keys, values = (cache[number][slots, :width] for cache in (self.keys, self.values))
             return attention(self.model, q[:, None], keys, values, seen=seen[:, None])[:, 0]
 
-        hidden = through_layers(self.model, ids, positions, attend, linear=self.linear)
+        hidden = through_layers(self.model, ids, positions, attend, linears=self.linears)
         self.lengths[slots] += 1
         return hidden

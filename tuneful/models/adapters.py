@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,47 +138,70 @@ def _same_place(one: str | Path, other: str | Path) -> bool:
     return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
-def adapted(layer: Any, x: Tensor) -> Tensor:
-    """The output [T, o] of a linear layer for x [T, i], with its active adapter.
+def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """The outputs [T, o] of linear layers that read the same x [T, i], with their active adapters.
 
-    A float32 adapter is added to the layer's weights W for the length of the product: x (W + s B A)^T costs what x W^T
+    A float32 adapter is added to its layer's weights W for the length of the product: x (W + s B A)^T costs what x W^T
     does, where x W^T + s (x A^T) B^T goes over every token's output twice more. Layers in half precision or 4 bits,
     whose weights would round a small update away, run as PEFT has them, and so do layers with none or several adapters.
     """
-    found = _mergeable(layer)
-    if found is None:
-        return layer(x)  # type: ignore[no-any-return]
-    base, *factors = found
-    return _Adapted.apply(x, base.weight, base.bias, *factors)  # type: ignore[no-any-return, no-untyped-call]
+    outputs = []
+    for layer in layers:
+        found = _mergeable(layer)
+        if found is None:
+            outputs.append(layer(x))
+        else:
+            base, *factors = found
+            outputs.append(_Adapted.apply(x, base.weight, base.bias, *factors))  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class FrozenLinears:
-    """`adapted` for many small products with weights that do not change meanwhile, without gradient: a float32 layer's
-    sum with its adapter is made once, and on a CPU laid out once in the order in which oneDNN reads it."""
+    """`adapted` for many small products with weights that do not change meanwhile, without gradient.
+
+    A float32 layer's sum with its adapter is made once, layers that read the same input are one product, and on a CPU
+    their weights are laid out once in the order in which oneDNN reads them.
+    """
 
     def __init__(self) -> None:
-        self._ready: dict[int, Callable[[Tensor], Tensor]] = {}
+        self._ready: dict[tuple[int, ...], Callable[[Tensor], Sequence[Tensor]]] = {}
 
-    def __call__(self, layer: Any, x: Tensor) -> Tensor:
-        if id(layer) not in self._ready:
-            self._ready[id(layer)] = _prepared(layer)
-        return self._ready[id(layer)](x)
+    def __call__(self, layers: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
+        key = tuple(map(id, layers))
+        if key not in self._ready:
+            self._ready[key] = _joined(layers)
+        return self._ready[key](x)
 
 
-def _prepared(layer: Any) -> Callable[[Tensor], Tensor]:
-    if (found := _mergeable(layer)) is not None:
+def _joined(layers: Sequence[Any]) -> Callable[[Tensor], Sequence[Tensor]]:
+    parts = [_whole(layer) for layer in layers]
+    weights = [part[0] for part in parts if part is not None]
+    if len(weights) < len(layers):
+        return lambda x: [layer(x) for layer in layers]
+    sizes = [len(weight) for weight in weights]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    biases = [part[1] for part in parts if part is not None]
+    bias = None
+    if any(one is not None for one in biases):
+        bias = torch.cat(
+            [weight.new_zeros(size) if one is None else one for one, size in zip(biases, sizes, strict=True)]
+        )
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return lambda x: torch.split(linear(x, weight, bias), sizes, dim=-1)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.split(torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""), sizes, dim=-1)
+
+
+def _whole(layer: Any) -> tuple[Tensor, Tensor | None] | None:
+    """A float32 layer's weights, its active adapter added, and its bias; else None."""
+    found = _mergeable(layer)
+    if found is not None:
         base, down, up, scale = found
-        weight = torch.addmm(base.weight, up, down, alpha=scale)
-    else:
-        base = layer.base_layer if getattr(layer, "disable_adapters", False) else layer
-        if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
-            return layer  # type: ignore[no-any-return]
-        weight = base.weight.detach()
-    bias = base.bias
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return lambda x: linear(x, weight, bias)
+        return torch.addmm(base.weight, up, down, alpha=scale), base.bias
+    base = layer.base_layer if getattr(layer, "disable_adapters", False) else layer
+    if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
+        return None
+    return base.weight.detach(), base.bias
 
 
 def _mergeable(layer: Any) -> tuple[nn.Linear, Tensor, Tensor, float] | None:

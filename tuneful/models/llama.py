@@ -7,7 +7,7 @@ weights for the length of a product, not to the output of each token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,12 +46,12 @@ def through_layers(
     positions: Tensor,
     attend: Attend,
     *,
-    linear: Callable[[Any, Tensor], Tensor] = adapted,
+    linears: Callable[[Sequence[Any], Tensor], Sequence[Tensor]] = adapted,
     read: Tensor | None = None,
 ) -> Tensor:
     """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those numbered in `read`.
 
-    ids, positions: int64 [T]. linear: (layer, its input) -> its output.
+    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs.
     """
     trunk = model.base_model
     x = trunk.embed_tokens(ids)
@@ -60,8 +60,8 @@ def through_layers(
         attention, mlp = layer.self_attn, layer.mlp
         normed = _norm(x, layer.input_layernorm)
         q, k, v = (
-            linear(part, normed).view(len(x), -1, attention.head_dim)
-            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+            part.view(len(x), -1, attention.head_dim)
+            for part in linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)
         )
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
@@ -69,9 +69,9 @@ def through_layers(
         x = x[len(x) - len(mixed) :]
         if read is not None and layer is trunk.layers[-1]:
             x, mixed = x[read], mixed[read]
-        x = x + linear(attention.o_proj, mixed)
-        normed = _norm(x, layer.post_attention_layernorm)
-        x = x + linear(mlp.down_proj, swiglu(linear(mlp.gate_proj, normed), linear(mlp.up_proj, normed)))
+        x = x + linears([attention.o_proj], mixed)[0]
+        gate, up = linears([mlp.gate_proj, mlp.up_proj], _norm(x, layer.post_attention_layernorm))
+        x = x + linears([mlp.down_proj], swiglu(gate, up))[0]
     return _norm(x, trunk.norm)
 
 
