@@ -8,6 +8,7 @@ encoder-decoder the encoder reads the prompt and the decoder says the completion
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.functional.head import head_logprobs
+from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ids, Ragged, refuse_empty
 from tuneful.models.roles import Role
@@ -77,6 +79,20 @@ def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor,
     """Logits before every completion token, flat [M, V], and the row each belongs to, int [M]."""
     rows = _Rows(prompts, completions, None, policy.device)
     return lm_logits(policy.model, rows.predicting_states(policy)), rows.row
+
+
+def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> Tensor:
+    """Logprobs [T] of a completion by transformers' whole model, the row alone: what every other pass must equal."""
+    policy.activate()
+    config = policy.model.config
+    if config.is_encoder_decoder:
+        before = torch.tensor([[config.decoder_start_token_id, *completion[:-1]]], device=policy.device)
+        asked = torch.tensor([[*prompt, config.eos_token_id]], device=policy.device)
+        logits = policy.model(input_ids=asked, decoder_input_ids=before).logits[0]
+    else:
+        row = torch.tensor([[*prompt, *completion]], device=policy.device)
+        logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
 
 
 def reward_scores(
