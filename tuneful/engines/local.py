@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +40,7 @@ class LocalEngine:
         *,
         optimization: Optimization = Optimization(),
         total_steps: int = 1,
-        tokens_per_microbatch: int = 8_192,
+        tokens_per_microbatch: int = 2_048,
     ) -> None:
         self.roles = roles
         self.tokenizer = tokenizer
@@ -88,7 +90,9 @@ class LocalEngine:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
         sampler = Sampler(self._role("policy"), self.tokenizer, value=self.roles.value, version=self.version)
-        return sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress)
+        rollout = sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress)
+        _give_back_memory()
+        return rollout
 
     @torch.no_grad()
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:
@@ -107,6 +111,7 @@ class LocalEngine:
                 )
                 numbers = _present(outputs.logprobs)
             result[torch.tensor(rows, device=result.device)] = numbers
+        _give_back_memory()
         return result
 
     @torch.no_grad()
@@ -161,6 +166,7 @@ class LocalEngine:
 
     def publish_weights(self) -> int:
         self.version += 1
+        _give_back_memory()
         return self.version
 
     def save(self, path: Path) -> None:
@@ -233,6 +239,13 @@ class LocalEngine:
         if role is None:
             raise ConfigError(f"this engine was built without a {name}")
         return role
+
+
+def _give_back_memory() -> None:
+    """Return to the system what glibc keeps after a phase; the pieces of one phase rarely fit the next, and add up."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _check_vocabulary(role: Role, tokenizer: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from tuneful.errors import ModelError
 from tuneful.settings import require_at_least
@@ -157,7 +157,7 @@ def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
 
 
 class FrozenLinears:
-    """`adapted` for many small products with weights that do not change meanwhile, without gradient.
+    """`adapted` for many products of few rows with weights that do not change meanwhile, without gradient.
 
     A float32 layer's sum with its adapter is made once, layers that read the same input are one product, and on a CPU
     their weights are laid out once in the order in which oneDNN reads them.
@@ -189,7 +189,14 @@ def _joined(layers: Sequence[Any]) -> Callable[[Tensor], Sequence[Tensor]]:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return lambda x: torch.split(linear(x, weight, bias), sizes, dim=-1)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return lambda x: torch.split(torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""), sizes, dim=-1)
+
+    def run(x: Tensor) -> Sequence[Tensor]:
+        # oneDNN makes and keeps half a megabyte of code for every number of rows, so it sees powers of two alone.
+        more = (1 << (len(x) - 1).bit_length()) - len(x)
+        out = torch.ops.mkldnn._linear_pointwise(pad(x, (0, 0, 0, more)), packed, bias, "none", [], "")
+        return torch.split(out[: len(x)], sizes, dim=-1)
+
+    return run
 
 
 def _whole(layer: Any) -> tuple[Tensor, Tensor | None] | None:

@@ -19,7 +19,7 @@ from tuneful.records import Comparison, Completion
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward, checked
 
-TOKENS_PER_BATCH = 8_192
+TOKENS_PER_BATCH = 2_048
 
 
 def reward_accuracy(reward: Reward, held_out: Sequence[Comparison]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class TrainingInputs:
     """Precision of the frozen base; bfloat16 halves its memory, nf4 takes about a third of that; both need `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
+    tokens_per_microbatch: int = 2_048
     """Padded tokens per forward pass; changes memory, not results."""
 
     def __post_init__(self) -> None:
