@@ -114,7 +114,8 @@ def class_logits(
         padding = "right"
     elif padding == "right" and is_llama_like(reward.model):
         reward.activate()
-        return _read(reward.head, own_states(reward.model, Ragged(prompts, completions, reward.device), last_only=True))
+        rows = Ragged(prompts, completions, reward.device)
+        return _read(reward.head, own_states(reward.model, rows, last_only=True, recompute=reward.again))
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
@@ -184,7 +185,7 @@ class _Rows:
             return hidden[self.row, self.step]  # type: ignore[no-any-return]
         if is_llama_like(role.model):
             rows = Ragged(self.prompts, self.completions, self.device, predicting=True)
-            return own_states(role.model, rows)
+            return own_states(role.model, rows, recompute=role.again)
         ids, _ = _padded(self.prompts, self.completions, self.device)
         hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         starts = torch.tensor([len(p) for p in self.prompts], device=self.device)

@@ -119,6 +119,8 @@ class TrainingInputs:
     """Steps between checkpoints; 0 saves none."""
     tokens_per_microbatch: int = 2_048
     """Padded tokens per forward pass; changes memory, not results."""
+    recompute_layers: bool = False
+    """Keep a layer's input alone and compute the layer again for its backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "", "save_every", hint="0 saves no checkpoints")

@@ -108,7 +108,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
@@ -127,7 +127,7 @@ def train_reward(
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     ended = _run(context, RewardModel(engine, groups, config), record, num_steps, given.save_every)
 
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
@@ -167,7 +167,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         dtype=given.base_dtype,
         seed=config.seed,
     )
-    engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, config.updates, given)
     if given.share_base:
         assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
@@ -209,7 +209,7 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = DPO(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
@@ -301,13 +301,13 @@ def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
     record.finish(**facts, **context.provenance(stage.name))
 
 
-def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, tokens_per_microbatch: int) -> LocalEngine:
+def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, given: inputs.TrainingInputs) -> LocalEngine:
     return LocalEngine(
-        roles,
+        roles.recomputing() if given.recompute_layers else roles,
         tokenizer,
         optimization=config.optimization,
         total_steps=num_updates,
-        tokens_per_microbatch=tokens_per_microbatch,
+        tokens_per_microbatch=given.tokens_per_microbatch,
     )
 
 
