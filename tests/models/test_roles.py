@@ -467,5 +467,5 @@ class TestRecomputing:
     def test_other_models_are_refused(self, tmp_path: Path) -> None:
         config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
         BertForSequenceClassification(config).save_pretrained(tmp_path)
-        with pytest.raises(ConfigError, match="recompute_layers: only for Llama.* is a bert; lower tokens_per_micro"):
+        with pytest.raises(ConfigError, match=r"recompute_layers: only for Llama.* is a bert; lower tokens_per_micro"):
             reward_roles(tmp_path).recomputing()
