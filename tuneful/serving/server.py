@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tuneful.data.templates import prompt_ids
 from tuneful.errors import ConfigError, TunefulError
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
+from tuneful.records import Prompt
 from tuneful.serving.worker import BusyError, Job, UnknownModelError, Worker
 from tuneful.settings import build, require_at_least
 
@@ -130,6 +132,7 @@ class CompletionServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer goes out whole
     server: CompletionServer
 
     def do_GET(self) -> None:
@@ -160,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         worker = self.server.worker
         ids = asked.prompt
         if isinstance(ids, str):
-            ids = tuple(worker.tokenizer.encode(ids))
+            ids = tuple(prompt_ids(Prompt(ids), worker.tokenizer, max_tokens=None))
         model = asked.model or worker.name
         rollout = worker.answer(Job(model, ids, asked.sampling, asked.draws))
         return {

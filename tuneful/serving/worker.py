@@ -58,7 +58,7 @@ class Worker:
         self.adapter: str | None = None
         """The name of the adapter that is served."""
         self.adapter_path = ""
-        self._adapters = AdapterSet(model)
+        self._adapters = AdapterSet(model.requires_grad_(False))
         self._model = model
         self._loads = 0
         self._slot = ""
