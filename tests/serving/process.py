@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,33 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
+@dataclass
+class Crowd:
+    """How many completions a relay has under way, and the most it had."""
+
+    now: int = 0
+    most: int = 0
+
+
 Spoil = Callable[[str, int, Any], tuple[int, Any]]
 """(path, status, answer of the real server) -> what the client gets instead."""
 
 
 @contextmanager
-def relay(url: str, spoil: Spoil, *, refuse: list[int] | None = None, slow: list[float] | None = None) -> Iterator[str]:
+def relay(
+    url: str,
+    spoil: Spoil,
+    *,
+    refuse: list[int] | None = None,
+    slow: list[float] | None = None,
+    crowd: Crowd | None = None,
+) -> Iterator[str]:
     """A server before the one at `url`; the URL of it.
 
-    refuse: statuses of the next completions, which are not passed on. slow: seconds that the next ones wait.
+    refuse: statuses of the next completions, which are not passed on. slow: seconds that the next ones wait, and crowd
+    is told how many wait together.
     """
-    refuse, slow, lock = refuse or [], slow or [], threading.Lock()
+    refuse, slow, crowd, lock = refuse or [], slow or [], crowd or Crowd(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -68,7 +85,11 @@ def relay(url: str, spoil: Spoil, *, refuse: list[int] | None = None, slow: list
                 with lock:
                     wait = slow.pop(0) if slow else 0.0
                     status = refuse.pop(0) if refuse else 200
+                    crowd.now += 1
+                    crowd.most = max(crowd.most, crowd.now)
                 time.sleep(wait)
+                with lock:
+                    crowd.now -= 1
                 if status != 200:
                     return self.answer(status, {"error": {"message": "not now"}})
             return self.answer(*spoil(self.path, *call(url + self.path, body)))
