@@ -187,6 +187,21 @@ def test_an_adapter_that_is_taken_and_not_listed(served: Served, base_dir: Path,
         assert "does not list policy-0-" in refusal(engine(url, base_dir, tmp_path))
 
 
+def test_what_a_server_need_not_offer(served: Served, base_dir: Path, tmp_path: Path) -> None:
+    """No cache to reset, and an earlier adapter that is gone already, which vLLM answers with 500."""
+
+    def plain(path: str, status: int, answer: Any) -> tuple[int, Any]:
+        refused = {"/reset_prefix_cache": 404, "/v1/unload_lora_adapter": 500}
+        return (refused[path], {}) if path in refused else (status, answer)
+
+    waits: list[float] = []
+    with relay(served.url, plain) as url:
+        there = engine(url, base_dir, tmp_path, sleep=waits.append)
+        moved(there)
+        assert there.sample(PROMPTS, SAMPLING, seed=5).version.tolist() == [1] * 12
+    assert not waits
+
+
 def test_logprobs_of_another_temperature_are_computed_here(served: Served, base_dir: Path, tmp_path: Path) -> None:
     """As a server tells them that leaves the temperature out: all are off by a known amount."""
 

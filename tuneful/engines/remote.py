@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ class RemoteSampler:
         with self._client() as client:
             self._push(client, new)
             if old is not None and old.name != new.name:
-                self._post(client, "/v1/unload_lora_adapter", {"lora_name": old.name}, needed=False)
+                self._offer(client, "/v1/unload_lora_adapter", {"lora_name": old.name})
         for folder in self.folder.resolve().glob("version-*"):
             if folder != new.path:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -187,11 +188,10 @@ class RemoteSampler:
         }
         what = f"prompt {number}"
         try:
-            answer = self._post(client, "/v1/completions", body, what=what)
+            answer = self._post(client, "/v1/completions", body, what)
         except _UnknownNameError:  # a server that was started anew
             self._push(client, self._published)
-            answer = self._post(client, "/v1/completions", body, what=what)
-        assert answer is not None
+            answer = self._post(client, "/v1/completions", body, what)
         try:
             told = self._object(answer)
             if told["model"] != name:
@@ -236,9 +236,9 @@ class RemoteSampler:
             if self._serves(client, adapter.name):
                 return
             body = {"lora_name": adapter.name, "lora_path": str(adapter.path)}
-            self._post(client, "/v1/load_lora_adapter", body, what=f"the adapter {adapter.name}")
+            self._post(client, "/v1/load_lora_adapter", body, f"the adapter {adapter.name}")
             # Not every server offers it; a name that was never used before has nothing cached.
-            self._post(client, "/reset_prefix_cache", {}, needed=False)
+            self._offer(client, "/reset_prefix_cache", {})
             if not self._serves(client, adapter.name):
                 raise self._error(f"does not list {adapter.name} after it was loaded; look at its log")
 
@@ -252,16 +252,15 @@ class RemoteSampler:
         except (KeyError, TypeError, ValueError):
             raise self._error(f'answers "{short(answer.text)}" where its models were asked for') from None
 
-    def _post(
-        self, client: httpx2.Client, path: str, body: dict[str, Any], *, what: str = "", needed: bool = True
-    ) -> httpx2.Response | None:
-        """The answer; None where the server has no such thing and it is not needed."""
-        try:
-            return self._asked(lambda: client.post(self.url + path, json=body), what or path)
-        except _UnknownNameError:
-            if needed:
-                raise
-            return None
+    def _post(self, client: httpx2.Client, path: str, body: dict[str, Any], what: str) -> httpx2.Response:
+        return self._asked(lambda: client.post(self.url + path, json=body), what)
+
+    def _offer(self, client: httpx2.Client, path: str, body: dict[str, Any]) -> None:
+        """A request that may be refused: the server may not know it, or have let go of what it is about."""
+        import httpx2
+
+        with suppress(httpx2.RequestError):  # a server that is gone is found by the next request
+            client.post(self.url + path, json=body)
 
     def _asked(self, request: Callable[[], httpx2.Response], what: str) -> httpx2.Response:
         try:
