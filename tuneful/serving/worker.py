@@ -20,6 +20,9 @@ from tuneful.models.roles import Role
 MAX_WAITING = 1_024
 """Requests that may wait; more are refused for the moment."""
 
+MAX_TOGETHER = 256
+"""Requests that are sampled together."""
+
 GATHERING = 0.005
 """Seconds without a new request after which those that wait are sampled; a client sends many almost at once."""
 
@@ -121,6 +124,8 @@ class Worker:
             if isinstance(found, _Change):
                 return jobs, found
             jobs.append(found)
+            if len(jobs) == MAX_TOGETHER:
+                return jobs, None
             wait = GATHERING
 
     def _sample(self, jobs: Sequence[Job]) -> None:
