@@ -195,7 +195,7 @@ class LocalEngine:
             stored = probe.pop("numbers")
             self._probe = Batch(**probe)
             drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
-            if not drift < (5e-2 if self._role(self._probe.role).half else 1e-4):  # another card rounds differently
+            if not drift < rounding(self._role(self._probe.role)):  # another card rounds differently
                 raise CheckError(
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )
@@ -246,6 +246,11 @@ def _give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def rounding(role: Role) -> float:
+    """What two correct passes may differ by in a logprob or score."""
+    return 5e-2 if role.half else 1e-4
 
 
 def _check_vocabulary(role: Role, tokenizer: Any) -> None:

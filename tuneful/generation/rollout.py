@@ -5,8 +5,8 @@ Ids are ragged, numbers are [N, T] with one mask (docs/decisions/0001). A rollou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class Rollout:
     scores: Tensor | None = None
     """float32 [N]: reward of the whole completion."""
     allowed: list[list[list[int]]] | None = None
+    engine_mismatch: Mapping[str, float] = field(default_factory=dict)
+    """Of a remote sampler: `engine_mismatch` and `engine_mismatch_mean`, the largest and the mean distance of a token's
+    logprob there from its logprob here."""
 
     def __len__(self) -> int:
         return len(self.completions)

@@ -67,7 +67,7 @@ class AdapterSet:
         from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
         config = PeftConfig.from_pretrained(str(path))
-        if not _same_place(config.base_model_name_or_path, self.model.name_or_path):
+        if not same_place(config.base_model_name_or_path, self.model.name_or_path):
             raise ModelError(
                 f"{path}: an adapter on {config.base_model_name_or_path}, which is not the base "
                 f"{self.model.name_or_path}; train it on that base, or give each role a model of its own"
@@ -78,8 +78,13 @@ class AdapterSet:
         adapter = {key: weight for key, weight in saved.items() if "lora_" in key}
         set_peft_model_state_dict(self._peft, adapter, adapter_name=name)
         if len(adapter) != len(self.named_parameters(name)):
+            self.remove(name)
             raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
         return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}
+
+    def remove(self, name: str) -> None:
+        """Take adapter `name`, which must not be active, off the base."""
+        self._peft.delete_adapter(name)
 
     def _speaks_as(self) -> Any:
         """PEFT's name for the task of a language model such as the base."""
@@ -133,7 +138,7 @@ class AdapterSet:
         nested.rmdir()
 
 
-def _same_place(one: str | Path, other: str | Path) -> bool:
+def same_place(one: str | Path, other: str | Path) -> bool:
     """True for one directory written in two ways, and for equal hub ids."""
     return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,8 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
 from tuneful.engines.local import LocalEngine
+from tuneful.engines.remote import RemoteSampler
+from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
@@ -156,6 +159,10 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
+    remote = None
+    if given.sampler is not None:
+        remote = RemoteSampler(given.sampler, tokenizer, folder=record.path / "published")
+        remote.refuse_other_base(path)
     reference = context.model(given.reference) if given.reference else None
     value_from = context.model(given.value_from) if given.value_from else None
     roles = policy_roles(
@@ -167,7 +174,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         dtype=given.base_dtype,
         seed=config.seed,
     )
-    engine = _engine(roles, tokenizer, config, config.updates, given)
+    engine = _engine(roles, tokenizer, config, config.updates, given, remote)
     if given.share_base:
         assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
@@ -182,6 +189,10 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
+    if isinstance(engine, RemoteEngine) and engine.trusted is not None:
+        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
+        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
+        record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
     learner = PPO(engine, prompts, reward, config)
     evaluate = DevEvaluation(
         engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
@@ -301,8 +312,16 @@ def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
     record.finish(**facts, **context.provenance(stage.name))
 
 
-def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, given: inputs.TrainingInputs) -> LocalEngine:
-    return LocalEngine(
+def _engine(
+    roles: Roles,
+    tokenizer: Any,
+    config: Any,
+    num_updates: int,
+    given: inputs.TrainingInputs,
+    remote: RemoteSampler | None = None,
+) -> LocalEngine:
+    build = LocalEngine if remote is None else partial(RemoteEngine, remote=remote)
+    return build(
         roles.recomputing() if given.recompute_layers else roles,
         tokenizer,
         optimization=config.optimization,
