@@ -46,6 +46,7 @@ def main() -> None:
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     result = {
         "bench": "ppo",
+        "device": peer.device(),
         "size": given.size,
         "workload": given.workload,
         "shape": given.shape,
@@ -182,7 +183,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             learning_rate=1e-5,
             gradient_checkpointing=False,
             bf16=False,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",
             eval_strategy="no",
