@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,30 @@ SIZES = {
 PROMPT_TOKENS = {"fixed": 64, "ragged": 128}
 ENDS_AT = 24
 """Tokens at which the completions end on average that a base for the ragged workload learns from."""
+
+COMPLETION_TOKENS = 64
+"""The most tokens of an answer that the learners' benches read, its end token included."""
+
+BASELINE = {
+    ("ppo", "S", "full", "fixed"): 3.79,
+    ("ppo", "S", "lora", "fixed"): 3.98,
+    ("ppo", "M", "full", "fixed"): 0.727,
+    ("ppo", "M", "lora", "fixed"): 0.770,
+    ("reward", "S", "full", "ragged"): 16.4,
+    ("reward", "S", "lora", "ragged"): 16.1,
+    ("sft", "S", "full", "ragged"): 1900.0,
+    ("sft", "S", "lora", "ragged"): 2155.0,
+    ("sft", "M", "full", "ragged"): 475.5,
+    ("dpo", "S", "full", "ragged"): 6.7,
+    ("dpo", "S", "lora", "ragged"): 6.2,
+    ("generation", "S", "full", "fixed"): 2364.0,
+    ("generation", "M", "full", "fixed"): 610.0,
+}
+"""What the peer reached alone, by (bench, size, shape, workload): rollouts, pairs or tokens per second, the
+median of three processes, or the mean of two. TRL 1.12.0 for PPO, 1.16.0 else; transformers for generation."""
+
+BASELINE_GFLOPS = 220.0
+"""The best float32 matrix product of the machine of those runs."""
 
 
 def base(size: str, workload: Workload) -> Path:
@@ -54,6 +79,46 @@ def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
     if workload == "fixed":
         found = [p for p in found if len(prompt_ids(p, tokenizer, max_tokens=None)) >= PROMPT_TOKENS["fixed"]]
     return [found[i % len(found)] for i in range(count)]
+
+
+def pairs(path: Path, count: int) -> list[Any]:
+    """The first comparisons of HH's test file as plain text: of each prompt the last 128 tokens, of each answer the
+    first 63, which leaves room for the end token. Pairs whose two sides begin alike are left out; each is a group."""
+    import itertools
+
+    from tuneful.data.formats import read_comparisons
+    from tuneful.data.sources import resolve
+    from tuneful.data.templates import pair_ids, prompt_ids
+    from tuneful.models.loading import load_tokenizer
+    from tuneful.records import Comparison, Prompt
+
+    tokenizer = load_tokenizer(path)
+
+    def cut(comparison: Comparison) -> Comparison:
+        asked = prompt_ids(comparison.prompt, tokenizer, max_tokens=PROMPT_TOKENS["ragged"])
+        sides = (
+            pair_ids(comparison.prompt, s, tokenizer, max_tokens=None) for s in (comparison.chosen, comparison.rejected)
+        )
+        answers = [answer[:-1][: COMPLETION_TOKENS - 1] for _, answer in sides]
+        prompt = Prompt(tokenizer.decode(asked, clean_up_tokenization_spaces=False))
+        chosen, rejected = (tokenizer.decode(a, clean_up_tokenization_spaces=False) for a in answers)
+        return Comparison(prompt, chosen, rejected)
+
+    found = map(cut, read_comparisons(resolve("hh-harmless/test"), on_skip=lambda _: None))
+    kept = list(itertools.islice((c for c in found if c.chosen != c.rejected), count))
+    return [replace(kept[i % len(kept)], group=str(i)) for i in range(count)]
+
+
+def against_baseline(
+    throughput: float, gemm_gflops: float, *, bench: str, size: str, shape: str, workload: str
+) -> dict[str, float | bool | None]:
+    """The peer's throughput for each GFLOP/s of the machine, as a multiple of what it was alone; a run in which that
+    is further than a quarter from 1 is void. None where the peer was not measured alone."""
+    alone = BASELINE.get((bench, size, shape, workload))
+    if alone is None:
+        return {"trl_of_baseline": None, "void": None}
+    share = (throughput / gemm_gflops) / (alone / BASELINE_GFLOPS)
+    return {"trl_of_baseline": share, "void": not 0.75 <= share <= 1.25}
 
 
 def resident() -> float:
