@@ -2,8 +2,8 @@
 
     python bench/generation.py [--size S] [--workload ragged] [--shape full|lora] [--batch 32] [--rounds 5] [--json]
 
-A call goes from prompts to texts: it samples at temperature 1, without any cut of the distribution, at most 64 tokens to
-each of `--batch` prompts of 64 tokens (fixed) or up to 128 (ragged), all decoded together on both sides. `full`: a plain
+A call goes from prompts to texts: it samples at temperature 1, from the whole distribution, at most 64 tokens to each
+of `--batch` prompts of 64 tokens (fixed) or up to 128 (ragged), all decoded together on both sides. `full`: a plain
 model. `lora`: an adapter of rank 16 on all seven linear kinds, as a policy has it while it is trained; the peer merges
 it for the call and takes it out again, which is faster than to carry it along. Tokens up to the end token are counted.
 """

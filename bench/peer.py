@@ -24,10 +24,13 @@ from tuneful.data.sources import cache_folder
 Workload = Literal["fixed", "ragged"]
 
 SIZES = {
+    "XS": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 344},
     "S": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 688},
     "M": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1376},
 }
-"""About 5 M and 30 M parameters with a vocabulary of 4,096 and a head of its own."""
+"""About 1.4 M, 5 M and 30 M parameters with a vocabulary of 4,096 and a head of its own."""
+
+VOCABULARY = 4_096
 
 PROMPT_TOKENS = {"fixed": 64, "ragged": 128}
 ENDS_AT = 24
@@ -65,6 +68,13 @@ def base(size: str, workload: Workload) -> Path:
     if not (folder / "config.json").exists():
         _make_base(folder, size, workload)
     return folder
+
+
+def trunk_params(size: str) -> int:
+    """Weights of the layers that every token goes through, without embeddings, head and norms."""
+    shape = SIZES[size]
+    width = shape["hidden_size"]
+    return shape["num_hidden_layers"] * (4 * width**2 + 3 * width * shape["intermediate_size"])
 
 
 def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
