@@ -24,10 +24,10 @@ from limit import PPOWork, fraction_of_limit
 EPOCHS, MINIBATCHES, RANK = 4, 4, 16
 AROUND: dict[str, Any] = {"prompts": 32, "length": 64, "model": "S", "samples": 1}
 GROWS: dict[str, tuple[Any, ...]] = {
-    "prompts": (8, 16, 32, 64, 128),
+    "prompts": (8, 16, 32, 64),
     "length": (16, 32, 64, 128),
     "model": ("XS", "S", "M"),
-    "samples": (1, 2, 4, 8),
+    "samples": (1, 2, 4),
 }
 NAMES = {
     "prompts": "prompts per step",
