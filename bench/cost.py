@@ -51,7 +51,7 @@ def main() -> None:
     points = {grown: [AROUND | {grown: amount} for amount in GROWS[grown]] for grown in given.only}
     sides = list(dict.fromkeys(_side(point) for curve in points.values() for point in curve))
     for size in {point["model"] for curve in points.values() for point in curve}:
-        peer.base(size, "fixed")
+        peer.prepare(size, "fixed")
     told = {side: peer.medians(runs) for side, runs in peer.take_turns(sys.argv, sides, given.rounds).items()}
     peaks = peer.machine_peaks()
     curves: dict[str, tuple[tuple[float, float], ...]] = {}

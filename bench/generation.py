@@ -37,7 +37,7 @@ def main() -> None:
     if given.side:
         print(json.dumps({"ours": ours, "transformers": transformers}[given.side](given)))
         return
-    peer.base(given.size, given.workload)
+    peer.prepare(given.size, given.workload)
     told = peer.take_turns(sys.argv, ["ours", "transformers"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "transformers"))
     peaks = peer.machine_peaks()

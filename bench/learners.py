@@ -50,7 +50,7 @@ def main() -> None:
     if given.side:
         print(json.dumps(ours(given) if given.side == "ours" else trl(given)))
         return
-    peer.base(given.size, "fixed")
+    peer.prepare(given.size, "fixed")
     sides = SIDES[given.bench]
     told = {side: peer.medians(runs) for side, runs in peer.take_turns(sys.argv, sides, given.rounds).items()}
     require_agreement(told["ours"], told["trl"])

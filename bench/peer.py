@@ -70,6 +70,12 @@ def base(size: str, workload: Workload) -> Path:
     return folder
 
 
+def prepare(size: str, workload: Workload) -> None:
+    """Have `base` made by a process of its own: Linux hands the most that a process ever held down to those that it
+    starts, so what one that times others held would hide what they hold."""
+    subprocess.run([sys.executable, __file__, size, workload], check=True)
+
+
 def trunk_params(size: str) -> int:
     """Weights of the layers that every token goes through, without embeddings, head and norms."""
     shape = SIZES[size]
@@ -231,3 +237,7 @@ def _make_base(folder: Path, size: str, workload: Workload) -> None:
             optimizer.step()
             optimizer.zero_grad()
     save_model(model, tokenizer, folder)
+
+
+if __name__ == "__main__":
+    base(*sys.argv[1:])  # type: ignore[arg-type]
