@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,41 @@ from tuneful.data.sources import cache_folder
 Workload = Literal["fixed", "ragged"]
 
 SIZES = {
+    "XS": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 344},
     "S": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 688},
     "M": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1376},
 }
-"""About 5 M and 30 M parameters with a vocabulary of 4,096 and a head of its own."""
+"""About 1.4 M, 5 M and 30 M parameters with a vocabulary of 4,096 and a head of its own."""
+
+VOCABULARY = 4_096
 
 PROMPT_TOKENS = {"fixed": 64, "ragged": 128}
 ENDS_AT = 24
 """Tokens at which the completions end on average that a base for the ragged workload learns from."""
+
+COMPLETION_TOKENS = 64
+"""The most tokens of an answer that the learners' benches read, its end token included."""
+
+BASELINE = {
+    ("ppo", "S", "full", "fixed"): 3.79,
+    ("ppo", "S", "lora", "fixed"): 3.98,
+    ("ppo", "M", "full", "fixed"): 0.727,
+    ("ppo", "M", "lora", "fixed"): 0.770,
+    ("reward", "S", "full", "ragged"): 16.4,
+    ("reward", "S", "lora", "ragged"): 16.1,
+    ("sft", "S", "full", "ragged"): 1900.0,
+    ("sft", "S", "lora", "ragged"): 2155.0,
+    ("sft", "M", "full", "ragged"): 475.5,
+    ("dpo", "S", "full", "ragged"): 6.7,
+    ("dpo", "S", "lora", "ragged"): 6.2,
+    ("generation", "S", "full", "fixed"): 2364.0,
+    ("generation", "M", "full", "fixed"): 610.0,
+}
+"""What the peer reached alone, by (bench, size, shape, workload): rollouts, pairs or tokens per second, the
+median of three processes, or the mean of two. TRL 1.12.0 for PPO, 1.16.0 else; transformers for generation."""
+
+BASELINE_GFLOPS = 220.0
+"""The best float32 matrix product of the machine of those runs."""
 
 
 def base(size: str, workload: Workload) -> Path:
@@ -40,6 +68,19 @@ def base(size: str, workload: Workload) -> Path:
     if not (folder / "config.json").exists():
         _make_base(folder, size, workload)
     return folder
+
+
+def prepare(size: str, workload: Workload) -> None:
+    """Have `base` made by a process of its own: Linux hands the most that a process ever held down to those that it
+    starts, so what one that times others held would hide what they hold."""
+    subprocess.run([sys.executable, __file__, size, workload], check=True)
+
+
+def trunk_params(size: str) -> int:
+    """Weights of the layers that every token goes through, without embeddings, head and norms."""
+    shape = SIZES[size]
+    width = shape["hidden_size"]
+    return shape["num_hidden_layers"] * (4 * width**2 + 3 * width * shape["intermediate_size"])
 
 
 def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
@@ -54,6 +95,46 @@ def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
     if workload == "fixed":
         found = [p for p in found if len(prompt_ids(p, tokenizer, max_tokens=None)) >= PROMPT_TOKENS["fixed"]]
     return [found[i % len(found)] for i in range(count)]
+
+
+def pairs(path: Path, count: int) -> list[Any]:
+    """The first comparisons of HH's test file as plain text: of each prompt the last 128 tokens, of each answer the
+    first 63, which leaves room for the end token. Pairs whose two sides begin alike are left out; each is a group."""
+    import itertools
+
+    from tuneful.data.formats import read_comparisons
+    from tuneful.data.sources import resolve
+    from tuneful.data.templates import pair_ids, prompt_ids
+    from tuneful.models.loading import load_tokenizer
+    from tuneful.records import Comparison, Prompt
+
+    tokenizer = load_tokenizer(path)
+
+    def cut(comparison: Comparison) -> Comparison:
+        asked = prompt_ids(comparison.prompt, tokenizer, max_tokens=PROMPT_TOKENS["ragged"])
+        sides = (
+            pair_ids(comparison.prompt, s, tokenizer, max_tokens=None) for s in (comparison.chosen, comparison.rejected)
+        )
+        answers = [answer[:-1][: COMPLETION_TOKENS - 1] for _, answer in sides]
+        prompt = Prompt(tokenizer.decode(asked, clean_up_tokenization_spaces=False))
+        chosen, rejected = (tokenizer.decode(a, clean_up_tokenization_spaces=False) for a in answers)
+        return Comparison(prompt, chosen, rejected)
+
+    found = map(cut, read_comparisons(resolve("hh-harmless/test"), on_skip=lambda _: None))
+    kept = list(itertools.islice((c for c in found if c.chosen != c.rejected), count))
+    return [replace(kept[i % len(kept)], group=str(i)) for i in range(count)]
+
+
+def against_baseline(
+    throughput: float, gemm_gflops: float, *, bench: str, size: str, shape: str, workload: str
+) -> dict[str, float | bool | None]:
+    """The peer's throughput for each GFLOP/s of the machine, as a multiple of what it was alone; a run in which that
+    is further than a quarter from 1 is void. None where the peer was not measured alone."""
+    alone = BASELINE.get((bench, size, shape, workload))
+    if alone is None:
+        return {"trl_of_baseline": None, "void": None}
+    share = (throughput / gemm_gflops) / (alone / BASELINE_GFLOPS)
+    return {"trl_of_baseline": share, "void": not 0.75 <= share <= 1.25}
 
 
 def resident() -> float:
@@ -173,3 +254,7 @@ def _make_base(folder: Path, size: str, workload: Workload) -> None:
             optimizer.step()
             optimizer.zero_grad()
     save_model(model, tokenizer, folder)
+
+
+if __name__ == "__main__":
+    base(*sys.argv[1:])  # type: ignore[arg-type]

@@ -79,6 +79,19 @@ def frontier(points: Points, *, name: str) -> str:
     return _svg(draw, title=name)
 
 
+def growth(points: Points, *, of: str) -> str:
+    """Seconds of a step (y) against the amount of what grows (x), named `of`, both from 0: a line through the corner is
+    a cost in proportion."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(
+            *zip(*points, strict=True), "o-", color=_AFTER, linewidth=1.6, markersize=3.6, markeredgecolor=_GROUND
+        )
+        axes.set(xlim=(0, None), ylim=(0, None), xlabel=of, ylabel="seconds per step")
+
+    return _svg(draw, title=f"seconds per step over {of}")
+
+
 def distributions(edges: Sequence[float], before: Sequence[float], after: Sequence[float], *, name: str) -> str:
     """Two histograms over the same bins, each as a share of its own side."""
 
