@@ -40,7 +40,7 @@ def main() -> None:
     peer.prepare(given.size, given.workload)
     told = peer.take_turns(sys.argv, ["ours", "transformers"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "transformers"))
-    peaks = peer.machine_peaks()
+    peaks = peer.medians(told["machine"])
     place = {"bench": "generation", "size": given.size, "workload": given.workload, "shape": given.shape}
     result = {
         **place,

@@ -161,8 +161,11 @@ def import_models() -> None:
 
 
 def take_turns(command: Sequence[str], sides: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Run `command --side SIDE` for each side in turn, `rounds` times; the JSON line that each run printed last."""
-    told: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    """Run `command --side SIDE` for each side in turn, `rounds` times; the JSON line that each run printed last.
+
+    Under "machine": its peaks, taken after each round.
+    """
+    told: dict[str, list[dict[str, Any]]] = {side: [] for side in [*sides, "machine"]}
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
             run = subprocess.run(
@@ -176,7 +179,18 @@ def take_turns(command: Sequence[str], sides: Sequence[str], rounds: int) -> dic
                 raise SystemExit(f"{side} failed:\n{run.stderr[-3000:]}")
             told[side].append(json.loads(run.stdout.strip().splitlines()[-1]))
             print(f"{turn + 1}/{rounds} {side:<6} {told[side][-1]}", file=sys.stderr, flush=True)
+        told["machine"].append(_in_a_process_of_its_own("machine_peaks()"))
     return told
+
+
+def _in_a_process_of_its_own(call: str) -> Any:
+    """What a function of this module returns. A process hands its own peak of memory to those it starts later, so this
+    one must not grow."""
+    code = f"import json, peer; print(json.dumps(peer.{call}))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=Path(__file__).parent
+    )
+    return json.loads(run.stdout.strip().splitlines()[-1])
 
 
 def medians(told: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import peer
+from limit import PPOWork, fraction_of_limit
 
 ROLLOUTS, EPOCHS, MINIBATCHES, NEW_TOKENS, RANK = 32, 4, 4, 64, 16
 
@@ -41,27 +42,52 @@ def main() -> None:
     if given.side:
         print(json.dumps({"ours": ours, "trl": trl}[given.side](given)))
         return
-    peer.base(given.size, given.workload)
+    peer.prepare(given.size, given.workload)
     told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
+    peaks = peer.medians(told["machine"])
+    place = {"bench": "ppo", "size": given.size, "workload": given.workload, "shape": given.shape}
     result = {
-        "bench": "ppo",
+        **place,
         "device": peer.device(),
-        "size": given.size,
-        "workload": given.workload,
-        "shape": given.shape,
         "rounds": given.rounds,
         "ours": ours_,
         "trl": theirs,
         "speed": ours_["samples_per_s"] / theirs["samples_per_s"],
         "memory": ours_["mib_above_imports"] / theirs["mib_above_imports"],
-        **peer.machine_peaks(),
+        "fraction_of_limit": fraction_of_limit(
+            ROLLOUTS / ours_["samples_per_s"],
+            work(given, ours_),
+            flops=peaks["gemm_gflops"] * 1e9,
+            bytes_per_s=peaks["copy_gb_s"] * 1e9,
+        ),
+        **peaks,
+        **peer.against_baseline(theirs["samples_per_s"], peaks["gemm_gflops"], **place),
     }
     print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
 
 
+def work(given: argparse.Namespace, measured: dict[str, float]) -> PPOWork:
+    """What our step had to do, for the limit."""
+    shape = peer.SIZES[given.size]
+    lora = given.shape == "lora"
+    return PPOWork(
+        num_params=peer.trunk_params(given.size),
+        head_params=peer.VOCABULARY * shape["hidden_size"],
+        rows=ROLLOUTS,
+        prompt_tokens=measured["prompt_tokens"],
+        completion_tokens=measured["completion_tokens"],
+        epochs=EPOCHS,
+        scoring_passes=2 if lora else 3,
+        trained_models=1 if lora else 2,
+        frozen_base=lora,
+        cache_bytes=2 * shape["num_hidden_layers"] * shape["hidden_size"] * 4,
+    )
+
+
 def ours(given: argparse.Namespace) -> dict[str, float]:
     from tuneful.algorithms.ppo import PPO, PPOConfig
+    from tuneful.data.templates import prompt_ids
     from tuneful.engines.local import LocalEngine
     from tuneful.engines.optimization import Optimization
     from tuneful.models.adapters import LoRA
@@ -113,7 +139,8 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             metrics = learner.step()
             seconds.append(time.perf_counter() - start)
             lengths.append(float(metrics["length_tokens"]))
-    return _told(seconds, imported, statistics.mean(lengths))
+    asked = [len(prompt_ids(prompt, tokenizer, max_tokens=config.max_prompt_tokens)) for prompt in learner.prompts]
+    return _told(seconds, imported, statistics.mean(lengths)) | {"prompt_tokens": statistics.mean(asked)}
 
 
 def trl(given: argparse.Namespace) -> dict[str, float]:
