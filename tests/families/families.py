@@ -126,7 +126,7 @@ REWARDS = ("BERT", "RoBERTa")
 
 
 def save(name: str, folder: Path, tiny_model_dir: Path) -> Path:
-    """A model of the family `name`, its weights as its config draws them, with a tokenizer of the family's form."""
+    """A model of the family `name` of wide weights, with a tokenizer of the family's form."""
     if name in ("BERT", "ModernBERT", "DeBERTa"):
         save_bert(folder, BertModel, WORDS, seed=0)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -136,8 +136,10 @@ def save(name: str, folder: Path, tiny_model_dir: Path) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
         if name == "T5":
             tokenizer.bos_token = tokenizer.chat_template = None
-    torch.manual_seed(5)
-    FAMILIES[name](len(tokenizer)).save_pretrained(folder)
+    model = widen(FAMILIES[name](len(tokenizer)))
+    if name == "BART":
+        model.final_logits_bias[0, tokenizer.eos_token_id] = 6  # among 260 tokens the end is seldom drawn
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -46,15 +46,9 @@ ANSWERS = [
 
 
 @pytest.fixture
-def engine(folder_of: Callable[[str], Path], tmp_path: Path, name: str) -> LocalEngine:
-    """The family's model with weights drawn wide, saved and loaded."""
-    folder = folder_of(name)
-    tokenizer = load_tokenizer(folder)
-    model = widen(load_language_model(folder))
-    if name == "BART":
-        model.final_logits_bias[0, tokenizer.eos_token_id] = 6  # among 260 tokens the end is seldom drawn
-    save_model(model, tokenizer, tmp_path / "wide")
-    return LocalEngine(Roles(policy=Role("policy", load_language_model(tmp_path / "wide"))), tokenizer)
+def engine(folder_of: Callable[[str], Path], name: str) -> LocalEngine:
+    model = load_language_model(folder_of(name))
+    return LocalEngine(Roles(policy=Role("policy", model)), load_tokenizer(folder_of(name)))
 
 
 def theirs_of(engine: LocalEngine) -> Any:
@@ -139,7 +133,7 @@ def test_an_end_token_spelled_in_a_text_is_text(name: str, folder_of: Callable[[
 def test_tokens_that_generate_would_force_are_drawn(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     """BART's configs force <s> in the first place and </s> in the last; a policy, and what it is saved as, do not."""
     plain: Any = AutoModelForSeq2SeqLM.from_pretrained(folder_of("BART"))
-    widen(plain).generation_config.update(forced_bos_token_id=0, forced_eos_token_id=2)
+    plain.generation_config.update(forced_bos_token_id=0, forced_eos_token_id=2)
     save_model(plain, load_tokenizer(folder_of("BART")), tmp_path / "forced")
     ids, limits = torch.tensor([[0, 40, 41, 2]]), {"max_new_tokens": 4, "do_sample": False}
     forced = plain.generate(ids, attention_mask=torch.ones_like(ids), **limits)[0].tolist()
@@ -153,21 +147,11 @@ def test_tokens_that_generate_would_force_are_drawn(folder_of: Callable[[str], P
     assert said[1] == first != 0
 
 
-def test_the_bias_of_barts_logits_counts(folder_of: Callable[[str], Path]) -> None:
-    model = load_language_model(folder_of("BART"))
-    model.final_logits_bias.normal_(std=2.0)
-    engine = LocalEngine(Roles(policy=Role("policy", model)), load_tokenizer(folder_of("BART")))
-    rollout = engine.sample(PROMPTS, Sampling(max_new_tokens=6), seed=2)
-    for k, completion in enumerate(rollout.completions):
-        expected = plain_logprobs(model, rollout.prompts[k], completion)
-        assert_close(rollout.logprobs[k, : len(completion)], expected, atol=2e-5, rtol=0)
-
-
 @pytest.mark.parametrize(("prompt", "answer"), [(5, 128), (126, 8)])
 def test_encoder_and_decoder_have_a_context_each(prompt: int, answer: int, folder_of: Callable[[str], Path]) -> None:
     """128 positions: <s>, the letters and </s> in the encoder, the answer in the decoder."""
     model, tokenizer = load_language_model(folder_of("BART")), load_tokenizer(folder_of("BART"))
-    model.get_output_embeddings().weight.data[2] = -10  # the end is never said
+    model.final_logits_bias[0, 2] = -1e4  # the end is never said
     engine = LocalEngine(Roles(policy=Role("policy", model)), tokenizer)
     rollout = engine.sample([Prompt("a" * prompt)], Sampling(max_new_tokens=answer), seed=0)
     assert engine.score("policy", rollout).isfinite().all()
@@ -180,7 +164,7 @@ def test_a_family_that_cannot_place_a_late_row_goes_in_waves(
     folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPT-2 that counts positions from the beginning of the cache, as a model does that takes none for each row."""
-    role = Role("policy", widen(load_language_model(folder_of("GPT-2"))))
+    role = Role("policy", load_language_model(folder_of("GPT-2")))
     assert why_waves(role) is None
     states = DecoderDecoding._states
 

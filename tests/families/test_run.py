@@ -93,6 +93,7 @@ def recipe(policy: Path, reward: Path, lora: bool, folder: Path) -> Recipe:
             minibatches=1,
             epochs=1,
             max_new_tokens=6,
+            tokens_per_microbatch=64,
             optimization={"learning_rate": 0.01},
             **adapter,
         ),
@@ -134,7 +135,7 @@ def test_every_stage(
     (kl,) = [check["value"] for text, check in checks.items() if text.startswith("KL(policy, reference)")]
     (drift,) = [check["value"] for text, check in checks.items() if "between sampler and trainer" in text]
     (batch,) = [check["value"] for text, check in checks.items() if "with its batch or padding" in text]
-    assert kl == 0
+    assert kl < 1e-6  # rounding of two passes, where policy and reference are two models
     assert drift < 1e-4  # so the first ratios are 1, by no more than this
     assert batch < 1e-4
     steps = [json.loads(line) for line in (out / "ppo" / "metrics.jsonl").read_text().splitlines()]

@@ -98,17 +98,20 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
     begin token in the first place and its end token in the last, have no probability that training could change; they
     are struck from the generation config, also of what is saved.
 
-    Raises ModelError when there is none, a classifier, a model whose head was not saved, or an encoder-decoder of a
-    family that is not among `ENCODER_DECODERS`.
+    Raises ModelError when there is none, a classifier, a model whose head was not saved, one that reads images too, or
+    an encoder-decoder of a family that is not among `ENCODER_DECODERS`.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if is_scorer(path):
         raise ModelError(f"{path}: a reward model or classifier, no language model; give the model it is to judge")
+    _refuse_images(path)
     family = encoder_decoder(path)
     if family is not None and family not in ENCODER_DECODERS:
         known = ", ".join(ENCODER_DECODERS)
         raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
+    if not is_adapter(path) and any("MaskedLM" in name for name in _config(path).architectures or []):
+        raise ModelError(f"{path}: an encoder, which reads the words that it is to say; give a decoder")
     model = _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype, complete=True)
     if model.generation_config is not None:
         model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
@@ -121,6 +124,17 @@ def encoder_decoder(path: str | Path) -> str | None:
         return encoder_decoder(adapter_base(path))
     config = _config(path)
     return str(config.model_type) if config.is_encoder_decoder else None
+
+
+def _refuse_images(path: str | Path) -> None:
+    """ModelError for a model with a part for images, as Gemma 3 has from 4B on: text would never train that part."""
+    while is_adapter(path):
+        path = adapter_base(path)
+    config = _config(path)
+    if hasattr(config, "vision_config"):
+        raise ModelError(
+            f'{path}: a "{config.model_type}" reads images too, which is not supported; give a model of text alone'
+        )
 
 
 def _has_encoder(path: str | Path) -> bool:
@@ -143,10 +157,12 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
     A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155); an
     encoder's is what transformers draws. Both follow `seed`. Dropout is off; on CUDA when there is one.
 
-    Raises ModelError for an encoder-decoder of a family that is not among `SCORING_ENCODER_DECODERS`.
+    Raises ModelError for a model that reads images too, and for an encoder-decoder of a family that is not among
+    `SCORING_ENCODER_DECODERS`.
     """
     from transformers import AutoModelForSequenceClassification
 
+    _refuse_images(path)
     family = encoder_decoder(path)
     if family is not None and family not in SCORING_ENCODER_DECODERS:
         raise ModelError(
