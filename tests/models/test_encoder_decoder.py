@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
     AutoModelForSeq2SeqLM,
-    BartConfig,
-    BartForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -155,13 +155,13 @@ def test_the_start_up_checks_pass(shape: Any, t5_dir: Path) -> None:
 
 
 def test_it_is_no_reward_model(t5_dir: Path) -> None:
-    with pytest.raises(ModelError, match="cannot become a reward or value model"):
+    with pytest.raises(ModelError, match='"t5" cannot become a reward model'):
         load_scorer(t5_dir)
 
 
 def test_a_family_that_was_not_tried_is_refused(tmp_path: Path) -> None:
     shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    BartForConditionalGeneration(BartConfig(vocab_size=20, **shape, **heads)).save_pretrained(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match='"bart" are not supported; these are: t5'):
+    MBartForConditionalGeneration(MBartConfig(vocab_size=20, **shape, **heads)).save_pretrained(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match='"mbart" are not supported; these are: t5, bart'):
         load_language_model(tmp_path)

@@ -44,7 +44,12 @@ def command(
     with terminal_display() as display:
         display.stage("generate", model)
         rollout = answer(
-            model, prompts, sampling, seed=seed, on_progress=lambda done, total: display.step(done, total, {})
+            model,
+            prompts,
+            sampling,
+            seed=seed,
+            on_progress=lambda done, total: display.step(done, total, {}),
+            note=display.note,
         )
     write_answers(out, prompts, rollout, model, force=force)
     told = {"out": str(out), "prompts": len(prompts), "completions": len(rollout), "tokens": rollout.num_tokens}

@@ -19,6 +19,7 @@ from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
 from tuneful.functional.kl import exact_kl, k1
+from tuneful.generation.decoding import why_waves
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
@@ -52,6 +53,7 @@ class LocalEngine:
         self._weights = roles.weights()
         self._adamw: torch.optim.AdamW | None = None
         self._probe: Batch | None = None
+        self._waves: tuple[str | None] | None = None
         for role in (roles.policy, roles.reward):
             if role is not None:
                 _check_vocabulary(role, tokenizer)
@@ -79,6 +81,13 @@ class LocalEngine:
         """The trained weights, for algorithms that need them themselves."""
         return list(self._weights.values())
 
+    @property
+    def waves(self) -> str | None:
+        """Why rows leave a batch but none enters until all have; None where they enter (see decoding.why_waves)."""
+        if self._waves is None:
+            self._waves = (why_waves(self._role("policy")),)
+        return self._waves[0]
+
     def sample(
         self,
         prompts: Sequence[Prompt],
@@ -89,7 +98,13 @@ class LocalEngine:
         choose: Choose | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
-        sampler = Sampler(self._role("policy"), self.tokenizer, value=self.roles.value, version=self.version)
+        sampler = Sampler(
+            self._role("policy"),
+            self.tokenizer,
+            value=self.roles.value,
+            version=self.version,
+            waves=self.waves is not None,
+        )
         rollout = sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress)
         _give_back_memory()
         return rollout

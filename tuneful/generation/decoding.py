@@ -28,8 +28,9 @@ MAX_CACHE = 8 * 2**30
 class Decoding(Protocol):
     """R rows under way."""
 
-    enters: bool
-    """Whether rows may begin while others are under way."""
+    @property
+    def waves(self) -> str | None:
+        """Why no row may begin while others are under way; None where it may."""
 
     def admit(self, prompts: Ids, num_samples: int) -> Tensor:
         """Begin `num_samples` rows of each prompt, after those under way; the states [n, d] that they draw from."""
@@ -52,6 +53,28 @@ def begin_decoding(policy: Role, *, rows: int, longest: int) -> Decoding:
     return LlamaDecoding(policy.model, rows, longest) if is_llama_like(policy.model) else DecoderDecoding(policy.model)
 
 
+@torch.no_grad()
+def why_waves(policy: Role) -> str | None:
+    """Why rows of this policy leave the batch as they finish but none enters until all have; None where they enter.
+
+    A decoder that does not go through llama.py is asked: a row that begins beside one under way must have the states
+    that it has alone, as it does where the model takes a position for each row.
+    """
+    together = begin_decoding(policy, rows=2, longest=8)
+    if together.waves is not None or is_llama_like(policy.model):
+        return together.waves
+    early, late, said = [0, 1, 2, 3], [3, 1], torch.tensor([2, 1], device=policy.device)
+    together.admit([early], 1)
+    together.step(said[:1])
+    states = [together.admit([late], 1)[0], together.step(said)[1]]
+    alone = begin_decoding(policy, rows=1, longest=8)
+    expected = torch.stack([alone.admit([late], 1)[0], alone.step(said[1:])[0]]).float()
+    error = (torch.stack(states).float() - expected).norm() / expected.norm()
+    if error < (5e-2 if policy.half else 1e-4):
+        return None
+    return f"a {policy.model.config.model_type} that begins beside others computes something else"
+
+
 def rows_together(model: Any, longest: int) -> int:
     """How many rows of up to `longest` tokens, prompt included, are decoded together."""
     config = model.config.get_text_config()
@@ -68,8 +91,12 @@ class DecoderDecoding:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.enters = not any(kind != "full_attention" for kind in getattr(model.config, "layer_types", None) or ())
-        self.enters &= getattr(model.config, "sliding_window", None) is None
+        config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if not kinds and getattr(config, "sliding_window", None) is not None:
+            kinds = {"sliding_attention"}
+        partial = sorted(kinds - {"full_attention"})
+        self.waves = f"layers of {' and '.join(partial)} do not keep the keys of all tokens" if partial else None
         self.cache: Any = None  # none when no row is under way
         self.attended = self.position = torch.empty(0)
 
@@ -108,7 +135,7 @@ class DecoderDecoding:
             return
         self.cache.batch_select_indices(index)
         self.attended, self.position = self.attended[index], self.position[index]
-        if self.enters:
+        if self.waves is None:
             unused = self.attended.shape[1] - 1 - int(self.position.max())
             self.attended = self.attended[:, unused:]
             for layer in self.cache.layers:
@@ -129,10 +156,9 @@ class EncoderDecoderDecoding:
     """Rows of an encoder-decoder: the answer is a sequence of its own, begun by the start token. Its positions count
     from the beginning of the cache, so all rows start together: none enters before the last has left."""
 
-    enters = False
-
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.waves = f"the positions of a {model.config.model_type} count from the beginning of the cache"
 
     def admit(self, prompts: Ids, num_samples: int) -> Tensor:
         from transformers import DynamicCache, EncoderDecoderCache

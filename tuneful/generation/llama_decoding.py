@@ -23,7 +23,7 @@ class LlamaDecoding:
     A prompt's tokens but the last run once, whatever the number of its samples; the last is the first step of each.
     """
 
-    enters = True
+    waves = None
 
     def __init__(self, model: Any, rows: int, longest: int) -> None:
         layers = model.base_model.layers

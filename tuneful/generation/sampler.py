@@ -35,11 +35,15 @@ that begin and of those that have ended, int64 [n].
 class Sampler:
     """Samples completions from a policy role. `value` is read off the same hidden states when it shares the trunk."""
 
-    def __init__(self, policy: Role, tokenizer: Any, *, value: Role | None = None, version: int = 0) -> None:
+    def __init__(
+        self, policy: Role, tokenizer: Any, *, value: Role | None = None, version: int = 0, waves: bool = False
+    ) -> None:
+        """waves: no row enters before all have left, also where the decoding would let it."""
         self.policy = policy
         self.tokenizer = tokenizer
         self.value = value
         self.version = version
+        self.waves = waves
         self.context = context_length(policy.model)
 
     @torch.no_grad()
@@ -83,7 +87,7 @@ class Sampler:
         on_progress: Callable[[int, int], None] | None,
     ) -> Rollout:
         for prompt, tokens in zip(prompts, ids, strict=True):
-            if self.context is not None and len(tokens) + sampling.max_new_tokens > self.context:
+            if self.context is not None and self._reach(len(tokens), sampling.max_new_tokens) > self.context:
                 raise GenerationError(
                     f'prompt "{prompt.text[:40]}…" has {len(tokens)} tokens and max_new_tokens is '
                     f"{sampling.max_new_tokens}, but the model's context is {self.context}; set max_prompt_tokens"
@@ -98,10 +102,8 @@ class Sampler:
         hidden: Tensor | None = None
         while waiting or len(rows):
             free = (room - len(rows)) // samples
-            enough = min(
-                len(waiting), room // samples // 4 + 1
-            )  # a pass over a few prompts costs nearly that over many
-            if waiting and (len(rows) == 0 or (decoding.enters and free >= enough)):
+            enough = min(len(waiting), room // samples // 4 + 1)  # a few prompts cost nearly as much as many
+            if waiting and (len(rows) == 0 or (not self.waves and decoding.waves is None and free >= enough)):
                 # The longest first: too small a memory shows at once, and like lengths go together.
                 entering = [waiting.pop() for _ in range(min(free, len(waiting)))]
                 begun = (np.array(entering)[:, None] * samples + np.arange(samples)).flatten()
@@ -123,6 +125,10 @@ class Sampler:
                 chosen = chosen[index]
             hidden = decoding.step(chosen) if len(rows) else None
         return self._collect(prompts, ids, drawn, sampling)
+
+    def _reach(self, prompt: int, answer: int) -> int:
+        """Positions that a prompt and an answer of so many tokens take; an encoder-decoder counts them apart."""
+        return max(prompt + 1, answer) if self.policy.model.config.is_encoder_decoder else prompt + answer
 
     def _choose(
         self,

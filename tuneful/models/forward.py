@@ -147,6 +147,8 @@ def lm_logits(model: Any, states: Tensor) -> Tensor:
     if getattr(config, "scale_decoder_outputs", False):  # the first T5s, not 1.1 and FLAN
         states = states * config.d_model**-0.5
     logits: Tensor = model.get_output_embeddings()(states)
+    if (bias := getattr(model, "final_logits_bias", None)) is not None:  # BART's
+        logits = logits + bias[0]
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -23,11 +23,14 @@ from tuneful.models.quantized import hold_in_nf4
 Dtype = Literal["float32", "bfloat16", "nf4"]
 """Precision of a model's weights; with nf4 that of its linear layers, and the rest is bfloat16."""
 
-ENCODER_DECODERS = ("t5",)
+ENCODER_DECODERS = ("t5", "bart")
 """Encoder-decoders that can be policies, by the model type in their config; FLAN-T5 is a T5."""
 
+SCORING_ENCODER_DECODERS = ("bart",)
+"""Those that can be reward models: BART's classifier reads its score at the last end token, which each row has."""
+
 _PLAIN_TEMPLATE = (
-    "{% for m in messages %}{{ m['content'] }}"
+    "{{ bos_token }}{% for m in messages %}{{ m['content'] }}"
     "{% if loop.last and not add_generation_prompt %}{{ eos_token }}{% else %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
 )
 """What an encoder-decoder without a chat template reads of a conversation: what was said, for it knows no roles."""
@@ -91,18 +94,28 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
     A PEFT adapter is merged into its base. Merging is what makes the supervised model, adapter included, the base of
     everything after it: "adapters off" then means the supervised model and never the bare base.
 
-    Raises ModelError when there is none, a classifier, a model whose head was not saved, or an encoder-decoder of a
-    family that is not among `ENCODER_DECODERS`.
+    A policy says what it draws. Tokens that transformers' `generate` would force on it, as BART's configs ask for its
+    begin token in the first place and its end token in the last, have no probability that training could change; they
+    are struck from the generation config, also of what is saved.
+
+    Raises ModelError when there is none, a classifier, a model whose head was not saved, one that reads images too, or
+    an encoder-decoder of a family that is not among `ENCODER_DECODERS`.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if is_scorer(path):
         raise ModelError(f"{path}: a reward model or classifier, no language model; give the model it is to judge")
+    _refuse_images(path)
     family = encoder_decoder(path)
     if family is not None and family not in ENCODER_DECODERS:
         known = ", ".join(ENCODER_DECODERS)
         raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
-    return _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype, complete=True)
+    if not is_adapter(path) and any("MaskedLM" in name for name in _config(path).architectures or []):
+        raise ModelError(f"{path}: an encoder, which reads the words that it is to say; give a decoder")
+    model = _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype, complete=True)
+    if model.generation_config is not None:
+        model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
+    return model
 
 
 def encoder_decoder(path: str | Path) -> str | None:
@@ -111,6 +124,17 @@ def encoder_decoder(path: str | Path) -> str | None:
         return encoder_decoder(adapter_base(path))
     config = _config(path)
     return str(config.model_type) if config.is_encoder_decoder else None
+
+
+def _refuse_images(path: str | Path) -> None:
+    """ModelError for a model with a part for images, as Gemma 3 has from 4B on: text would never train that part."""
+    while is_adapter(path):
+        path = adapter_base(path)
+    config = _config(path)
+    if hasattr(config, "vision_config"):
+        raise ModelError(
+            f'{path}: a "{config.model_type}" reads images too, which is not supported; give a model of text alone'
+        )
 
 
 def _has_encoder(path: str | Path) -> bool:
@@ -132,18 +156,25 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
 
     A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155); an
     encoder's is what transformers draws. Both follow `seed`. Dropout is off; on CUDA when there is one.
+
+    Raises ModelError for a model that reads images too, and for an encoder-decoder of a family that is not among
+    `SCORING_ENCODER_DECODERS`.
     """
     from transformers import AutoModelForSequenceClassification
+
+    _refuse_images(path)
+    family = encoder_decoder(path)
+    if family is not None and family not in SCORING_ENCODER_DECODERS:
+        raise ModelError(
+            f'{path}: an encoder-decoder of the type "{family}" cannot become a reward model; give an encoder or a '
+            "decoder"
+        )
 
     if is_scorer(path):
         # An adapter's base may be a language model, whose config knows of no labels.
         adapter = is_adapter(_local_or_hub(path))
         labels = {"num_labels": num_labels} if adapter else {}
         return _load(path, AutoModelForSequenceClassification, dtype, complete=not adapter, **labels)
-    if encoder_decoder(path) is not None:
-        raise ModelError(
-            f"{path}: an encoder-decoder cannot become a reward or value model; give an encoder or a decoder"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)

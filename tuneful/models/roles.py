@@ -221,6 +221,11 @@ def _value_role(
     facts = read_reward_file(Path(start)) if start is not None else {}
     gain, bias = facts.get("gain", 1.0), facts.get("bias", 0.0)
     if kind == "model":
+        if policy.model.config.is_encoder_decoder:
+            raise ConfigError(
+                'value = "model" cannot follow an encoder-decoder, which keeps prompt and answer apart; '
+                'set value = "head" or "adapter"'
+            )
         model = load_scorer(start or path, seed=seed)
         weight = torch.zeros(1, width) if start is None else scalar_head(model).weight.detach()
         head = _head(gain * weight, policy.device, bias)

@@ -24,13 +24,21 @@ def answer(
     seed: int,
     dtype: Dtype = "float32",
     on_progress: Callable[[int, int], None],
+    note: Callable[[str], None],
 ) -> Rollout:
     """`sampling.num_samples` completions of every prompt by the model in a directory or on the hub, prompt by prompt.
 
-    on_progress: told how many completions of how many are done.
+    on_progress: told how many completions of how many are done. note: told what `note_waves` has to say.
     """
     engine = LocalEngine(Roles(policy=Role("policy", load_language_model(model, dtype=dtype))), load_tokenizer(model))
+    note_waves(engine, note)
     return engine.sample(prompts, sampling, seed=seed, on_progress=on_progress)
+
+
+def note_waves(engine: LocalEngine, note: Callable[[str], None]) -> None:
+    """Say so where no prompt takes the place of a row that has finished: sampling many of them then takes longer."""
+    if engine.waves is not None:
+        note(f"rows leave the batch as they finish, but none enters until all have: {engine.waves}")
 
 
 def write_answers(path: Path, prompts: Sequence[Prompt], rollout: Rollout, model: str, *, force: bool) -> None:

@@ -42,7 +42,7 @@ from tuneful.models.loading import Dtype, load_language_model, load_tokenizer, s
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
-from tuneful.pipeline.answers import answer, write_answers
+from tuneful.pipeline.answers import answer, note_waves, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.recipe import Stage
@@ -175,6 +175,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         seed=config.seed,
     )
     engine = _engine(roles, tokenizer, config, config.updates, given, remote)
+    note_waves(engine, context.display.note)
     if given.share_base:
         assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
@@ -337,7 +338,15 @@ def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_step
 def _answers(
     context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, seed: int, dtype: Dtype
 ) -> Rollout:
-    return answer(context.model(model), prompts, sampling, seed=seed, dtype=dtype, on_progress=_telling(context))
+    return answer(
+        context.model(model),
+        prompts,
+        sampling,
+        seed=seed,
+        dtype=dtype,
+        on_progress=_telling(context),
+        note=context.display.note,
+    )
 
 
 def _telling(context: Context) -> Callable[[int, int], None]:

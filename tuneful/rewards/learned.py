@@ -141,8 +141,12 @@ def encode_pair(
             )
         if limit < 4:
             raise ConfigError(f"an encoder reward needs room for at least 4 tokens, got max_tokens = {limit}")
-        answer = [*tokenizer.encode(completion, add_special_tokens=False)[: limit - 3], tokenizer.sep_token_id]
-        question = tokenizer.encode(prompt.text, add_special_tokens=False)
+        # An end token spelled in a text is text: a classifier may look for its score at the tokens that end the parts.
+        question, answer = (
+            tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+            for text in (prompt.text, completion)
+        )
+        answer = [*answer[: limit - 3], tokenizer.sep_token_id]
         room = limit - len(answer) - 2
         return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer
     return pair_ids(prompt, completion, tokenizer, max_tokens=limit, ended=ended)

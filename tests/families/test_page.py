@@ -1,0 +1,161 @@
+"""The page of families says what the code does: each row of its table is found out here, and each refusal is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    T5Config,
+    T5ForSequenceClassification,
+)
+
+from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, IDS, REWARDS, SHAPE, T5, TRAINED
+from tuneful.errors import ConfigError, ModelError, TunefulError
+from tuneful.generation.decoding import why_waves
+from tuneful.models.adapters import LoRA
+from tuneful.models.loading import load_language_model, load_scorer
+from tuneful.models.roles import Role, ValueKind, policy_roles, reward_roles
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "families.md"
+TABLE = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+VALUES: tuple[ValueKind, ...] = ("head", "adapter", "model")
+
+
+def works(build: Callable[[], Any]) -> bool:
+    """False where it is refused; other errors are passed on."""
+    try:
+        build()
+    except TunefulError:
+        return False
+    return True
+
+
+def row(name: str, folder: Path) -> str:
+    """What a family can be, tried out."""
+    policy = works(lambda: load_language_model(folder))
+    reward = [lora for lora in (None, LoRA(rank=2)) if works(lambda lora=lora: reward_roles(folder, lora=lora))]  # type: ignore[misc]
+    values = [
+        kind
+        for kind in VALUES
+        if policy and works(lambda k=kind: policy_roles(folder, value=k, lora=LoRA(rank=2) if k == "adapter" else None))  # type: ignore[misc]
+    ]
+    enters = policy and why_waves(Role("policy", load_language_model(folder))) is None
+    tried = "every stage" if name in TRAINED else "trained, used in PPO" if name in REWARDS else "read"
+    cells = [
+        "yes" if policy else "no",
+        ("no", "all weights", "all weights, adapters")[len(reward)],
+        ", ".join(f"`{kind}`" for kind in values) or "no",
+        "yes" if enters else "no",
+        tried,
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_row_says_what_the_family_can_be(name: str, folder_of: Callable[[str], Path]) -> None:
+    assert row(name, folder_of(name)) in TABLE
+
+
+def test_the_table_holds_these_families() -> None:
+    assert [line.split(" | ")[0].removeprefix("| ") for line in TABLE[1:]] == [*FAMILIES]
+
+
+def of_other_family(folder: Path) -> Path:
+    MBartForConditionalGeneration(MBartConfig(vocab_size=20, **BART)).save_pretrained(folder)  # type: ignore[arg-type]
+    return folder
+
+
+def of_images(folder: Path) -> Path:
+    text = Gemma3TextConfig(vocab_size=64, **GEMMA, **IDS, **BY_TURNS)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=text.to_dict(), vision_config=small | {"image_size": 28, "patch_size": 14}, mm_tokens_per_image=1
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def t5_classifier(folder: Path) -> Path:
+    T5ForSequenceClassification(T5Config(vocab_size=20, **T5)).save_pretrained(folder)  # type: ignore[arg-type]
+    return folder
+
+
+def masked(folder: Path) -> Path:
+    BertForMaskedLM(BertConfig(vocab_size=20, **SHAPE)).save_pretrained(folder)
+    return folder
+
+
+REFUSALS: dict[str, tuple[type[TunefulError], str, Callable[[Callable[[str], Path], Path], Any]]] = {
+    "another encoder-decoder": (
+        ModelError,
+        'encoder-decoders of the type "mbart" are not supported; these are: t5, bart',
+        lambda _, folder: load_language_model(of_other_family(folder)),
+    ),
+    "T5 as a reward model": (
+        ModelError,
+        'an encoder-decoder of the type "t5" cannot become a reward model; give an encoder or a decoder',
+        lambda folder_of, _: reward_roles(folder_of("T5")),
+    ),
+    "a classifier made of T5": (
+        ModelError,
+        'an encoder-decoder of the type "t5" cannot become a reward model; give an encoder or a decoder',
+        lambda _, folder: load_scorer(t5_classifier(folder)),
+    ),
+    "a value model beside an encoder-decoder": (
+        ConfigError,
+        (
+            'value = "model" cannot follow an encoder-decoder, which keeps prompt and answer apart; '
+            'set value = "head" or "adapter"'
+        ),
+        lambda folder_of, _: policy_roles(folder_of("BART"), value="model"),
+    ),
+    "adapters on an encoder's reward model": (
+        ConfigError,
+        "lora on an encoder reward model is not supported; leave lora out to train all weights",
+        lambda folder_of, _: reward_roles(folder_of("BART"), lora=LoRA(rank=2)),
+    ),
+    "an encoder as a policy": (
+        ModelError,
+        "an encoder, which reads the words that it is to say; give a decoder",
+        lambda _, folder: load_language_model(masked(folder)),
+    ),
+    "a model that reads images": (
+        ModelError,
+        'a "gemma3" reads images too, which is not supported; give a model of text alone',
+        lambda _, folder: load_language_model(of_images(folder)),
+    ),
+    "a reward model that reads images": (
+        ModelError,
+        'a "gemma3" reads images too, which is not supported; give a model of text alone',
+        lambda _, folder: load_scorer(of_images(folder)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_cannot_be_is_said_in_one_line(case: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    error, told, build = REFUSALS[case]
+    with pytest.raises(error) as caught:
+        build(folder_of, tmp_path)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert told in " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("name", ["T5", "BART", "Mistral with a window", "Gemma 2"])
+def test_why_none_enter_is_told(name: str, folder_of: Callable[[str], Path]) -> None:
+    with torch.no_grad():
+        told = why_waves(Role("policy", load_language_model(folder_of(name))))
+    assert told is not None
+    assert told in " ".join(PAGE.read_text(encoding="utf-8").split())
