@@ -50,6 +50,9 @@ def outcome(model: Path) -> dict[str, Any]:
     """What every rank must have in its hands at the end."""
     tokenizer = load_tokenizer(model)
     roles = policy_roles(model, lora=LoRA(rank=2), value="head")
+    torch.manual_seed(0)
+    for weight in roles.weights().values():  # so that values and the KL are not 0
+        weight.data.normal_(std=0.1)
     sampling = Sampling(num_samples=2, max_new_tokens=12)
     engine = LocalEngine(roles, tokenizer)
     rollout = engine.sample(PROMPTS, sampling, seed=3, values=True)
@@ -65,6 +68,7 @@ def outcome(model: Path) -> dict[str, Any]:
         "runs": {name: _weights(learn, model) for name, learn in LEARNERS.items()},
         "asked": _asked(),
         "error": _error_of_one_rank(),
+        "different": _error_of_difference(),
     }
 
 
@@ -163,6 +167,14 @@ def _error_of_one_rank() -> str:
         shared_scores(reward, PROMPTS, [Completion("yes")] * len(PROMPTS))
     except TunefulError as error:
         return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def _error_of_difference() -> str:
+    try:
+        ranks.refuse_different("the numbers", str(ranks.rank()))
+    except TunefulError as error:
+        return f"{type(error).__name__}: {error}".partition(";")[0]
     return "nothing"
 
 
