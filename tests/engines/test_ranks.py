@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.engines import ranks_program
-from tests.engines.launch import start_ranks
+from tests.engines.launch import ROOT, start_ranks
 from tests.engines.ranks_program import LEARNERS, MICROBATCHES
 from tuneful.engines import ranks
 
@@ -97,6 +101,28 @@ def test_an_error_of_one_rank_is_raised_on_all(two: list[dict[str, Any]]) -> Non
 
 def test_ranks_that_differ_are_refused(two: list[dict[str, Any]]) -> None:
     assert [rank["different"] for rank in two] == ["CheckError: the numbers are not the same on ranks 0 and 1"] * 2
+
+
+def test_a_rank_that_is_told_to_end_writes_its_stack() -> None:
+    """As torchrun does when another has died. This one waits for a second rank that never comes."""
+    program = "from tuneful.engines import ranks\nprint('begun', flush=True)\nwith ranks.process_group(): pass"
+    alone = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | alone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert "in process_group" in said
 
 
 def test_one_process_is_rank_0_of_1() -> None:
