@@ -57,8 +57,19 @@ def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
 
 
 def resident() -> float:
-    """The most memory this process has held so far, in MiB."""
+    """The most memory this process has held so far, in MiB: of tensors on a GPU, where there is one, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def device() -> str:
+    """The name of the GPU, or of the machine's kind."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
 
 
 def import_models() -> None:
@@ -96,16 +107,22 @@ def machine_peaks() -> dict[str, float]:
     """The best of several float32 matrix products in GFLOP/s and of several copies in GB/s, read and written."""
     import torch
 
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    large = torch.randn(32 * 2**20)
+    on, size = ("cuda", 4096) if torch.cuda.is_available() else ("cpu", 1024)
+    a, b = torch.randn(size, size, device=on), torch.randn(size, size, device=on)
+    large = torch.randn(32 * 2**20, device=on)
     product = min(_seconds(lambda: a @ b) for _ in range(20))
     copy = min(_seconds(large.clone) for _ in range(5))
-    return {"gemm_gflops": 2 * 1024**3 / product / 1e9, "copy_gb_s": 2 * large.nbytes / copy / 1e9}
+    return {"gemm_gflops": 2 * size**3 / product / 1e9, "copy_gb_s": 2 * large.nbytes / copy / 1e9}
 
 
 def _seconds(work: Any) -> float:
+    import torch
+
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     work()
+    wait()
     return time.perf_counter() - start
 
 

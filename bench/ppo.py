@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=["lora", "full"], default="lora")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -45,6 +46,7 @@ def main() -> None:
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     result = {
         "bench": "ppo",
+        "device": peer.device(),
         "size": given.size,
         "workload": given.workload,
         "shape": given.shape,
@@ -80,6 +82,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         minibatches=MINIBATCHES,
         optimization=Optimization(learning_rate=1e-5),
     )
+    longest = peer.PROMPT_TOKENS[given.workload] + NEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
         if given.shape == "lora":
             lora = LoRA(rank=RANK, alpha=2 * RANK)
@@ -87,15 +90,22 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             assert scorer is not None and scorer.adapters is not None
             scorer.adapters.save("reward", Path(folder))
             tokenizer.save_pretrained(folder)
-            write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "base": str(base)})
+            write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "base": str(base), "max_tokens": longest})
             del scorer
             roles = policy_roles(base, lora=lora, value="head")
             reward = LearnedReward.load(Path(folder), base=roles.policy)
         else:
             save_model(load_scorer(base), tokenizer, Path(folder))
+            write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "max_tokens": longest})
             roles = policy_roles(base, value="model")
             reward = LearnedReward.load(Path(folder))
-        engine = LocalEngine(roles, tokenizer, optimization=config.optimization, total_steps=config.updates)
+        engine = LocalEngine(
+            roles,
+            tokenizer,
+            optimization=config.optimization,
+            total_steps=config.updates,
+            tokens_per_microbatch=given.tokens_per_microbatch,
+        )
         learner = PPO(engine, peer.prompts(base, ROLLOUTS * (given.steps + 1), given.workload), reward, config)
         seconds, lengths = [], []
         for _ in range(given.steps + 1):
@@ -173,7 +183,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             learning_rate=1e-5,
             gradient_checkpointing=False,
             bf16=False,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",
             eval_strategy="no",

@@ -13,11 +13,13 @@ from torch import Tensor
 
 import tuneful.algorithms.start_up as start_up
 import tuneful.engines.local as local
+import tuneful.models.llama as llama
 import tuneful.rewards.learned as learned
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.start_up import Finding, check_start
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import CheckError, RewardError
+from tuneful.functional.layers import rotate
 from tuneful.models.loading import load_language_model, load_tokenizer, save_model
 from tuneful.models.roles import policy_roles, reward_roles
 from tuneful.records import Completion, Prompt
@@ -55,7 +57,17 @@ def test_a_healthy_run_passes(engine: LocalEngine, prompts: list[Prompt], variet
     assert all(finding.passed for finding in findings if not finding.warning)
     assert named(findings, "KL(policy").value < 1e-6
     assert {f.bar for f in findings} == {0.5, 1e-3, 1e-4, 3.0}
-    assert len(findings) == 7
+    assert len(findings) == 8
+
+
+def test_a_pass_that_is_not_the_models_own_is_stopped(
+    engine: LocalEngine, prompts: list[Prompt], variety: Reward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our pass with keys turned the wrong way: sampler and trainer agree with each other and not with the model."""
+    monkeypatch.setattr(llama, "rotate", lambda x, cos, sin: rotate(x, cos, -sin))
+    with pytest.raises(CheckError, match="between sampler and the whole model") as error:
+        check_start(engine, prompts, variety, CONFIG, seed=0)
+    assert "sampler and trainer" not in str(error.value)
 
 
 def test_the_checks_leave_the_weights_alone(engine: LocalEngine, prompts: list[Prompt], variety: Reward) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tuneful"
 
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "records", "settings"},
+    {"errors", "records", "servers", "settings"},
     {"functional", "data", "runs"},
     {"models", "feedback"},
     {"generation"},
@@ -28,7 +28,7 @@ FLOORS: tuple[set[str], ...] = (
     {"algorithms"},
     {"evaluation"},
     {"pipeline"},
-    {"demo", "web"},
+    {"demo", "serving", "web"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,6 +114,34 @@ def test_gradients_are_those_of_transformers(model: Any, lora: bool) -> None:
         assert_close(
             one, other, atol=2e-5 * float(other.abs().max()) + 1e-6, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+def test_computing_layers_again_changes_nothing_but_what_is_kept(model: Any) -> None:
+    """Two passes with different adapters, backward in the other order: each layer runs again with its own."""
+    adapters = AdapterSet(model.requires_grad_(False))
+    for name in ("one", "two"):
+        adapters.add(name, LoRA(rank=2), seed=1)
+        for weight in adapters.named_parameters(name).values():
+            weight.data.normal_(std=0.2, generator=torch.Generator().manual_seed(len(name + weight.shape.__repr__())))
+    kept: list[int] = []
+
+    def gradients(again: bool) -> list[Tensor]:
+        total = torch.zeros(())
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+            for name in ("one", "two"):
+                activate = partial(adapters.activate, (name,))
+                activate()
+                states = own_states(model, ragged(predicting=True), recompute=activate if again else None)
+                total = total + states.square().sum()
+        weights = [*adapters.named_parameters("one").values(), *adapters.named_parameters("two").values()]
+        return [*torch.autograd.grad(total, weights)]
+
+    expected = gradients(False)
+    before = sum(kept)
+    for one, other in zip(gradients(True), expected, strict=True):
+        assert torch.equal(one, other)
+    assert sum(kept) < before / 3
 
 
 def test_adapters_off_are_the_base(model: Any) -> None:

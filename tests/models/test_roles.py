@@ -444,3 +444,28 @@ class TestOneBase:
         policy.adapters.save("policy", tmp_path / "policy")
         with pytest.raises(ConfigError, match="this adapter has no score head, so it is no reward model"):
             reward_on(policy, tmp_path / "policy")
+
+
+class TestRecomputing:
+    def test_policy_and_value_compute_their_layers_again(self, wide_model_dir: Path) -> None:
+        """A value adapter's pass comes between the policy's and its backward pass; gradients are those without."""
+        gradients = []
+        for again in (False, True):
+            roles = policy_roles(wide_model_dir, lora=LORA, value="adapter", seed=2)
+            if again:
+                roles = roles.recomputing()
+            assert roles.policy is not None and roles.value is not None
+            for name, weight in roles.weights().items():
+                weight.data.normal_(std=0.2, generator=torch.Generator().manual_seed(len(name)))
+            outputs = policy_outputs(roles.policy, PROMPTS, COMPLETIONS, value=roles.value)
+            assert outputs.logprobs is not None and outputs.values is not None
+            (outputs.logprobs.sum() + outputs.values.square().sum()).backward()
+            gradients.append([weight.grad for weight in roles.weights().values()])
+        for one, other in zip(*gradients, strict=True):
+            assert one is not None and torch.equal(one, other)
+
+    def test_other_models_are_refused(self, tmp_path: Path) -> None:
+        config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
+        BertForSequenceClassification(config).save_pretrained(tmp_path)
+        with pytest.raises(ConfigError, match=r"recompute_layers: only for Llama.* is a bert; lower tokens_per_micro"):
+            reward_roles(tmp_path).recomputing()

@@ -212,6 +212,7 @@ def update(engine: Engine, rollout: Rollout, config: PPOConfig, *, kl_coef: floa
         "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
         "value": float(masked_mean(rollout.values, rollout.mask)),
         "explained_variance": float(explained_variance(rollout.values, returns, rollout.mask)),
+        **rollout.engine_mismatch,
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
@@ -19,6 +20,7 @@ from tuneful.functional.advantages import shape_rewards
 from tuneful.functional.kl import k1
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
+from tuneful.models.forward import whole_model_logprobs
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.classifier import ClassifierReward
 from tuneful.rewards.learned import LearnedReward
@@ -103,6 +105,8 @@ def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Fin
     half = policy is not None and policy.half
     kl, estimator = engine.kl(rollout)
     drift = (engine.score("policy", rollout) - rollout.logprobs).abs()[rollout.mask]
+    away = _from_whole_model(engine, rollout)
+    largest, bar = ("mean", HALF) if half else ("largest", 1e-4)
     return [
         Finding(
             f"KL(policy, reference) per completion ({estimator}) in nats",
@@ -113,12 +117,33 @@ def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Fin
         ),
         Finding(
             # In half precision the largest of thousands is rounding: a few tenths, in a model where nothing is wrong.
-            f"{'mean' if half else 'largest'} logprob difference between sampler and trainer",
+            f"{largest} logprob difference between sampler and trainer",
             float(drift.mean() if half else drift.max()),
-            HALF if half else 1e-4,
+            bar,
             "sampling and training compute different distributions; look at temperature, dtype and positions",
         ),
+        Finding(
+            f"{largest} logprob difference between sampler and the whole model, row by row",
+            float(away.mean() if half else away.max()),
+            bar,
+            "rows beside each other are not what each is alone; this architecture is not supported, please report it",
+        ),
     ]
+
+
+@torch.no_grad()
+def _from_whole_model(engine: LocalEngine, rollout: Rollout) -> Tensor:
+    """|difference| of the logprobs of the first 8 rows from those that transformers' model gives each alone, flat."""
+    policy = engine.roles.policy
+    assert policy is not None
+    return torch.cat(
+        [
+            whole_model_logprobs(policy, prompt, completion, rollout.temperature) - logprobs[: len(completion)]
+            for prompt, completion, logprobs in zip(
+                rollout.prompts[:8], rollout.completions[:8], rollout.logprobs, strict=False
+            )
+        ]
+    ).abs()
 
 
 def _shaping(rollout: Rollout, kl_coef: float) -> Finding:

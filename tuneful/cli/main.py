@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from tuneful.cli import demo, doctor, evaluate, export, generate, label, run, score
+from tuneful.cli import demo, doctor, evaluate, export, generate, label, run, score, serve
 from tuneful.errors import TunefulError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(label.app, name="label")
 app.command("export")(export.command)
+app.command("serve")(serve.command)
 app.command("doctor")(doctor.command)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -45,7 +47,7 @@ class LocalEngine:
         *,
         optimization: Optimization = Optimization(),
         total_steps: int = 1,
-        tokens_per_microbatch: int = 8_192,
+        tokens_per_microbatch: int = 2_048,
     ) -> None:
         self.roles = roles
         self.tokenizer = tokenizer
@@ -100,11 +102,14 @@ class LocalEngine:
             sampler.sample, prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress
         )
         if ranks.world_size() == 1:
-            return sample()
-        ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
-        own = ranks.share([len(tokens) + sampling.num_samples * sampling.max_new_tokens for tokens in ids])
-        parts = ranks.gather(lambda: sample(only=own).to("cpu") if own else None)
-        return joined([part for part in parts if part is not None]).to(self._role("policy").device)
+            rollout = sample()
+        else:
+            ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
+            own = ranks.share([len(tokens) + sampling.num_samples * sampling.max_new_tokens for tokens in ids])
+            parts = ranks.gather(lambda: sample(only=own).to("cpu") if own else None)
+            rollout = joined([part for part in parts if part is not None]).to(self._role("policy").device)
+        _give_back_memory()
+        return rollout
 
     @torch.no_grad()
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:
@@ -123,6 +128,7 @@ class LocalEngine:
                 )
                 numbers = _present(outputs.logprobs)
             result[torch.tensor(rows, device=result.device)] = numbers
+        _give_back_memory()
         return ranks.add_up(result)
 
     @torch.no_grad()
@@ -181,6 +187,7 @@ class LocalEngine:
 
     def publish_weights(self) -> int:
         self.version += 1
+        _give_back_memory()
         return self.version
 
     def save(self, path: Path) -> None:
@@ -214,7 +221,7 @@ class LocalEngine:
             stored = probe.pop("numbers")
             self._probe = Batch(**probe)
             drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
-            if not drift < (5e-2 if self._role(self._probe.role).half else 1e-4):  # another card rounds differently
+            if not drift < rounding(self._role(self._probe.role)):  # another card rounds differently
                 raise CheckError(
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )
@@ -259,6 +266,18 @@ class LocalEngine:
         if role is None:
             raise ConfigError(f"this engine was built without a {name}")
         return role
+
+
+def _give_back_memory() -> None:
+    """Return to the system what glibc keeps after a phase; the pieces of one phase rarely fit the next, and add up."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def rounding(role: Role) -> float:
+    """What two correct passes may differ by in a logprob or score."""
+    return 5e-2 if role.half else 1e-4
 
 
 def _check_vocabulary(role: Role, tokenizer: Any) -> None:

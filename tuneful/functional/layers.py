@@ -15,7 +15,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     x: [..., d]; weight: [d]. Computed in float32 whatever x is. Keeps x and one number per row.
     """
-    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else _normed(x, weight, _scale(x, eps))  # type: ignore[no-untyped-call]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -23,22 +23,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     x: [T, H, h]; cos, sin: [T, h / 2], of one angle per pair. Keeps the angles alone.
     """
-    return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+    return _Rotate.apply(x, cos, sin) if torch.is_grad_enabled() else _turned(x, cos, sin)  # type: ignore[no-untyped-call]
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv 2002.05202), elementwise. Keeps the two alone."""
-    return _SwiGLU.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
+    return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else silu(gate).mul_(up)  # type: ignore[no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.float()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale = _scale(x, eps)
         ctx.save_for_backward(x, weight, scale)
-        normed: Tensor = (wide * scale).to(x.dtype).mul_(weight)
-        return normed
+        return _normed(x, weight, scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
@@ -48,6 +46,17 @@ class _RMSNorm(torch.autograd.Function):
         inner = (grad * weight).float()
         along = torch.linalg.vecdot(inner, normed).unsqueeze(-1).div_(x.shape[-1])
         return inner.addcmul_(normed, along, value=-1).mul_(scale).to(x.dtype), of_weight, None
+
+
+def _scale(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps), float32 [..., 1]."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _normed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    normed: Tensor = (x.float() * scale).to(x.dtype)
+    return normed.mul_(weight)
 
 
 class _Rotate(torch.autograd.Function):

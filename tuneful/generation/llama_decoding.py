@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneful.data.batching import token_budget_batches
 from tuneful.models.adapters import FrozenLinears
 from tuneful.models.llama import attention, through_layers
 from tuneful.models.ragged import Ids, Rows, refuse_empty
+
+PREFILL_TOKENS = 2_048
+"""Prompt tokens that run together: their activations stand beside the cache, and more are not faster."""
 
 
 class LlamaDecoding:
@@ -26,7 +30,7 @@ class LlamaDecoding:
         one = layers[0].self_attn
         shape = (rows, longest, one.k_proj.out_features // one.head_dim, one.head_dim)
         self.model = model
-        self.linear = FrozenLinears()
+        self.linears = FrozenLinears()
         # Zeros, for what a row does not see must be finite too.
         self.keys, self.values = (
             [torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in layers] for _ in range(2)
@@ -35,25 +39,30 @@ class LlamaDecoding:
 
     def admit(self, prompts: Ids, num_samples: int) -> Tensor:
         refuse_empty(prompts)
-        device = self.lengths.device
         first = len(self.lengths)
-        prefixes = Rows([len(prompt) - 1 for prompt in prompts], device)
-        slots = slice(first, first + len(prompts) * num_samples)
-        self.lengths = torch.cat([self.lengths, prefixes.lengths.repeat_interleave(num_samples)])
+        before = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.lengths.device)
+        self.lengths = torch.cat([self.lengths, before.repeat_interleave(num_samples)])
+        for part in token_budget_batches([len(prompt) for prompt in prompts], PREFILL_TOKENS):
+            slots = torch.tensor(part)[:, None] * num_samples + torch.arange(first, first + num_samples)
+            self._read_prefixes([prompts[i][:-1] for i in part], slots.flatten().to(before.device), num_samples)
+        last = torch.tensor([prompt[-1] for prompt in prompts], device=before.device)
+        return self._advance(last.repeat_interleave(num_samples), slice(first, len(self.lengths)))
+
+    def _read_prefixes(self, prefixes: Ids, slots: Tensor, num_samples: int) -> None:
+        """Write keys and values of prompts without their last token into `slots`, [P * num_samples]."""
+        rows = Rows([len(prefix) for prefix in prefixes], slots.device)
 
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k, v = prefixes.pad(k), prefixes.pad(v)
+            k, v = rows.pad(k), rows.pad(v)
             for cache, new in ((self.keys, k), (self.values, v)):
                 cache[number][slots, : k.shape[1]] = new.repeat_interleave(num_samples, 0)
             if number + 1 == len(self.keys):
                 return q[:0]
-            return prefixes.flatten(attention(self.model, prefixes.pad(q), k, v))
+            return rows.flatten(attention(self.model, rows.pad(q), k, v))
 
-        if len(prefixes):
-            ids = torch.tensor([*chain.from_iterable(prompt[:-1] for prompt in prompts)], device=device)
-            through_layers(self.model, ids, prefixes.place, attend, linear=self.linear)
-        last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
-        return self._advance(last.repeat_interleave(num_samples), slots)
+        if len(rows):
+            ids = torch.tensor([*chain(*prefixes)], device=slots.device)
+            through_layers(self.model, ids, rows.place, attend)
 
     def step(self, chosen: Tensor) -> Tensor:
         return self._advance(chosen, slice(0, len(chosen)))
@@ -67,7 +76,7 @@ class LlamaDecoding:
         self.lengths = self.lengths[index]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.linear(self.model.get_output_embeddings(), hidden)
+        return self.linears([self.model.get_output_embeddings()], hidden)[0]
 
     def _advance(self, ids: Tensor, slots: slice) -> Tensor:
         """A token further for the rows in these slots: the states [n, d] of the tokens `ids` [n]."""
@@ -82,6 +91,6 @@ class LlamaDecoding:
             keys, values = (cache[number][slots, :width] for cache in (self.keys, self.values))
             return attention(self.model, q[:, None], keys, values, seen=seen[:, None])[:, 0]
 
-        hidden = through_layers(self.model, ids, positions, attend, linear=self.linear)
+        hidden = through_layers(self.model, ids, positions, attend, linears=self.linears)
         self.lengths[slots] += 1
         return hidden

@@ -5,8 +5,8 @@ Ids are ragged, numbers are [N, T] with one mask (docs/decisions/0001). A rollou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,9 @@ class Rollout:
     scores: Tensor | None = None
     """float32 [N]: reward of the whole completion."""
     allowed: list[list[list[int]]] | None = None
+    engine_mismatch: Mapping[str, float] = field(default_factory=dict)
+    """Of a remote sampler: `engine_mismatch` and `engine_mismatch_mean`, the largest and the mean distance of a token's
+    logprob there from its logprob here."""
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -87,7 +90,7 @@ class Rollout:
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same rollout with its numbers on `device`."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        held = {part.name: getattr(self, part.name) for part in fields(self)}
         moved: dict[str, Any] = {name: n.to(device) for name, n in held.items() if isinstance(n, Tensor)}
         return replace(self, **moved)
 

@@ -18,8 +18,9 @@ from tuneful.errors import GenerationError
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.generation.decoding import Decoding, begin_decoding, rows_together
 from tuneful.generation.rollout import Rollout
-from tuneful.generation.sampling import Sampling, draw, uniforms
+from tuneful.generation.sampling import Draws, Sampling, draw, uniforms
 from tuneful.models.loading import context_length
+from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
 from tuneful.records import Finish, Prompt
 
@@ -61,6 +62,34 @@ class Sampler:
         Raises GenerationError when a prompt leaves no room for `max_new_tokens` in the model's context.
         """
         ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
+        draws = Draws.of([(seed, number) for number in range(len(ids))])
+        rollout = self._sample(prompts, ids, sampling, draws, values, choose, on_progress, only)
+        if only is None:
+            return rollout
+        samples = sampling.num_samples
+        return rollout.rows([i * samples + g for i in sorted(only) for g in range(samples)])
+
+    @torch.no_grad()
+    def sample_ids(self, prompts: Ids, sampling: Sampling, draws: Draws) -> Rollout:
+        """`sample` for prompts that are token ids already and that each may have a seed of its own.
+
+        `texts` are the plain completions, what a chat template puts around them included.
+        """
+        shown = [Prompt(self.tokenizer.decode(ids)) for ids in prompts]
+        return self._sample(shown, [[*ids] for ids in prompts], sampling, draws, False, None, None)
+
+    def _sample(
+        self,
+        prompts: Sequence[Prompt],
+        ids: list[list[int]],
+        sampling: Sampling,
+        draws: Draws,
+        values: bool,
+        choose: Choose | None,
+        on_progress: Callable[[int, int], None] | None,
+        only: Sequence[int] | None = None,
+    ) -> Rollout:
+        """Rows for all prompts; those of prompts that are not among `only` are empty."""
         for prompt, tokens in zip(prompts, ids, strict=True):
             if self.context is not None and len(tokens) + sampling.max_new_tokens > self.context:
                 raise GenerationError(
@@ -90,7 +119,7 @@ class Sampler:
                 hidden = states if hidden is None else torch.cat([hidden, states])
                 rows = np.concatenate([rows, begun])
             assert hidden is not None
-            chosen = self._choose(decoding, hidden, rows, drawn, sampling, seed, values, choose)
+            chosen = self._choose(decoding, hidden, rows, drawn, sampling, draws, values, choose)
             ended = np.array([self._has_ended(drawn, row, sampling) for row in rows.tolist()])
             if ended.any():
                 _tell(choose, "drop", rows[ended])
@@ -102,10 +131,7 @@ class Sampler:
                 decoding.keep(index)
                 chosen = chosen[index]
             hidden = decoding.step(chosen) if len(rows) else None
-        rollout = self._collect(prompts, ids, drawn, sampling)
-        return (
-            rollout if only is None else rollout.rows([i * samples + g for i in sorted(only) for g in range(samples)])
-        )
+        return self._collect(prompts, ids, drawn, sampling)
 
     def _choose(
         self,
@@ -114,7 +140,7 @@ class Sampler:
         rows: npt.NDArray[np.int64],
         drawn: _Drawn,
         sampling: Sampling,
-        seed: int,
+        draws: Draws,
         values: bool,
         choose: Choose | None,
     ) -> Tensor:
@@ -124,8 +150,8 @@ class Sampler:
         if sampling.temperature == 0:
             ids = limited.argmax(-1)
         else:
-            prompt, sample = np.divmod(rows, sampling.num_samples)
-            ids = draw(limited, uniforms(seed, prompt, sample, drawn.counts(rows)))
+            place, sample = np.divmod(rows, sampling.num_samples)
+            ids = draw(limited, uniforms(draws.seeds[place], draws.numbers[place], sample, drawn.counts(rows)))
         logprobs = token_logprobs(logits, ids)
         sampled = logprobs if choose is None else token_logprobs(limited, ids)
         value = None
@@ -152,12 +178,8 @@ class Sampler:
     def _collect(self, prompts: Sequence[Prompt], ids: list[list[int]], drawn: _Drawn, sampling: Sampling) -> Rollout:
         device = self.policy.device
         group = [row // sampling.num_samples for row in range(len(drawn.ids))]
-        texts = [completion_text(prompts[i], row, self.tokenizer) for i, row in zip(group, drawn.ids, strict=True)]
-        for k, finish in enumerate(drawn.finish):
-            if finish == "stop":
-                # None is left where the stop string was the template's own, which `completion_text` took away.
-                cuts = [texts[k].find(stop) for stop in sampling.stop if stop in texts[k]]
-                texts[k] = texts[k][: min(cuts, default=None)]
+        rows = zip(group, drawn.ids, drawn.finish, strict=True)
+        texts = [answer_text(prompts[i], row, finish, sampling, self.tokenizer) for i, row, finish in rows]
         lengths = torch.tensor([len(row) for row in drawn.ids], device=device)
         return Rollout(
             prompts=[ids[i] for i in group],
@@ -173,6 +195,15 @@ class Sampler:
             values=drawn.numbers("values") if drawn.values else None,
             allowed=drawn.allowed if any(limit for row in drawn.allowed for limit in row) else None,
         )
+
+
+def answer_text(prompt: Prompt, ids: list[int], finish: Finish, sampling: Sampling, tokenizer: Any) -> str:
+    """The text of a sampled completion, cut before the stop string that ended it."""
+    text = completion_text(prompt, ids, tokenizer)
+    if finish != "stop":
+        return text
+    # None is left where the stop string was the template's own, which `completion_text` took away.
+    return text[: min((text.find(stop) for stop in sampling.stop if stop in text), default=None)]
 
 
 class _Drawn:

@@ -6,6 +6,7 @@ size and resume do not change what is sampled, up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,20 @@ class Sampling:
             raise ConfigError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What the uniforms of P prompts' samples follow from, see the module. seeds: uint64 [P]; numbers: int64 [P]."""
+
+    seeds: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, draws: Sequence[tuple[int, int]]) -> Draws:
+        """From each prompt's seed and its number among the prompts of that seed."""
+        seeds = np.array([seed % 2**64 for seed, _ in draws], dtype=np.uint64)
+        return cls(seeds, np.array([number for _, number in draws], dtype=np.int64))
+
+
 def fold(*keys: int | str) -> int:
     """One 63-bit seed from several keys, for example (seed, "rollout", step); the word keeps purposes apart."""
     state = np.zeros(1, dtype=np.uint64)
@@ -49,10 +64,14 @@ def fold(*keys: int | str) -> int:
 
 
 def uniforms(
-    seed: int, prompt: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], token: npt.NDArray[np.int64] | int
+    seed: int | npt.NDArray[np.uint64],
+    prompt: npt.NDArray[np.int64],
+    sample: npt.NDArray[np.int64],
+    token: npt.NDArray[np.int64] | int,
 ) -> Tensor:
-    """float64 [R] in [0, 1) for rows (prompt, sample) at their position `token`, or all at the same."""
-    state = _mix(np.full(len(prompt), seed % 2**64, dtype=np.uint64))
+    """float64 [R] in [0, 1) for rows (prompt, sample) at their position `token`, or all at the same; so too `seed`."""
+    seeds = np.uint64(seed % 2**64) if isinstance(seed, int) else seed
+    state = _mix(np.broadcast_to(seeds, prompt.shape))
     for key in (prompt, sample, np.broadcast_to(token, prompt.shape)):
         state = _mix(state + key.astype(np.uint64))
     return torch.from_numpy((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)

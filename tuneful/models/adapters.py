@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from tuneful.errors import ModelError
 from tuneful.settings import require_at_least
@@ -67,7 +67,7 @@ class AdapterSet:
         from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
         config = PeftConfig.from_pretrained(str(path))
-        if not _same_place(config.base_model_name_or_path, self.model.name_or_path):
+        if not same_place(config.base_model_name_or_path, self.model.name_or_path):
             raise ModelError(
                 f"{path}: an adapter on {config.base_model_name_or_path}, which is not the base "
                 f"{self.model.name_or_path}; train it on that base, or give each role a model of its own"
@@ -78,8 +78,13 @@ class AdapterSet:
         adapter = {key: weight for key, weight in saved.items() if "lora_" in key}
         set_peft_model_state_dict(self._peft, adapter, adapter_name=name)
         if len(adapter) != len(self.named_parameters(name)):
+            self.remove(name)
             raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
         return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}
+
+    def remove(self, name: str) -> None:
+        """Take adapter `name`, which must not be active, off the base."""
+        self._peft.delete_adapter(name)
 
     def _speaks_as(self) -> Any:
         """PEFT's name for the task of a language model such as the base."""
@@ -133,52 +138,82 @@ class AdapterSet:
         nested.rmdir()
 
 
-def _same_place(one: str | Path, other: str | Path) -> bool:
+def same_place(one: str | Path, other: str | Path) -> bool:
     """True for one directory written in two ways, and for equal hub ids."""
     return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
-def adapted(layer: Any, x: Tensor) -> Tensor:
-    """The output [T, o] of a linear layer for x [T, i], with its active adapter.
+def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """The outputs [T, o] of linear layers that read the same x [T, i], with their active adapters.
 
-    A float32 adapter is added to the layer's weights W for the length of the product: x (W + s B A)^T costs what x W^T
+    A float32 adapter is added to its layer's weights W for the length of the product: x (W + s B A)^T costs what x W^T
     does, where x W^T + s (x A^T) B^T goes over every token's output twice more. Layers in half precision or 4 bits,
     whose weights would round a small update away, run as PEFT has them, and so do layers with none or several adapters.
     """
-    found = _mergeable(layer)
-    if found is None:
-        return layer(x)  # type: ignore[no-any-return]
-    base, *factors = found
-    return _Adapted.apply(x, base.weight, base.bias, *factors)  # type: ignore[no-any-return, no-untyped-call]
+    outputs = []
+    for layer in layers:
+        found = _mergeable(layer)
+        if found is None:
+            outputs.append(layer(x))
+        else:
+            base, *factors = found
+            outputs.append(_Adapted.apply(x, base.weight, base.bias, *factors))  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class FrozenLinears:
-    """`adapted` for many small products with weights that do not change meanwhile, without gradient: a float32 layer's
-    sum with its adapter is made once, and on a CPU laid out once in the order in which oneDNN reads it."""
+    """`adapted` for many products of few rows with weights that do not change meanwhile, without gradient.
+
+    A float32 layer's sum with its adapter is made once, layers that read the same input are one product, and on a CPU
+    their weights are laid out once in the order in which oneDNN reads them.
+    """
 
     def __init__(self) -> None:
-        self._ready: dict[int, Callable[[Tensor], Tensor]] = {}
+        self._ready: dict[tuple[int, ...], Callable[[Tensor], Sequence[Tensor]]] = {}
 
-    def __call__(self, layer: Any, x: Tensor) -> Tensor:
-        if id(layer) not in self._ready:
-            self._ready[id(layer)] = _prepared(layer)
-        return self._ready[id(layer)](x)
+    def __call__(self, layers: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
+        key = tuple(map(id, layers))
+        if key not in self._ready:
+            self._ready[key] = _joined(layers)
+        return self._ready[key](x)
 
 
-def _prepared(layer: Any) -> Callable[[Tensor], Tensor]:
-    if (found := _mergeable(layer)) is not None:
+def _joined(layers: Sequence[Any]) -> Callable[[Tensor], Sequence[Tensor]]:
+    parts = [_whole(layer) for layer in layers]
+    weights = [part[0] for part in parts if part is not None]
+    if len(weights) < len(layers):
+        return lambda x: [layer(x) for layer in layers]
+    sizes = [len(weight) for weight in weights]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    biases = [part[1] for part in parts if part is not None]
+    bias = None
+    if any(one is not None for one in biases):
+        bias = torch.cat(
+            [weight.new_zeros(size) if one is None else one for one, size in zip(biases, sizes, strict=True)]
+        )
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return lambda x: torch.split(linear(x, weight, bias), sizes, dim=-1)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def run(x: Tensor) -> Sequence[Tensor]:
+        # oneDNN makes and keeps half a megabyte of code for every number of rows, so it sees powers of two alone.
+        more = (1 << (len(x) - 1).bit_length()) - len(x)
+        out = torch.ops.mkldnn._linear_pointwise(pad(x, (0, 0, 0, more)), packed, bias, "none", [], "")
+        return torch.split(out[: len(x)], sizes, dim=-1)
+
+    return run
+
+
+def _whole(layer: Any) -> tuple[Tensor, Tensor | None] | None:
+    """A float32 layer's weights, its active adapter added, and its bias; else None."""
+    found = _mergeable(layer)
+    if found is not None:
         base, down, up, scale = found
-        weight = torch.addmm(base.weight, up, down, alpha=scale)
-    else:
-        base = layer.base_layer if getattr(layer, "disable_adapters", False) else layer
-        if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
-            return layer  # type: ignore[no-any-return]
-        weight = base.weight.detach()
-    bias = base.bias
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return lambda x: linear(x, weight, bias)
+        return torch.addmm(base.weight, up, down, alpha=scale), base.bias
+    base = layer.base_layer if getattr(layer, "disable_adapters", False) else layer
+    if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
+        return None
+    return base.weight.detach(), base.bias
 
 
 def _mergeable(layer: Any) -> tuple[nn.Linear, Tensor, Tensor, float] | None:

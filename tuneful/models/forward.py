@@ -8,6 +8,7 @@ encoder-decoder the encoder reads the prompt and the decoder says the completion
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.functional.head import head_logprobs
+from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ids, Ragged, refuse_empty
 from tuneful.models.roles import Role
@@ -79,6 +81,20 @@ def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor,
     return lm_logits(policy.model, rows.predicting_states(policy)), rows.row
 
 
+def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> Tensor:
+    """Logprobs [T] of a completion by transformers' whole model, the row alone: what every other pass must equal."""
+    policy.activate()
+    config = policy.model.config
+    if config.is_encoder_decoder:
+        before = torch.tensor([[config.decoder_start_token_id, *completion[:-1]]], device=policy.device)
+        asked = torch.tensor([[*prompt, config.eos_token_id]], device=policy.device)
+        logits = policy.model(input_ids=asked, decoder_input_ids=before).logits[0]
+    else:
+        row = torch.tensor([[*prompt, *completion]], device=policy.device)
+        logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
+
+
 def reward_scores(
     reward: Role, prompts: Ids, completions: Ids, *, padding: Literal["right", "left"] = "right"
 ) -> Tensor:
@@ -98,7 +114,8 @@ def class_logits(
         padding = "right"
     elif padding == "right" and is_llama_like(reward.model):
         reward.activate()
-        return _read(reward.head, own_states(reward.model, Ragged(prompts, completions, reward.device), last_only=True))
+        rows = Ragged(prompts, completions, reward.device)
+        return _read(reward.head, own_states(reward.model, rows, last_only=True, recompute=reward.again))
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
@@ -168,7 +185,7 @@ class _Rows:
             return hidden[self.row, self.step]  # type: ignore[no-any-return]
         if is_llama_like(role.model):
             rows = Ragged(self.prompts, self.completions, self.device, predicting=True)
-            return own_states(role.model, rows)
+            return own_states(role.model, rows, recompute=role.again)
         ids, _ = _padded(self.prompts, self.completions, self.device)
         hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         starts = torch.tensor([len(p) for p in self.prompts], device=self.device)

@@ -7,12 +7,13 @@ weights for the length of a product, not to the output of each token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from tuneful.functional.layers import rms_norm, rotate, swiglu
 from tuneful.models.adapters import adapted
@@ -34,10 +35,15 @@ def is_llama_like(model: Any) -> bool:
     )
 
 
-def own_states(model: Any, rows: Ragged, *, last_only: bool = False) -> Tensor:
-    """Hidden states after the last norm of the own tokens [M, d], row by row; of each row's last alone [R, d]."""
+def own_states(
+    model: Any, rows: Ragged, *, last_only: bool = False, recompute: Callable[[], None] | None = None
+) -> Tensor:
+    """Hidden states after the last norm of the own tokens [M, d], row by row; of each row's last alone [R, d].
+
+    recompute: see `through_layers`.
+    """
     ends = rows.own.ends - 1 if last_only else None
-    return through_layers(model, rows.ids, rows.positions, _within_rows(model, rows), read=ends)
+    return through_layers(model, rows.ids, rows.positions, _within_rows(model, rows), read=ends, recompute=recompute)
 
 
 def through_layers(
@@ -46,32 +52,48 @@ def through_layers(
     positions: Tensor,
     attend: Attend,
     *,
-    linear: Callable[[Any, Tensor], Tensor] = adapted,
+    linears: Callable[[Sequence[Any], Tensor], Sequence[Tensor]] = adapted,
     read: Tensor | None = None,
+    recompute: Callable[[], None] | None = None,
 ) -> Tensor:
     """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those numbered in `read`.
 
-    ids, positions: int64 [T]. linear: (layer, its input) -> its output.
+    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. recompute: keep each
+    layer's input alone and compute the layer again for its backward pass, after this call, which switches the same
+    adapters on (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
     """
     trunk = model.base_model
     x = trunk.embed_tokens(ids)
     cos, sin = (part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(x, positions[None]))
-    for number, layer in enumerate(trunk.layers):
+
+    def through(x: Tensor, number: int) -> Tensor:
+        layer = trunk.layers[number]
         attention, mlp = layer.self_attn, layer.mlp
         normed = _norm(x, layer.input_layernorm)
         q, k, v = (
-            linear(part, normed).view(len(x), -1, attention.head_dim)
-            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+            part.view(len(x), -1, attention.head_dim)
+            for part in linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)
         )
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
         mixed = attend(number, rotate(q, cos, sin), rotate(k, cos, sin), v).flatten(1)
         x = x[len(x) - len(mixed) :]
-        if read is not None and layer is trunk.layers[-1]:
+        if read is not None and number + 1 == len(trunk.layers):
             x, mixed = x[read], mixed[read]
-        x = x + linear(attention.o_proj, mixed)
-        normed = _norm(x, layer.post_attention_layernorm)
-        x = x + linear(mlp.down_proj, swiglu(linear(mlp.gate_proj, normed), linear(mlp.up_proj, normed)))
+        x = x + linears([attention.o_proj], mixed)[0]
+        gate, up = linears([mlp.gate_proj, mlp.up_proj], _norm(x, layer.post_attention_layernorm))
+        return x + linears([mlp.down_proj], swiglu(gate, up))[0]
+
+    def again(x: Tensor, number: int) -> Tensor:
+        assert recompute is not None
+        recompute()
+        return through(x, number)
+
+    for number in range(len(trunk.layers)):
+        if recompute is not None and torch.is_grad_enabled():
+            x = checkpoint(again, x, number, use_reentrant=False)
+        else:
+            x = through(x, number)
     return _norm(x, trunk.norm)
 
 

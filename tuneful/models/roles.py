@@ -14,8 +14,8 @@ Role and cannot tell the two apart.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tuneful.errors import ConfigError
 from tuneful.models.adapters import AdapterSet, LoRA
+from tuneful.models.llama import is_llama_like
 from tuneful.models.loading import (
     Dtype,
     head_of,
@@ -49,6 +50,13 @@ class Role:
     active: tuple[str, ...] = ()
     head: nn.Linear | None = None
     weights: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    recompute: bool = False
+    """Keep each layer's input alone for the backward pass, and compute the layer again then."""
+
+    @property
+    def again(self) -> Callable[[], None] | None:
+        """What must happen before a layer is computed again; None: its activations are kept."""
+        return self.activate if self.recompute else None
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +86,23 @@ class Roles:
     reference: Role | None = None
     value: Role | None = None
     reward: Role | None = None
+
+    def recomputing(self) -> Roles:
+        """The same roles, whose layers are computed again in the backward pass.
+
+        Raises ConfigError for models that cannot.
+        """
+        for role in (self.policy, self.value, self.reward):
+            if role is not None and not is_llama_like(role.model):
+                raise ConfigError(
+                    f"recompute_layers: only for Llama, Mistral and Qwen, but the {role.name} "
+                    f"{role.model.name_or_path} is a {role.model.config.model_type}; lower tokens_per_microbatch"
+                )
+
+        def one(role: Role | None) -> Role | None:
+            return None if role is None else replace(role, recompute=True)
+
+        return Roles(one(self.policy), self.reference, one(self.value), one(self.reward))
 
     def weights(self) -> dict[str, nn.Parameter]:
         """All trained weights of all roles, each once, by name."""

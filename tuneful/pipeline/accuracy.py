@@ -20,7 +20,7 @@ from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward
 from tuneful.rollouts.collect import shared_scores
 
-TOKENS_PER_BATCH = 8_192
+TOKENS_PER_BATCH = 2_048
 
 
 def reward_accuracy(reward: Reward, held_out: Sequence[Comparison]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tuneful.algorithms.stopping import HackingAlarm
+from tuneful.engines.remote import refuse_no_server
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import Dtype
@@ -117,8 +118,10 @@ class TrainingInputs:
     """Precision of the frozen base; bfloat16 halves its memory, nf4 takes about a third of that; both need `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 8_192
+    tokens_per_microbatch: int = 2_048
     """Padded tokens per forward pass; changes memory, not results."""
+    recompute_layers: bool = False
+    """Keep a layer's input alone and compute the layer again for its backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "", "save_every", hint="0 saves no checkpoints")
@@ -234,6 +237,9 @@ class PPOInputs(TrainingInputs):
     """What estimates returns: a head on the policy's trunk, an adapter and head, or a model of its own."""
     value_from: ModelInput | None = None
     """Reward model that an adapter or model value starts from (InstructGPT); without it values start at 0."""
+    sampler: str | None = None
+    """URL of a server that samples in place of this process, such as `http://127.0.0.1:8000`; it serves `model`, and is
+    given the adapter after each step. Needs `lora`."""
     evaluate_every: int = 20
     """Steps between evaluations on dev prompts."""
     evaluate_prompts: int = 100
@@ -260,6 +266,10 @@ class PPOInputs(TrainingInputs):
             value_from=self.value_from,
             share_base=self.share_base,
         )
+        if self.sampler is not None:
+            refuse_no_server(self.sampler)
+            if self.lora is None:
+                raise ConfigError("sampler needs lora: an adapter is all that is sent to the server")
         if self.share_base and not isinstance(self.reward, str):
             raise ConfigError("share_base needs a reward model alone, which is an adapter on the base; got a table")
         of_parts = part_names(self.reward) if isinstance(self.reward, tuple) else ()

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,8 @@ from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
 from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
+from tuneful.engines.remote import RemoteSampler
+from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.errors import ConfigError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
@@ -109,7 +112,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
@@ -128,7 +131,7 @@ def train_reward(
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     ended = _run(context, RewardModel(engine, groups, config), record, num_steps, given.save_every)
 
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
@@ -157,6 +160,10 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
+    remote = None
+    if given.sampler is not None:
+        remote = RemoteSampler(given.sampler, tokenizer, folder=record.path / "published")
+        remote.refuse_other_base(path)
     reference = context.model(given.reference) if given.reference else None
     value_from = context.model(given.value_from) if given.value_from else None
     roles = policy_roles(
@@ -168,7 +175,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         dtype=given.base_dtype,
         seed=config.seed,
     )
-    engine = _engine(roles, tokenizer, config, config.updates, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, config.updates, given, remote)
     if given.share_base:
         assert isinstance(given.reward, str)
         reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
@@ -183,6 +190,10 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
+    if isinstance(engine, RemoteEngine) and engine.trusted is not None:
+        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
+        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
+        record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
     learner = PPO(engine, prompts, reward, config)
     evaluate = DevEvaluation(
         engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
@@ -210,7 +221,7 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
-    engine = _engine(roles, tokenizer, config, num_steps, given.tokens_per_microbatch)
+    engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = DPO(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
     _save_role(_present(roles.policy), tokenizer, record)
@@ -305,13 +316,21 @@ def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
     record.finish(**facts, **context.provenance(stage.name))
 
 
-def _engine(roles: Roles, tokenizer: Any, config: Any, num_updates: int, tokens_per_microbatch: int) -> LocalEngine:
-    return LocalEngine(
-        roles,
+def _engine(
+    roles: Roles,
+    tokenizer: Any,
+    config: Any,
+    num_updates: int,
+    given: inputs.TrainingInputs,
+    remote: RemoteSampler | None = None,
+) -> LocalEngine:
+    build = LocalEngine if remote is None else partial(RemoteEngine, remote=remote)
+    return build(
+        roles.recomputing() if given.recompute_layers else roles,
         tokenizer,
         optimization=config.optimization,
         total_steps=num_updates,
-        tokens_per_microbatch=tokens_per_microbatch,
+        tokens_per_microbatch=given.tokens_per_microbatch,
     )
 
 

@@ -60,7 +60,7 @@ class ClassifierReward:
     label: int
     output: Output = "logit"
     with_prompt: bool = False
-    tokens_per_batch: int = 16_384
+    tokens_per_batch: int = 2_048
     padding: Literal["right", "left"] = "right"
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
 

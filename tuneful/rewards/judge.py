@@ -13,22 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from tuneful.errors import ConfigError, RewardError
 from tuneful.records import Completion, Prompt, content_hash
+from tuneful.servers import NoAnswerError, ask, refuse_no_url, short
 from tuneful.settings import require_above, require_at_least
 
 if TYPE_CHECKING:
     import httpx2
-
-FIRST_WAIT = 0.5
-"""Seconds before the first repeated request; each further wait is twice as long, up to LONGEST_WAIT."""
-
-LONGEST_WAIT = 60.0
 
 _GRADE = re.compile(r"grade\W*?:\W*?(?=[-−–.,]*\d)", re.IGNORECASE)
 """What stands before the number."""
@@ -60,15 +55,7 @@ class Judge:
     """How often a request that was refused for the moment (429, 5xx), lost or late is made again."""
 
     def __post_init__(self) -> None:
-        no_url = f'judge: "{self.judge}" is no URL; write it as "http://localhost:8000/v1"'
-        try:
-            address = urlsplit(self.judge)
-            if "@" in address.netloc or address.query:
-                raise ConfigError("judge: the URL holds a password or key, which run.json would keep; use key_variable")
-            if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
-                raise ConfigError(no_url)
-        except ValueError:  # brackets that do not close, a port that is no number
-            raise ConfigError(no_url) from None
+        refuse_no_url("judge", self.judge, example="http://localhost:8000/v1", keys="use key_variable")
         if not self.scale[0] < self.scale[1]:
             raise ConfigError(
                 f"judge: scale goes from the worst grade to the best, got {list(self.scale)}; usual is [1, 10]"
@@ -135,9 +122,7 @@ class JudgeReward:
             reply = self._ask(client, messages)
             grade = self._read(reply)
         if grade is None:
-            raise self._error(
-                f'gives no grade, asked twice; its last reply was "{_short(reply)}"; see its instructions'
-            )
+            raise self._error(f'gives no grade, asked twice; its last reply was "{short(reply)}"; see its instructions')
         return grade
 
     def _read(self, reply: str) -> float | None:
@@ -152,33 +137,23 @@ class JudgeReward:
 
     def _ask(self, client: httpx2.Client, messages: list[dict[str, str]]) -> str:
         """The reply to `messages`, asked again after growing waits while that may help."""
-        import httpx2
-
         url = self.given.judge.rstrip("/") + "/chat/completions"
         body = {"model": self.given.model, "messages": messages, "temperature": 0}
-        for attempt in range(self.given.retries + 1):
-            wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
-            try:
-                response = client.post(url, json=body)
-            except httpx2.RequestError as error:  # no connection, a late reply, one that cannot be unpacked
-                problem = f"{type(error).__name__}: {_short(str(error)) or 'no answer'}"
-            else:
-                if response.status_code == 200:
-                    return self._reply(response)
-                problem = f"status {response.status_code}: {_short(response.text)}"
-                if response.status_code != 429 and response.status_code < 500:
-                    raise self._error(f"refuses: {problem}; look at its URL, model and key")
-                wait = min(_asked_for(response, wait), LONGEST_WAIT)
-            if attempt < self.given.retries:
-                self.sleep(wait)
-        raise self._error(f"cannot be reached, tried {self.given.retries + 1} times: {problem}; is the server there?")
+        try:
+            return self._reply(ask(lambda: client.post(url, json=body), retries=self.given.retries, sleep=self.sleep))
+        except NoAnswerError as error:
+            if error.status is not None:
+                raise self._error(f"refuses: {error.problem}; look at its URL, model and key") from None
+            raise self._error(
+                f"cannot be reached, tried {error.tries} times: {error.problem}; is the server there?"
+            ) from None
 
     def _reply(self, response: httpx2.Response) -> str:
         """The text of the first choice; "" when the model said nothing."""
         try:
             said: Any = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
-            told = _short(response.text)
+            told = short(response.text)
             raise self._error(f'answers "{told}", which is no chat completion; its URL ends in /v1 as a rule') from None
         return said if isinstance(said, str) else ""
 
@@ -198,14 +173,3 @@ class JudgeReward:
 
 def _mark(prompt: Prompt, completion: Completion) -> str:
     return content_hash("judged", prompt.as_json(), completion.text)
-
-
-def _short(text: str) -> str:
-    """The beginning of a text, on one line."""
-    return " ".join(text.split())[:160]
-
-
-def _asked_for(response: httpx2.Response, otherwise: float) -> float:
-    """The seconds that a server asks to wait for; it may also name a date, which is left aside."""
-    told = response.headers.get("retry-after", "")
-    return float(told) if told.isdigit() else otherwise

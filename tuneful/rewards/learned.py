@@ -30,7 +30,7 @@ class LearnedReward:
     bias: float = 0.0
     max_tokens: int | None = None
     """Longest prompt + completion; prompts are cut on the left first (`encode`). None: the model's context."""
-    tokens_per_batch: int = 16_384
+    tokens_per_batch: int = 2_048
     padding: Literal["right", "left"] = "right"
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
 

@@ -1,0 +1,1 @@
+"""Serving: one model behind a URL, sampled by the same decoder that training uses."""
