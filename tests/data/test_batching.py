@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneful.data.batching import shuffled_epochs, token_budget_batches
+from tuneful.data.batching import balanced_shares, shuffled_epochs, token_budget_batches
 from tuneful.errors import ConfigError
 
 
@@ -77,3 +77,26 @@ def test_every_row_once_units_whole_budget_kept(rows: list[tuple[int, int]], bud
 def test_a_budget_of_nothing() -> None:
     with pytest.raises(ConfigError, match="tokens_per_microbatch must be at least 1, got 0"):
         token_budget_batches([1], 0)
+
+
+def test_shares_by_hand() -> None:
+    # From the largest down, each to the share with the least: 8 against 7, 8 against 13, 13 against 13, and the 4 goes
+    # to the first of two equals.
+    assert balanced_shares([4, 8, 6, 5, 7], 2) == [[0, 1, 3], [2, 4]]
+    # A unit's tokens count together: 9 + 1 of unit 7 against 4 + 4 of unit 5, then 3 to the lighter.
+    assert balanced_shares([9, 4, 1, 4, 3], 2, [7, 5, 7, 5, 2]) == [[0, 2], [1, 3, 4]]
+    assert balanced_shares([3, 2], 3) == [[0], [1], []]
+    assert balanced_shares([], 2) == [[], []]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=40), st.integers(1, 5))
+def test_shares_hold_every_row_once_and_units_whole(rows: list[tuple[int, int]], num_shares: int) -> None:
+    lengths, units = [length for length, _ in rows], [unit for _, unit in rows]
+    shares = balanced_shares(lengths, num_shares, units)
+    assert len(shares) == num_shares
+    assert sorted(row for share in shares for row in share) == list(range(len(rows)))
+    assert sum(len({units[row] for row in share}) for share in shares) == len(set(units))
+    # What any dealing out in this way promises: none exceeds the mean by more than the largest unit.
+    tokens = [sum(lengths[row] for row in share) for share in shares]
+    largest = max((sum(length for length, unit in rows if unit == u) for u in units), default=0)
+    assert max(tokens) <= sum(tokens) / num_shares + largest

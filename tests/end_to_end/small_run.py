@@ -20,12 +20,12 @@ from tuneful.algorithms.loop import Evaluation, Progress, run
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
+from tuneful.engines.ranks import run_directory
 from tuneful.errors import TunefulError
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import policy_roles
 from tuneful.records import Completion, Prompt
-from tuneful.runs.directory import RunDirectory
 
 NUM_STEPS = 12
 SAVE_EVERY = 2
@@ -61,7 +61,7 @@ def train(model: Path, out: Path, progress: Progress | None = None) -> None:
         samples = [{"prompt": p.text, "completion": t} for p, t in zip(PROMPTS, rollout.texts, strict=True)]
         return Evaluation({"reward": reward, "kl": float(engine.kl(rollout)[0].mean())}, samples)
 
-    with RunDirectory.open(out, {"name": "small run"}) as record:
+    with run_directory(out, {"name": "small run"}) as record:
         run(
             PPO(engine, PROMPTS, variety, CONFIG),
             record,

@@ -2,6 +2,9 @@
 
 A learner knows its mathematics; this knows everything else. Killed at any moment and started again, a run continues
 from its newest checkpoint with its logs cut back to it, and ends bitwise where it would have ended.
+
+Among several ranks all run it. What rank 0 finds in its run directory decides for all where they go on; the others have
+directories of their own, which are thrown away (engines.ranks.run_directory).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tuneful.algorithms.stopping import StopRule
+from tuneful.engines import ranks
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.runs.directory import RunDirectory
 
@@ -64,7 +68,7 @@ def run(
     save_every: steps between checkpoints; 0 saves none.
     """
     step, evaluations = _resume(learner, record)
-    reason = _stopped(record)
+    reason = ranks.from_first(lambda: _stopped(record))
     if evaluate is not None and not evaluations:
         evaluations.append(_evaluate(evaluate, step, record))
     while step < num_steps and reason is None:
@@ -120,13 +124,13 @@ def _save(learner: Learner, record: RunDirectory, step: int) -> None:
 
 def _resume(learner: Learner, record: RunDirectory) -> tuple[int, list[Mapping[str, float]]]:
     """The step to continue from and the evaluations seen until then; (0, []) for a fresh run."""
-    latest = record.latest_checkpoint()
+    latest = ranks.from_first(record.latest_checkpoint)
+    if ranks.rank() == 0:  # the others have logged nothing yet
+        record.resume_logs(None if latest is None else latest[1])
     if latest is None:
-        record.resume_logs(None)
         return 0, []
     step, folder = latest
-    record.resume_logs(folder)
     learner.engine.load(folder)
     learner.restore(json.loads((folder / "learner.json").read_text(encoding="utf-8")))
-    seen = [row for row in record.metrics.rows() if row["kind"] == "evaluation"]
+    seen = ranks.from_first(lambda: [row for row in record.metrics.rows() if row["kind"] == "evaluation"])
     return step, [{name: value for name, value in row.items() if name not in ("kind", "seconds")} for row in seen]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import CheckError
 from tuneful.functional.advantages import shape_rewards
@@ -24,7 +25,7 @@ from tuneful.records import Completion, Prompt
 from tuneful.rewards.classifier import ClassifierReward
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward, checked
-from tuneful.rollouts.collect import collect
+from tuneful.rollouts.collect import collect, shared_scores
 
 NUM_ROLLOUTS = 256
 
@@ -79,7 +80,7 @@ def check_start(
         *ends,
         *_logprobs(engine, rollout, tuned=tuned),
         _shaping(rollout, config.kl_coef),
-        reward_invariance(reward, asked, rollout.as_completions()),
+        ranks.from_first(lambda: reward_invariance(reward, asked, rollout.as_completions())),
         _reward_mean(reward, asked, rollout.as_completions()),
     ]
     _refuse_broken(findings)
@@ -179,7 +180,7 @@ def reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Se
 
 
 def _reward_mean(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Finding:
-    scores = checked(reward, prompts, completions)
+    scores = shared_scores(reward, prompts, completions)
     error = float(scores.std() / len(scores) ** 0.5)
     return Finding(
         "distance of the mean reward of reference completions from 0, in standard errors",

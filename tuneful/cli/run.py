@@ -31,12 +31,17 @@ def run_command(
 
     from tuneful.cli.progress import resumable, terminal_display
     from tuneful.demo.run import shipped_worlds
+    from tuneful.engines import ranks
     from tuneful.pipeline.recipe import load_recipe
     from tuneful.pipeline.run import run_recipe
 
     loaded = load_recipe(recipe, set_ or (), seed=seed)
-    with resumable(), terminal_display() as display:
-        seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, track=track or (), force=force)
+    with ranks.process_group():
+        if ranks.rank() > 0:
+            run_recipe(loaded, out, worlds=shipped_worlds())
+            return
+        with resumable(), terminal_display() as display:
+            seconds = run_recipe(loaded, out, worlds=shipped_worlds(), display=display, track=track or (), force=force)
     reports = written_reports(out, [stage.name for stage in loaded.stages])
     if as_json:
         print(json.dumps({"seconds": seconds, "reports": reports}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -48,9 +49,7 @@ def token_budget_batches(
     """
     if tokens_per_microbatch < 1:
         raise ConfigError(f"tokens_per_microbatch must be at least 1, got {tokens_per_microbatch}")
-    members: dict[int, list[int]] = {}
-    for row, unit in enumerate(range(len(lengths)) if units is None else units):
-        members.setdefault(unit, []).append(row)
+    members = _members(len(lengths), units)
     longest = {unit: max(lengths[row] for row in rows) for unit, rows in members.items()}
 
     batches: list[list[int]] = []
@@ -62,3 +61,28 @@ def token_budget_batches(
             batches.append(list(members[unit]))
             width = longest[unit]
     return batches
+
+
+def balanced_shares(lengths: Sequence[int], num_shares: int, units: Sequence[int] | None = None) -> list[list[int]]:
+    """Row numbers dealt out into shares of like tokens, each in ascending order; some are empty when units are few.
+
+    lengths, units: as in token_budget_batches. Longest processing time first (Graham 1969): units from the largest
+    down, each to the share that has the least so far, so that the largest share is at most 4/3 of the best possible.
+    """
+    members = _members(len(lengths), units)
+    tokens = {unit: sum(lengths[row] for row in rows) for unit, rows in members.items()}
+    shares: list[list[int]] = [[] for _ in range(num_shares)]
+    least = [(0, number) for number in range(num_shares)]
+    for unit in sorted(members, key=tokens.__getitem__, reverse=True):
+        held, number = least[0]
+        heapq.heapreplace(least, (held + tokens[unit], number))
+        shares[number].extend(members[unit])
+    return [sorted(share) for share in shares]
+
+
+def _members(num_rows: int, units: Sequence[int] | None) -> dict[int, list[int]]:
+    """The rows of each unit."""
+    members: dict[int, list[int]] = {}
+    for row, unit in enumerate(range(num_rows) if units is None else units):
+        members.setdefault(unit, []).append(row)
+    return members

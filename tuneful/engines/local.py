@@ -1,4 +1,4 @@
-"""The engine of one process: CPU or one GPU."""
+"""The engine of one process, CPU or one GPU; under torchrun, of the ranks that do its work together (ranks.py)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tuneful.data.batching import token_budget_batches
+from tuneful.data.templates import prompt_ids
+from tuneful.engines import ranks
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
 from tuneful.functional.kl import exact_kl, k1
 from tuneful.generation.decoding import why_waves
-from tuneful.generation.rollout import Rollout
+from tuneful.generation.rollout import Rollout, joined
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
 from tuneful.models.forward import Outputs, policy_logits, policy_outputs, reward_scores, value_outputs
@@ -32,7 +35,11 @@ EXACT_KL_VOCABULARY = 8_192
 
 
 class LocalEngine:
-    """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training."""
+    """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training.
+
+    Among several ranks every call is made by all: each does its share of the rows, balanced by tokens, and all return
+    the whole.
+    """
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class LocalEngine:
         if not self._weights:
             raise ConfigError("this engine trains no role")
         if self._adamw is None:
+            ranks.refuse_different("the weights to be trained", self.weight_hash() if ranks.world_size() > 1 else "")
             settings = self.optimization
             self._adamw = torch.optim.AdamW(
                 self._weights.values(),
@@ -105,7 +113,16 @@ class LocalEngine:
             version=self.version,
             waves=self.waves is not None,
         )
-        rollout = sampler.sample(prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress)
+        sample = partial(
+            sampler.sample, prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress
+        )
+        if ranks.world_size() == 1:
+            rollout = sample()
+        else:
+            ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
+            own = ranks.share([len(tokens) + sampling.num_samples * sampling.max_new_tokens for tokens in ids])
+            parts = ranks.gather(lambda: sample(only=own).to("cpu") if own else None)
+            rollout = joined([part for part in parts if part is not None]).to(self._role("policy").device)
         _give_back_memory()
         return rollout
 
@@ -127,7 +144,7 @@ class LocalEngine:
                 numbers = _present(outputs.logprobs)
             result[torch.tensor(rows, device=result.device)] = numbers
         _give_back_memory()
-        return result
+        return ranks.add_up(result)
 
     @torch.no_grad()
     def kl(self, rollout: Rollout) -> tuple[Tensor, Literal["exact", "k1"]]:
@@ -146,20 +163,24 @@ class LocalEngine:
             reference_logits, _ = policy_logits(reference, prompts, completions)
             per_token = exact_kl(logits, reference_logits, temperature=rollout.temperature)
             total.index_add_(0, torch.tensor(rows, device=total.device)[row], per_token)
-        return total, "exact"
+        return ranks.add_up(total), "exact"
 
     def forward_backward(self, batch: Batch, loss: Loss) -> Metrics:
-        total: Metrics = {}
+        own: list[Metrics] = []
         for rows in self._microbatches(batch.prompts, batch.completions, batch.units):
             part, metrics = loss(self._forward(batch, rows), rows)
             part.backward()  # type: ignore[no-untyped-call]
+            own.append(metrics)
+        self._probe = batch
+        total: Metrics = {}
+        for metrics in chain.from_iterable(ranks.gather(lambda: own)):
             for name, value in metrics.items():
                 total[name] = total.get(name, 0.0) + value
-        self._probe = batch
         return total
 
     def step(self, max_norm: float) -> float:
         """See protocol.Engine. A gradient that is not finite is dropped and raises TrainingError; nothing has moved."""
+        ranks.add_gradients(self._weights.values())
         norm = float(nn.utils.clip_grad_norm_(self._weights.values(), max_norm))
         rate = self.optimization.rate(self.updates, self.total_steps)
         if not math.isfinite(norm):
@@ -185,8 +206,13 @@ class LocalEngine:
         return self.version
 
     def save(self, path: Path) -> None:
+        """See protocol.Engine. Rank 0 writes; CheckError when the weights of the others are not the same."""
+        digest = self.weight_hash()
+        ranks.refuse_different("the trained weights", digest)
+        if ranks.rank() > 0:
+            return
         torch.save({"weights": self._weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
-        facts = {"updates": self.updates, "version": self.version, "weights": self.weight_hash()}
+        facts = {"updates": self.updates, "version": self.version, "weights": digest}
         (path / "engine.json").write_text(json.dumps(facts))
         if self._probe is not None:
             probe = _first_rows(self._probe, 4)
@@ -246,8 +272,9 @@ class LocalEngine:
     def _microbatches(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], units: Sequence[int] | None
     ) -> list[list[int]]:
+        """Of this rank."""
         lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-        return token_budget_batches(lengths, self.tokens_per_microbatch, units)
+        return ranks.microbatches(lengths, self.tokens_per_microbatch, units)
 
     def _role(self, name: RoleName) -> Role:
         role: Role | None = getattr(self.roles, name)

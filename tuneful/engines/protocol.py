@@ -44,7 +44,10 @@ that micro-batches add up to the whole."""
 
 
 class Engine(Protocol):
-    """Sampling, scoring and learning behind one door. The engine owns parameters and optimizer."""
+    """Sampling, scoring and learning behind one door. The engine owns parameters and optimizer.
+
+    Where several ranks run one program, all make every call with the same arguments and get the same back.
+    """
 
     def sample(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine, rounding
 from tuneful.engines.remote import RemoteSampler
 from tuneful.errors import ConfigError
@@ -27,6 +28,8 @@ class RemoteEngine(LocalEngine):
     """
 
     def __init__(self, roles: Roles, tokenizer: Any, remote: RemoteSampler, **settings: Any) -> None:
+        if ranks.world_size() > 1:
+            raise ConfigError("sampler: a server samples for one process; leave sampler out, or torchrun")
         super().__init__(roles, tokenizer, **settings)
         self.remote = remote
         self.trusted: bool | None = None

@@ -6,9 +6,11 @@ Ids are ragged, numbers are [N, T] with one mask (docs/decisions/0001). A rollou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tuneful.records import Completion, Finish
@@ -85,3 +87,37 @@ class Rollout:
             scores=pick(self.scores),
             allowed=None if self.allowed is None else [self.allowed[i] for i in keep],
         )
+
+    def to(self, device: torch.device | str) -> Rollout:
+        """The same rollout with its numbers on `device`."""
+        held = {part.name: getattr(self, part.name) for part in fields(self)}
+        moved: dict[str, Any] = {name: n.to(device) for name, n in held.items() if isinstance(n, Tensor)}
+        return replace(self, **moved)
+
+
+def joined(parts: Sequence[Rollout]) -> Rollout:
+    """One rollout of the rows of all `parts`, in the order of their prompts' numbers.
+
+    parts: rollouts of one policy, each as the sampler returns it for some prompts of the same call.
+    """
+    width = max(part.mask.shape[1] for part in parts)
+
+    def numbers(name: str) -> Tensor:
+        return torch.cat([F.pad(getattr(part, name), (0, width - part.mask.shape[1])) for part in parts])
+
+    allowed = [rows for part in parts for rows in part.allowed or []]
+    together = Rollout(
+        prompts=[row for part in parts for row in part.prompts],
+        completions=[row for part in parts for row in part.completions],
+        texts=[text for part in parts for text in part.texts],
+        group=torch.cat([part.group for part in parts]),
+        finish=[finish for part in parts for finish in part.finish],
+        version=torch.cat([part.version for part in parts]),
+        temperature=parts[0].temperature,
+        logprobs=numbers("logprobs"),
+        sampled_logprobs=numbers("sampled_logprobs"),
+        mask=numbers("mask"),
+        values=None if parts[0].values is None else numbers("values"),
+        allowed=allowed or None,
+    )
+    return together.rows(together.group.argsort(stable=True).tolist())

@@ -56,16 +56,22 @@ class Sampler:
         values: bool = False,
         choose: Choose | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        only: Sequence[int] | None = None,
     ) -> Rollout:
         """`sampling.num_samples` completions of every prompt, rows ordered prompt by prompt.
 
-        on_progress: told how many completions of how many are done.
+        on_progress: told how many completions of how many are done. only: numbers of the prompts, at least one, that
+        are sampled here, the same completions as among all; the others' rows are left out.
 
         Raises GenerationError when a prompt leaves no room for `max_new_tokens` in the model's context.
         """
         ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
         draws = Draws.of([(seed, number) for number in range(len(ids))])
-        return self._sample(prompts, ids, sampling, draws, values, choose, on_progress)
+        rollout = self._sample(prompts, ids, sampling, draws, values, choose, on_progress, only)
+        if only is None:
+            return rollout
+        samples = sampling.num_samples
+        return rollout.rows([i * samples + g for i in sorted(only) for g in range(samples)])
 
     @torch.no_grad()
     def sample_ids(self, prompts: Ids, sampling: Sampling, draws: Draws) -> Rollout:
@@ -85,7 +91,9 @@ class Sampler:
         values: bool,
         choose: Choose | None,
         on_progress: Callable[[int, int], None] | None,
+        only: Sequence[int] | None = None,
     ) -> Rollout:
+        """Rows for all prompts; those of prompts that are not among `only` are empty."""
         for prompt, tokens in zip(prompts, ids, strict=True):
             if self.context is not None and self._reach(len(tokens), sampling.max_new_tokens) > self.context:
                 raise GenerationError(
@@ -95,9 +103,10 @@ class Sampler:
         samples = sampling.num_samples
         longest = max(map(len, ids)) + sampling.max_new_tokens
         room = max(rows_together(self.policy.model, longest), samples)
-        waiting = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        waiting = sorted(range(len(ids)) if only is None else only, key=lambda i: len(ids[i]))
+        total = len(waiting) * samples
         drawn = _Drawn(len(ids) * samples)
-        decoding = begin_decoding(self.policy, rows=min(room, len(drawn.ids)), longest=longest)
+        decoding = begin_decoding(self.policy, rows=min(room, total), longest=longest)
         rows = np.empty(0, dtype=np.int64)
         hidden: Tensor | None = None
         while waiting or len(rows):
@@ -117,7 +126,7 @@ class Sampler:
             if ended.any():
                 _tell(choose, "drop", rows[ended])
                 if on_progress is not None:
-                    on_progress(drawn.num_finished, len(drawn.ids))
+                    on_progress(drawn.num_finished, total)
                 places = _closed_up(~ended)
                 rows = rows[places]
                 index = torch.from_numpy(places).to(chosen.device)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneful.data.batching import token_budget_batches
 from tuneful.data.templates import pair_ids
+from tuneful.engines import ranks
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.evaluation.text_measures import num_words
 from tuneful.models.forward import policy_outputs
@@ -17,7 +17,8 @@ from tuneful.models.loading import context_length, load_language_model, load_tok
 from tuneful.models.roles import Role
 from tuneful.records import Comparison, Completion
 from tuneful.rewards.learned import LearnedReward
-from tuneful.rewards.reward import Reward, checked
+from tuneful.rewards.reward import Reward
+from tuneful.rollouts.collect import shared_scores
 
 TOKENS_PER_BATCH = 2_048
 
@@ -28,9 +29,9 @@ def reward_accuracy(reward: Reward, held_out: Sequence[Comparison]) -> dict[str,
     A reward model is taken as its head gives it, since its odds are those of the raw scores.
     """
     prompts = [c.prompt for c in held_out]
-    score = reward.raw if isinstance(reward, LearnedReward) else lambda p, c: checked(reward, p, c)
-    chosen = score(prompts, [Completion(c.chosen) for c in held_out])
-    rejected = score(prompts, [Completion(c.rejected) for c in held_out])
+    read = reward.raw if isinstance(reward, LearnedReward) else reward
+    chosen = shared_scores(read, prompts, [Completion(c.chosen) for c in held_out])
+    rejected = shared_scores(read, prompts, [Completion(c.rejected) for c in held_out])
     return _report(held_out, chosen, rejected)
 
 
@@ -63,14 +64,14 @@ def completion_logprobs(
     """float32 [N]: log-probability of each completion given its prompt, from N (prompt ids, completion ids)."""
     summed = torch.zeros(len(rows))
     done = 0
-    for batch in token_budget_batches([len(p) + len(c) for p, c in rows], TOKENS_PER_BATCH):
+    for batch in ranks.microbatches([len(p) + len(c) for p, c in rows], TOKENS_PER_BATCH):
         outputs = policy_outputs(role, [rows[i][0] for i in batch], [rows[i][1] for i in batch])
         assert outputs.logprobs is not None
         summed[batch] = outputs.logprobs.sum(-1).cpu()
         done += len(batch)
         if on_progress is not None:
             on_progress(done, len(rows))
-    return summed
+    return ranks.add_up(summed)
 
 
 def _report(held_out: Sequence[Comparison], chosen: Tensor, rejected: Tensor) -> dict[str, Any]:

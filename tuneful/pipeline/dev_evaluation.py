@@ -14,7 +14,7 @@ from tuneful.generation.sampling import fold
 from tuneful.records import Prompt
 from tuneful.rewards.composite import Composite
 from tuneful.rewards.reward import Reward
-from tuneful.rollouts.collect import score
+from tuneful.rollouts.collect import score, shared_scores
 
 
 class DevEvaluation:
@@ -55,7 +55,8 @@ class DevEvaluation:
         }
         if isinstance(self.reward, Composite):
             asked = [self.prompts[g] for g in rollout.group.tolist()]
-            parts = self.reward.scores(asked, rollout.as_completions())
+            completions = rollout.as_completions()
+            parts = {part.name: shared_scores(part.reward, asked, completions) for part in self.reward.parts}
             measures |= {f"reward_{name}": float(found.mean()) for name, found in parts.items()}
         if self.second is not None:
             watched = score(rollout, self.prompts, self.second, 0.0)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuneful.data.sources import local, resolve
+from tuneful.engines import ranks
 from tuneful.errors import ConfigError, DataError, RunError, TunefulError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
 from tuneful.pipeline.live import LiveReport
-from tuneful.pipeline.recipe import Recipe
-from tuneful.pipeline.stages import run_stage
+from tuneful.pipeline.recipe import Recipe, Stage
+from tuneful.pipeline.stages import WITHOUT_MODELS, run_stage
 from tuneful.runs.directory import RunDirectory
 from tuneful.runs.lineage import read_stage
 from tuneful.runs.logs import read_log
@@ -35,15 +37,34 @@ def run_recipe(
 ) -> dict[str, float]:
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
-    While it runs, `out/report.html` and that of a stage that trains show how far it is.
+    While it runs, `out/report.html` and that of a stage that trains show how far it is. Among several ranks all call
+    it; rank 0 writes and speaks, the others return {}.
     worlds: what `world:name` in the recipe refers to. track: trackers that are shown what is measured; ConfigError,
     before anything is done, for one that is not installed. TunefulError, likewise, for a name that no world offers, and
     for a file, model or reward that is not to be found and that a stage names which is not done. Raises RunError when
     `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed since.
     """
+    if ranks.rank() > 0:
+        _follow(recipe, out, worlds or {})
+        return {}
+    with _Followers() as followers:
+        return _lead(recipe, out, worlds or {}, display or Silent(), track, followers, force=force)
+
+
+def _lead(
+    recipe: Recipe,
+    out: Path,
+    worlds: Mapping[str, World],
+    display: Display,
+    track: Sequence[str],
+    followers: _Followers,
+    *,
+    force: bool,
+) -> dict[str, float]:
+    """What rank 0 does in a run."""
     title = Path(recipe.source).stem
-    shown = LiveReport(display or Silent(), out, recipe.stages, title=title)
-    context = Context.of(recipe, out, worlds or {}, shown)
+    shown = LiveReport(display, out, recipe.stages, title=title)
+    context = Context.of(recipe, out, worlds, shown)
     mirror = Mirror(track, shown.note)
     _refuse_missing(recipe, context, force=force)
     with RunDirectory.open(out, recipe.as_table(), force=force) as pipeline, mirror.opened(out, _shown_table(recipe)):
@@ -70,7 +91,7 @@ def run_recipe(
                     continue
                 record.update(**origins)
                 started = time.perf_counter()
-                with shown.follow(stage, record, seconds):
+                with shown.follow(stage, record, seconds), followers.beside(stage):
                     run_stage(replace(context, round=stage.round), stage, record)
                 seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
                 pipeline.update(seconds=seconds)
@@ -86,6 +107,40 @@ def run_recipe(
             write_report(out / "report.html", report, metrics=metrics, samples=samples, title=title)
         pipeline.finish()
     return seconds
+
+
+class _Followers:
+    """The ranks above 0, which wait to be told the stage that all run next."""
+
+    def __init__(self) -> None:
+        self._waiting = True
+
+    @contextmanager
+    def beside(self, stage: Stage) -> Iterator[None]:
+        """They run the stage too while the block does."""
+        if stage.kind in WITHOUT_MODELS:
+            yield
+            return
+        self._waiting = False
+        ranks.from_first(lambda: stage.name)
+        yield
+        self._waiting = True
+
+    def __enter__(self) -> _Followers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:  # an error inside a stage reaches them there
+            ranks.from_first(lambda: "")
+
+
+def _follow(recipe: Recipe, out: Path, worlds: Mapping[str, World]) -> None:
+    """What the ranks above 0 do in a run: the stages that they are told, from the same inputs, for rank 0 to write."""
+    context = Context.of(recipe, out, worlds, Silent())
+    stages = {stage.name: stage for stage in recipe.stages}
+    while name := ranks.from_first(lambda: ""):  # as rank 0 says it
+        with ranks.run_directory(out / name, {}) as record:
+            run_stage(replace(context, round=stages[name].round), stages[name], record)
 
 
 def _refuse_missing(recipe: Recipe, context: Context, *, force: bool) -> None:

@@ -20,11 +20,11 @@ from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, grou
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.start_up import check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
-from tuneful.data.batching import token_budget_batches
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
+from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
@@ -56,8 +56,9 @@ from tuneful.pipeline.rows import (
 from tuneful.records import Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
-from tuneful.rewards.reward import Reward, checked
+from tuneful.rewards.reward import Reward
 from tuneful.rewards.tables import RewardInput
+from tuneful.rollouts.collect import shared_scores
 from tuneful.runs.directory import RunDirectory
 from tuneful.runs.logs import newest_rows
 
@@ -185,7 +186,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     splits = context.prompts(given.prompts)
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
-    if record.latest_checkpoint() is None:
+    if ranks.from_first(record.latest_checkpoint) is None:
         checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
@@ -305,6 +306,9 @@ RUNS: dict[str, Run] = {
 }
 """What runs each kind of stage."""
 
+WITHOUT_MODELS = {"label", "consensus"}
+"""Stages that rank 0 runs alone."""
+
 
 def run_stage(context: Context, stage: Stage, record: RunDirectory) -> None:
     """Run one stage into its directory, which then says what was done and which prompts were read for it."""
@@ -374,7 +378,9 @@ def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
 
 
 def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping[str, Any] | None = None) -> None:
-    """`model/`, whole or not at all; `reward` becomes its `reward.json`."""
+    """`model/`, whole or not at all, by rank 0; `reward` becomes its `reward.json`."""
+    if ranks.rank() > 0:
+        return
     with record.output("model") as folder:
         if role.adapters is not None:
             role.adapters.save(role.name, folder)
@@ -386,6 +392,8 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping
 
 
 def _report(record: RunDirectory, report: Mapping[str, Any]) -> None:
+    if ranks.rank() > 0:
+        return
     write_json(record.path / "report.json", report)
     rows = list(record.metrics.rows())
     samples = report.get("samples") or newest_rows(record.samples.path, MAX_SAMPLES)
@@ -397,7 +405,7 @@ def _text_measure(reward: Reward, prompts: Sequence[Prompt], *rollouts: Rollout)
     known: dict[tuple[str, str], float] = {}
     for rollout in rollouts:
         asked = [prompts[g] for g in rollout.group.tolist()]
-        scores = checked(reward, asked, rollout.as_completions())
+        scores = shared_scores(reward, asked, rollout.as_completions())
         known |= {(p.id, t): float(s) for p, t, s in zip(asked, rollout.texts, scores, strict=True)}
     return lambda prompt, text: known[prompt.id, text]
 
@@ -417,11 +425,12 @@ def _entropy(role: Role, rollout: Rollout, tokens_per_microbatch: int) -> Measur
     """Mean entropy in nats of the model's next-token distribution, at temperature 1, over all tokens of `rollout`."""
     entropy = torch.zeros(rollout.mask.shape, device=role.device)
     lengths = [len(p) + len(c) for p, c in zip(rollout.prompts, rollout.completions, strict=True)]
-    for rows in token_budget_batches(lengths, tokens_per_microbatch):
+    for rows in ranks.microbatches(lengths, tokens_per_microbatch):
         prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
         outputs = policy_outputs(role, prompts, completions, width=entropy.shape[1])
         assert outputs.entropy is not None
         entropy[rows] = outputs.entropy
+    ranks.add_up(entropy)
     group = rollout.group[:, None].expand_as(rollout.mask)
     return bootstrap_mean(entropy[rollout.mask].cpu().numpy(), group[rollout.mask].cpu().numpy()).as_json()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from tuneful.engines import ranks
 from tuneful.engines.protocol import Engine
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
@@ -42,7 +44,28 @@ def score(rollout: Rollout, prompts: Sequence[Prompt], reward: Reward, missing_e
     """float32 [N]: the checked reward of every completion, less the penalty for those that never ended."""
     asked = [prompts[g] for g in rollout.group.tolist()]
     completions = rollout.as_completions()
-    return penalise_missing_end(checked(reward, asked, completions), completions, missing_eos_penalty)
+    return penalise_missing_end(shared_scores(reward, asked, completions), completions, missing_eos_penalty)
+
+
+def shared_scores(reward: Reward, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+    """float32 [N] checked scores; among several ranks each asks about its share, so that none is asked for twice.
+
+    All completions of one prompt are in one share. Every rank makes the call, and raises what any of them raises.
+    """
+    if ranks.world_size() == 1:
+        return checked(reward, prompts, completions)
+    number: dict[Prompt, int] = {}
+    units = [number.setdefault(prompt, len(number)) for prompt in prompts]
+    own = ranks.share([len(c.text) for c in completions], units)
+
+    def ask() -> tuple[list[int], Tensor]:
+        scores = checked(reward, [prompts[i] for i in own], [completions[i] for i in own]) if own else torch.empty(0)
+        return own, scores.cpu()
+
+    result = torch.zeros(len(completions))
+    for rows, scores in ranks.gather(ask):
+        result[rows] = scores
+    return result
 
 
 def candidates_of(prompts: Sequence[Prompt], rollout: Rollout, model: str) -> list[Candidates]:

@@ -1,0 +1,74 @@
+"""`small_run` by several ranks, and the step after one of its checkpoints; as a program, with torchrun's environment:
+
+MODEL OUT                      the run
+MODEL CHECKPOINT TO            what `next_step` returns, into TO by rank 0
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.end_to_end.small_run import CONFIG, PROMPTS, train, variety
+from tuneful.algorithms.ppo import PPO
+from tuneful.engines import ranks
+from tuneful.engines.local import LocalEngine
+from tuneful.generation.rollout import Rollout
+from tuneful.models.loading import load_tokenizer
+from tuneful.models.roles import policy_roles
+
+
+class StandingEngine(LocalEngine):
+    """Keeps the gradient of each step instead of following it."""
+
+    def step(self, max_norm: float) -> float:
+        ranks.add_gradients(self.parameters())
+        gradients = [w.grad for w in self.parameters() if w.grad is not None]
+        self.gradients: list[Tensor] = [*getattr(self, "gradients", []), torch.cat([g.flatten() for g in gradients])]
+        for weight in self.parameters():
+            weight.grad = None
+        return float(self.gradients[-1].norm())
+
+
+class Watched(PPO):
+    """Keeps what was sampled."""
+
+    rollout: Rollout
+
+    def collect(self, *arguments: Any, **more: Any) -> Rollout:
+        self.rollout = super().collect(*arguments, **more)
+        return self.rollout
+
+
+def next_step(model: Path, checkpoint: Path) -> dict[str, Any]:
+    """What a run that goes on from `checkpoint` has loaded, and what it samples and finds in its next step."""
+    roles = policy_roles(model, value="head")
+    engine = StandingEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
+    learner = Watched(engine, PROMPTS, variety, CONFIG)
+    engine.load(checkpoint)
+    learner.restore(json.loads((checkpoint / "learner.json").read_text()))
+    loaded = {name: weight.detach().clone() for name, weight in roles.weights().items()}
+    metrics = learner.step()
+    return {
+        "weights": loaded,
+        "optimizer": engine._optimizer.state_dict(),
+        "completions": learner.rollout.completions,
+        "gradients": engine.gradients,
+        "metrics": metrics,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with ranks.process_group():
+        if len(sys.argv) == 3:
+            train(Path(sys.argv[1]), Path(sys.argv[2]))
+        else:
+            found = next_step(Path(sys.argv[1]), Path(sys.argv[2]))
+            if ranks.rank() == 0:
+                torch.save(found, sys.argv[3])
