@@ -2,11 +2,15 @@
 
     pip install --no-deps --target trl-1.12 trl==1.12.0
     python bench/ppo.py --trl trl-1.12 [--size S] [--workload ragged] [--shape lora|full] [--rounds 5] [--json]
+    python bench/ppo.py --trl trl-1.12 --planted [--rounds 3] [--steps 20] ...
 
 A step is 32 completions of at most 64 tokens to prompts of 64 tokens (fixed) or up to 128 (ragged), 4 epochs and 16
 optimizer steps. `lora`: adapters of rank 16 on all seven linear kinds; what each side makes of the other roles is its
 own: ours one base for all, theirs a value and a reward model beside it. `full`: all weights, with a value model, a
 reward model and a reference of their own on both sides. Memory is the most that was resident above the imports.
+
+`--planted` asks whether a step teaches as much: the reward is then the share of tokens of even id, `--rounds` seeds are
+trained on each side for as many samples, and the reward of the last quarter of the steps is compared.
 """
 
 from __future__ import annotations
@@ -18,13 +22,23 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peer
+import scipy.stats
 from limit import PPOWork, fraction_of_limit
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tuneful.records import Completion
+
 ROLLOUTS, EPOCHS, MINIBATCHES, NEW_TOKENS, RANK = 32, 4, 4, 64, 16
+
+PLANTED, PLANTED_RATE = 5.0, 1e-3
+"""Scale of the planted reward, and the learning rate with it."""
 
 
 def main() -> None:
@@ -37,12 +51,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--planted", action="store_true", help="compare what is learned, not how fast")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         print(json.dumps({"ours": ours, "trl": trl}[given.side](given)))
         return
     peer.prepare(given.size, given.workload)
+    if given.planted:
+        result = learned(given)
+        print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
+        return
     told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     peaks = peer.medians(told["machine"])
@@ -67,6 +87,32 @@ def main() -> None:
     print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
 
 
+def learned(given: argparse.Namespace) -> dict[str, Any]:
+    """The planted reward that either side reached, by seed, and their difference with its interval (Welch's t)."""
+    rewards: dict[str, list[float]] = {"ours": [], "trl": []}
+    for seed in range(given.rounds):
+        told = peer.take_turns([*sys.argv, "--seed", str(seed)], list(rewards), 1)
+        for side, reached in rewards.items():
+            reached.append(told[side][0]["last"])
+    compared = scipy.stats.ttest_ind(rewards["ours"], rewards["trl"], equal_var=False)
+    interval = compared.confidence_interval()
+    return {
+        "bench": "ppo, planted reward",
+        "size": given.size,
+        "workload": given.workload,
+        "shape": given.shape,
+        "samples": ROLLOUTS * (given.steps + 1),
+        **rewards,
+        "difference": statistics.mean(rewards["ours"]) - statistics.mean(rewards["trl"]),
+        "interval": [interval.low, interval.high],
+    }
+
+
+def planted(ids: Sequence[int]) -> float:
+    """PLANTED times the share of tokens of even id."""
+    return PLANTED * sum(token % 2 == 0 for token in ids) / max(1, len(ids))
+
+
 def work(given: argparse.Namespace, measured: dict[str, float]) -> PPOWork:
     """What our step had to do, for the limit."""
     shape = peer.SIZES[given.size]
@@ -86,6 +132,8 @@ def work(given: argparse.Namespace, measured: dict[str, float]) -> PPOWork:
 
 
 def ours(given: argparse.Namespace) -> dict[str, float]:
+    import torch
+
     from tuneful.algorithms.ppo import PPO, PPOConfig
     from tuneful.data.templates import prompt_ids
     from tuneful.engines.local import LocalEngine
@@ -106,7 +154,8 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         max_prompt_tokens=peer.PROMPT_TOKENS[given.workload],
         epochs=EPOCHS,
         minibatches=MINIBATCHES,
-        optimization=Optimization(learning_rate=1e-5),
+        optimization=Optimization(learning_rate=PLANTED_RATE if given.planted else 1e-5),
+        seed=given.seed,
     )
     longest = peer.PROMPT_TOKENS[given.workload] + NEW_TOKENS
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +174,13 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "max_tokens": longest})
             roles = policy_roles(base, value="model")
             reward = LearnedReward.load(Path(folder))
+        rewards: list[float] = []
+
+        def even(_: Any, completions: Sequence[Completion]) -> Tensor:
+            scores = torch.tensor([planted(c.tokens or ()) for c in completions])
+            rewards.append(float(scores.mean()))
+            return scores
+
         engine = LocalEngine(
             roles,
             tokenizer,
@@ -132,13 +188,20 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             total_steps=config.updates,
             tokens_per_microbatch=given.tokens_per_microbatch,
         )
-        learner = PPO(engine, peer.prompts(base, ROLLOUTS * (given.steps + 1), given.workload), reward, config)
+        learner = PPO(
+            engine,
+            peer.prompts(base, ROLLOUTS * (given.steps + 1), given.workload),
+            even if given.planted else reward,
+            config,
+        )
         seconds, lengths = [], []
         for _ in range(given.steps + 1):
             start = time.perf_counter()
             metrics = learner.step()
             seconds.append(time.perf_counter() - start)
             lengths.append(float(metrics["length_tokens"]))
+    if given.planted:
+        return {"last": _last_quarter(rewards)}
     asked = [len(prompt_ids(prompt, tokenizer, max_tokens=config.max_prompt_tokens)) for prompt in learner.prompts]
     return _told(seconds, imported, statistics.mean(lengths)) | {"prompt_tokens": statistics.mean(asked)}
 
@@ -193,6 +256,19 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
         return kept
 
     ppo_trainer.truncate_response = counted
+    rewards: list[float] = []
+    scored = ppo_trainer.get_reward
+
+    def even(model: Any, rows: Any, pad: int, context: int) -> Any:
+        logits, scores, lengths = scored(model, rows, pad, context)
+        if model is trainer.reward_model:
+            answers = [[token for token in row if token != pad] for row in rows[:, context:].tolist()]
+            scores = torch.tensor([planted(ids) for ids in answers], device=scores.device)
+            rewards.append(float(scores.mean()))
+        return logits, scores, lengths
+
+    if given.planted:
+        ppo_trainer.get_reward = even
     with tempfile.TemporaryDirectory() as folder:
         arguments = PPOConfig(
             output_dir=folder,
@@ -207,7 +283,9 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             missing_eos_penalty=1.0,
             stop_token="eos" if given.workload == "ragged" else None,
             num_sample_generations=0,
-            learning_rate=1e-5,
+            learning_rate=PLANTED_RATE if given.planted else 1e-5,
+            lr_scheduler_type="constant",
+            seed=given.seed,
             gradient_checkpointing=False,
             bf16=False,
             use_cpu=not torch.cuda.is_available(),
@@ -229,8 +307,14 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             callbacks=[Clock()],
         )
         trainer.train()
+    if given.planted:
+        return {"last": _last_quarter(rewards)}
     seconds = [later - sooner for sooner, later in itertools.pairwise(moments)]
     return _told(seconds, imported, statistics.mean(lengths) if lengths else float(NEW_TOKENS))
+
+
+def _last_quarter(rewards: Sequence[float]) -> float:
+    return statistics.mean(rewards[-max(1, len(rewards) // 4) :])
 
 
 def _told(seconds: list[float], imported: float, length: float) -> dict[str, float]:
