@@ -284,7 +284,6 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             stop_token="eos" if given.workload == "ragged" else None,
             num_sample_generations=0,
             learning_rate=PLANTED_RATE if given.planted else 1e-5,
-            lr_scheduler_type="constant",
             seed=given.seed,
             gradient_checkpointing=False,
             bf16=False,
