@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=["full", "lora"], default="full")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed, after three that are not")
+    parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=SIDES["sft"], help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -112,7 +113,13 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         roles = reward_roles(base, lora=lora)
     else:
         roles = policy_roles(base, lora=lora, with_reference=given.bench == "dpo")
-    engine = LocalEngine(roles, tokenizer, optimization=optimization, total_steps=len(steps))
+    engine = LocalEngine(
+        roles,
+        tokenizer,
+        optimization=optimization,
+        total_steps=len(steps),
+        tokens_per_microbatch=given.tokens_per_microbatch,
+    )
     learner: Any
     before = 0.0
     if given.bench == "sft":
