@@ -3,26 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from tuneful.algorithms.dpo import DPO
+import torch
+
+from tuneful.algorithms.dpo import DPOConfig
 from tuneful.algorithms.ppo import PPO
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
 from tuneful.algorithms.start_up import NUM_ROLLOUTS
-from tuneful.data.templates import prompt_ids
+from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
 from tuneful.engines.memory import Parts, Pass, Plan, Row, exact_kl, held, sampling, scoring, total, updating
 from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.generation.sampling import Sampling
 from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
-from tuneful.records import Prompt
+from tuneful.pipeline.context import Context
+from tuneful.records import Comparison, Prompt
 from tuneful.rewards.composite import Composite
 from tuneful.rewards.ensemble import EnsembleReward
 from tuneful.rewards.reward import Reward
+from tuneful.runs.directory import RunDirectory
 
 MIB = 2**20
+
+NUM_ENCODED = 2_000
+"""Comparisons that are encoded for the plan alone, before the reference reads them all."""
+
+NUM_STEPS = 32
+"""Steps that are looked at to find the largest."""
+
+
+LOWER = {
+    "updating": "lower tokens_per_microbatch or set recompute_layers",
+    "scoring": "lower tokens_per_microbatch",
+    "sampling": "lower max_new_tokens, max_prompt_tokens or the number of prompts",
+    "normalising": "lower max_new_tokens or max_prompt_tokens",
+}
+"""The settings that make each phase need less."""
+
+
+def tell_plan(context: Context, record: RunDirectory, engine: LocalEngine, plan: Plan) -> None:
+    """Say what the stage will need and keep it in `run.json`; a warning where less is free. From now on peaks count."""
+    context.display.note(in_words(plan, engine))
+    free = _free(engine)
+    more = plan.peak - plan.always["weights"]  # which are in memory already
+    if free is not None and more > free:
+        context.display.note(
+            f"warning: {_mib(more)} more are to be taken and {_mib(free)} are free; {_lower(plan, engine)}"
+        )
+    record.update(memory={"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough})
+    _begin_peaks()
+
+
+def record_peak(record: RunDirectory) -> None:
+    """Keep beside the plan what the process held at its peak since then, and what torch did on a GPU."""
+    peaks = {"resident": _resident()} | (
+        {"allocated": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+    )
+    found = {name: size for name, size in peaks.items() if size is not None}
+    record.update(memory=record.manifest["memory"] | found)
+
+
+def in_words(plan: Plan, engine: LocalEngine) -> str:
+    """The plan in a line."""
+    parts = ", ".join(f"{name} {_mib(size)}" for name, size in plan.parts.items() if size >= MIB / 2)
+    about = "roughly" if plan.rough else "about"
+    return (
+        f"memory: {about} {_mib(plan.peak)} at most, while {plan.phase}: {parts}; {_lower(plan, engine)} to need less"
+    )
+
+
+def _lower(plan: Plan, engine: LocalEngine) -> str:
+    role = _present(engine.roles.policy or engine.roles.reward)
+    if 2 * (total(plan.always) + plan.parts.get("gradients", 0)) < plan.peak:
+        return LOWER[plan.phase]
+    if role.adapters is None:
+        return "set lora"
+    return LOWER[plan.phase] if role.half else 'set base_dtype = "bfloat16"'
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB" if size < 10_000 * MIB else f"{size / 2**30:.1f} GiB"
+
+
+def _free(engine: LocalEngine) -> int | None:
+    """Bytes that can be had where the models are; None where the system does not say."""
+    if not _on_cpu(_present(engine.roles.policy or engine.roles.reward)):
+        held_back = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + held_back
+    return _of_linux("/proc/meminfo", "MemAvailable")
+
+
+def _resident() -> int | None:
+    return _of_linux("/proc/self/status", "VmHWM")
+
+
+def _begin_peaks() -> None:
+    """Let the kernel and torch forget their peaks until now; where the kernel does not, its peak is the process's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _of_linux(file: str, name: str) -> int | None:
+    """Bytes of a line `name:  123 kB`."""
+    with suppress(OSError):
+        for line in Path(file).read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def plan_sft(engine: LocalEngine, learner: SFT) -> Plan:
@@ -44,13 +138,21 @@ def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sampling)
     return Plan(always=plan.always, phases={**plan.phases, "normalising": answering}, rough=plan.rough)
 
 
-def plan_dpo(engine: LocalEngine, learner: DPO) -> Plan:
-    """Of direct preference optimization."""
-    pairs = learner.pairs
-    rows = _rows(pairs.prompts, pairs.completions)
-    units = [rows[at : at + 2] for at in range(0, len(rows), 2)]
-    plan = _of_units(engine, units, learner.config.pairs_per_step)
+def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPOConfig) -> Plan:
+    """Of direct preference optimization; of many comparisons, as many as are quickly encoded, long and short."""
+    by_length = sorted(
+        comparisons, key=lambda c: len(c.prompt.text) + max(len(c.chosen), len(c.rejected)), reverse=True
+    )
+    units = []
+    for one in by_length[:: -(-len(by_length) // NUM_ENCODED)]:
+        sides = [
+            pair_ids(one.prompt, text, engine.tokenizer, max_tokens=config.max_tokens)
+            for text in (one.chosen, one.rejected)
+        ]
+        units.append(_rows([prompt for prompt, _ in sides], [completion for _, completion in sides]))
+    plan = _of_units(engine, units, config.pairs_per_step)
     reference = Pass.of(_present(engine.roles.reference))
+    rows = [row for unit in units for row in unit]
     read = scoring(reference, rows, tokens_per_microbatch=engine.tokens_per_microbatch)
     return Plan(always=plan.always, phases={"scoring": read, **plan.phases}, rough=plan.rough)
 
@@ -101,19 +203,27 @@ def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = ()
 
 
 def _of_units(engine: LocalEngine, units: Sequence[Sequence[Row]], per_step: int) -> Plan:
-    """Of steps over `per_step` units of rows that stay together, the longest first."""
-    reward = engine.roles.reward
-    longest = sorted(units, key=lambda rows: max(row.prompt + row.completion for row in rows), reverse=True)[:per_step]
-    role = _present(reward or engine.roles.policy)
-    one = Pass.of(role) if reward is None else Pass.of(role, speaks=False, ends_only=True)
-    parts = updating(
-        [one],
-        [row for rows in longest for row in rows],
-        trained=_trained(engine),
-        tokens_per_microbatch=engine.tokens_per_microbatch,
-        units=[unit for unit, rows in enumerate(longest) for _ in rows],
+    """Of steps over `per_step` units of rows that stay together.
+
+    Looked at are steps of units of like length, long and short: the longest rows need not fill a micro-batch best.
+    """
+    role = _present(engine.roles.reward or engine.roles.policy)
+    one = Pass.of(role) if engine.roles.reward is None else Pass.of(role, speaks=False, ends_only=True)
+    by_length = sorted(units, key=lambda rows: max(row.prompt + row.completion for row in rows), reverse=True)
+    steps = [by_length[at : at + per_step] for at in range(0, len(by_length), per_step)]
+    found = [
+        updating(
+            [one],
+            [row for rows in step for row in rows],
+            trained=_trained(engine),
+            tokens_per_microbatch=engine.tokens_per_microbatch,
+            units=[unit for unit, rows in enumerate(step) for _ in rows],
+        )
+        for step in steps[:: -(-len(steps) // NUM_STEPS)]
+    ]
+    return Plan(
+        always=_held(engine, _all(engine)), phases={"updating": max(found, key=total)}, rough=_rough(_all(engine))
     )
-    return Plan(always=_held(engine, _all(engine)), phases={"updating": parts}, rough=_rough(_all(engine)))
 
 
 def _rows(prompts: Ids, completions: Ids) -> list[Row]:
