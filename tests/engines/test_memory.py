@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from tuneful.engines.memory import Pass, Plan, Row, Shape, Tokens
 from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.loading import load_language_model
+from tuneful.models.loading import Dtype, load_language_model
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/real-models.md"
 
 
 def llama(**settings: Any) -> Any:
@@ -78,3 +81,45 @@ def test_half_precision_keeps_the_bytes_that_the_module_says() -> None:
     first = one.frames(Tokens.of([Row(1, 8, 0)], predicting=True))[1]
     assert 24 * 64 + 8 * 64 + 4 * 32 + 8 * 160 == 3_456
     assert first.kept == (3_456 + 7 * 4 * 4 + 4 * 4 + 2 * 8) * 8
+
+
+def qwen3(hidden: int, feed_forward: int, layers: int, heads: int) -> Any:
+    from transformers import Qwen3Config
+
+    sizes = {"hidden_size": hidden, "intermediate_size": feed_forward, "num_hidden_layers": layers}
+    sizes |= {"num_attention_heads": heads, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936}
+    return Qwen3Config(**sizes, tie_word_embeddings=True)
+
+
+def meta(hidden: int, feed_forward: int, layers: int, keys: int, vocabulary: int, *, tied: bool = False) -> Any:
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": hidden, "intermediate_size": feed_forward, "num_hidden_layers": layers}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": keys, "vocab_size": vocabulary}
+    return LlamaConfig(**sizes, tie_word_embeddings=tied)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("Qwen3-0.6B", qwen3(1_024, 3_072, 28, 16)),
+        ("Llama-3.2-1B", meta(2_048, 8_192, 16, 8, 128_256, tied=True)),
+        ("Qwen3-1.7B", qwen3(2_048, 6_144, 28, 16)),
+        ("Qwen3-4B", qwen3(2_560, 9_728, 36, 32)),
+        ("Llama-2-7b", meta(4_096, 11_008, 32, 32, 32_000)),
+        ("Llama-3.1-8B", meta(4_096, 14_336, 32, 8, 128_256)),
+    ],
+)
+def test_the_table_in_the_guide_is_the_planner_s(name: str, config: Any) -> None:
+    shape = Shape.of(config)
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "nf4")
+    adapter = shape.adapter(16)
+    cells = [
+        name,
+        f"{shape.weights() / 4e9:.2f} B",
+        *(f"{shape.weights(dtype) / 2**30:.1f}" for dtype in dtypes),
+        f"{adapter / 1e6:.0f} M, {16 * adapter / 2**30:.1f}",
+        f"{shape.cache(2) / 2**10:.0f} KiB",
+        *(f"{Pass(shape=shape, itemsize=size, rank=16).per_token() / 2**20:.1f} MiB" for size in (4, 2)),
+    ]
+    assert f"| {' | '.join(cells)} |" in GUIDE.read_text(encoding="utf-8")

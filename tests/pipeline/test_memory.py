@@ -127,6 +127,7 @@ def tensors(roles: Roles) -> list[torch.Tensor]:
         pytest.param(sft, 2_000, LORA, True, {}, id="sft, layers again"),
         pytest.param(sft, 2_000, None, True, {}, id="sft, all weights, layers again"),
         pytest.param(sft, 2_000, LORA, False, {"dtype": "bfloat16"}, id="sft, bfloat16"),
+        pytest.param(sft, 2_000, LORA, False, {"dtype": "nf4"}, id="sft, nf4"),
         pytest.param(reward, 400, LORA, False, {}, id="reward"),
         pytest.param(reward, 2_000, LORA, False, {"dtype": "bfloat16"}, id="reward, bfloat16"),
         pytest.param(reward, 2_000, None, False, {}, id="reward, all weights"),
@@ -202,10 +203,11 @@ def test_a_stage_tells_its_plan_and_warns_of_what_is_not_there(
     assert [kept["planned"], kept["while"]] == [planned.peak, "updating"]
     assert sum(kept["parts"].values()) == kept["planned"]
     assert kept["resident"] > planned.always["weights"]
-    assert notes == [
+    (note,) = notes
+    assert note == (
         "memory: about 38 MiB at most, while updating: weights 2 MiB, activations 36 MiB; "
         "lower tokens_per_microbatch or set recompute_layers to need less"
-    ]
+    )
 
     monkeypatch.setattr(memory, "_free", lambda engine: 2**20)
     with RunDirectory.open(tmp_path / "again", {}) as record:

@@ -195,6 +195,12 @@ class Pass:
         shared = self.speaks and self.shape.tied  # its gradient is there already, from the head
         return [Frame(0, embedding, 0 if shared else embedding), *whole, self._head(tokens)]
 
+    def per_token(self, length: int = 1_024) -> int:
+        """Bytes that the layers keep of each token of a row of `length` tokens."""
+        return (
+            self._layer(Tokens.of([Row(1, length, 0)], predicting=True), last=False).kept * self.shape.layers // length
+        )
+
     def no_grad(self, tokens: Tokens) -> int:
         """The most that it holds without gradient."""
         s = self.shape
