@@ -55,17 +55,17 @@ def tell_plan(context: Context, record: RunDirectory, engine: LocalEngine, plan:
         context.display.note(
             f"warning: {_mib(more)} more are to be taken and {_mib(free)} are free; {_lower(plan, engine)}"
         )
-    record.update(memory={"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough})
+    planned = {"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough}
+    record.update(memory=planned | {"resident_before": _of_linux("/proc/self/status", "VmRSS")})
     _begin_peaks()
 
 
 def record_peak(record: RunDirectory) -> None:
     """Keep beside the plan what the process held at its peak since then, and what torch did on a GPU."""
-    peaks = {"resident": _resident()} | (
-        {"allocated": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
-    )
-    found = {name: size for name, size in peaks.items() if size is not None}
-    record.update(memory=record.manifest["memory"] | found)
+    peaks = {"resident": _of_linux("/proc/self/status", "VmHWM")}
+    if torch.cuda.is_available():
+        peaks["allocated"] = torch.cuda.max_memory_allocated()
+    record.update(memory=record.manifest["memory"] | peaks)
 
 
 def in_words(plan: Plan, engine: LocalEngine) -> str:
@@ -96,10 +96,6 @@ def _free(engine: LocalEngine) -> int | None:
         held_back = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + held_back
     return _of_linux("/proc/meminfo", "MemAvailable")
-
-
-def _resident() -> int | None:
-    return _of_linux("/proc/self/status", "VmHWM")
 
 
 def _begin_peaks() -> None:
