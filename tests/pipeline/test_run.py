@@ -84,6 +84,15 @@ def test_every_stage_leaves_a_run_directory(out):
         assert read(out / stage / "run.json")["done"] is True
 
 
+def test_what_trains_keeps_its_memory_plan_and_what_it_took(out):
+    for stage in ("sft", "reward", "ppo", "dpo"):
+        memory = read(out / stage / "run.json")["memory"]
+        assert sum(memory["parts"].values()) == memory["planned"]
+        assert memory["while"] in ("sampling", "scoring", "updating")
+        assert memory["resident"] > memory["parts"]["weights"]
+    assert "memory" not in read(out / "evaluate" / "run.json")
+
+
 def test_one_report_stands_above_the_stages(out):
     report = read(out / "report.json")
     assert {"seed", "seconds", "reward_model", "before", "after", "win_rate", "kl", "alarm"} <= report.keys()

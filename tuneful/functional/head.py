@@ -54,6 +54,7 @@ class _HeadLogprobs(torch.autograd.Function):
             logprobs[part] = logits.gather(-1, ids[part, None]).squeeze(-1) - norm[part]
             probs = (logits - norm[part, None]).exp_()
             entropy[part] = norm[part] - torch.linalg.vecdot(probs, logits)
+            del logits, probs  # before the next part is made
         ctx.head, ctx.temperature, ctx.size, ctx.entropy_grad = head, temperature, size, entropy_grad
         ctx.save_for_backward(ids, states, norm, entropy, *weights)
         if not entropy_grad:
@@ -77,7 +78,9 @@ class _HeadLogprobs(torch.autograd.Function):
                 grad -= (logs.exp() * of_entropy[part, None]).mul_(logs + entropy[part, None])
             grad.scatter_add_(1, ids[part, None], of_logprobs[part, None])
             grad /= ctx.temperature
+            del logs
             of_states[part], *more = torch.autograd.grad(logits, inputs, grad.to(logits.dtype))
+            del logits, grad
             for total, one in zip(of_weights, more, strict=True):
                 total.add_(one)
         return None, None, None, None, of_states, *of_weights

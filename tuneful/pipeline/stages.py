@@ -18,7 +18,7 @@ from tuneful.algorithms.dpo import DPO, DPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
-from tuneful.algorithms.start_up import check_start
+from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
@@ -40,7 +40,7 @@ from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import Dtype, load_language_model, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
-from tuneful.pipeline import inputs
+from tuneful.pipeline import inputs, memory
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import answer, note_waves, write_answers
 from tuneful.pipeline.context import Context
@@ -114,7 +114,9 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
+    memory.tell_plan(context, record, engine, memory.plan_sft(engine, learner))
     ended = _run(context, learner, record, num_steps, given.save_every)
+    memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     _report(record, {"ended": ended, "num_demonstrations": len(demonstrations)})
     return {"ended": ended}
@@ -132,14 +134,17 @@ def train_reward(
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
     engine = _engine(roles, tokenizer, config, num_steps, given)
-    ended = _run(context, RewardModel(engine, groups, config), record, num_steps, given.save_every)
+    learner = RewardModel(engine, groups, config)
+    sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
+    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, sampling))
+    ended = _run(context, learner, record, num_steps, given.save_every)
 
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
-    sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
     rollout = _answers(context, given.normalise_model, asked, sampling, context.seed_of("normalise"), given.base_dtype)
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
     reward = reward.normalised_on(asked, rollout.as_completions())
+    memory.record_peak(record)
     facts = {
         "gain": reward.gain,
         "bias": reward.bias,
@@ -186,6 +191,10 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     splits = context.prompts(given.prompts)
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
+    learner = PPO(engine, prompts, reward, config)
+    beside = max(NUM_ROLLOUTS, len(dev) * given.evaluate_samples)
+    others = [second] if second is not None else []
+    memory.tell_plan(context, record, engine, memory.plan_ppo(engine, learner, others=others, most_rows=beside))
     if ranks.from_first(record.latest_checkpoint) is None:
         checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
         for finding in checks:
@@ -195,7 +204,6 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
         context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
         record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
-    learner = PPO(engine, prompts, reward, config)
     evaluate = DevEvaluation(
         engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
     )
@@ -209,6 +217,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         save_every=given.save_every,
         progress=context.display.step,
     )
+    memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
     _report(record, {"ended": ended, "alarm": alarms[0] if alarms else None})
@@ -223,8 +232,10 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given)
+    memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
     learner = DPO(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
+    memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     _report(record, {"ended": ended, "num_comparisons": len(comparisons)})
     return {"ended": ended}

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from tuneful.data.templates import completion_ids, pair_ids, prompt_ids, render_prompt, turn_end
+from tuneful.engines.memory import Pass, Shape
 from tuneful.errors import ModelError
 from tuneful.models.forward import policy_outputs
+from tuneful.models.llama import is_llama_like
 from tuneful.models.loading import context_length, load_language_model, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.pipeline.doctor.finding import Finding, found, from_error
@@ -59,6 +61,9 @@ def look_at_model(
     context = context_length(model)
     yield Finding("model", "architecture", type(model).__name__)
     yield Finding("model", "parameters", sum(p.numel() for p in model.parameters()))
+    if is_llama_like(model):
+        kept = Pass(shape=Shape.of(model.config)).per_token() / 2**10
+        yield Finding("model", "KiB that a token takes while float32 weights are trained", kept)
     yield Finding("model", "context", "relative positions, no end" if context is None else context)
     yield from _ends(tokenizer, model)
     yield from _template(tokenizer, prompts)

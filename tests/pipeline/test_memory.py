@@ -1,0 +1,245 @@
+"""The memory plan against the bytes of tensors that were counted while the same steps ran."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.allocations import counted
+from tests.conftest import WORDS
+from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
+from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.memory import Plan, total
+from tuneful.generation.sampling import Sampling
+from tuneful.models.adapters import LoRA
+from tuneful.models.loading import load_language_model, load_tokenizer
+from tuneful.models.roles import Roles, policy_roles, reward_roles
+from tuneful.pipeline import memory
+from tuneful.pipeline.context import Context, Silent
+from tuneful.pipeline.memory import in_words, plan_dpo, plan_ppo, plan_reward, plan_sft, record_peak, tell_plan
+from tuneful.records import Comparison, Demonstration, Prompt
+from tuneful.rewards.learned import LearnedReward
+from tuneful.runs.directory import RunDirectory
+
+LORA = LoRA(rank=4)
+
+Case = tuple[LocalEngine, Callable[[], Any], Callable[[LocalEngine, Any], Plan]]
+"""An engine, how a learner on it is made, and its plan."""
+
+
+@pytest.fixture(scope="module")
+def model_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama in which activations weigh more than weights, with grouped heads, that seldom ends a completion."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("small-llama")
+    config = LlamaConfig(
+        vocab_size=1_500,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(config)
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(directory)
+    return directory
+
+
+def said(count: int, seed: int, words: int = 40) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(words // 2, words))) for _ in range(count)]
+
+
+def engine(roles: Roles, path: Path, tokens: int, recompute: bool) -> LocalEngine:
+    roles = roles.recomputing() if recompute else roles
+    return LocalEngine(roles, load_tokenizer(path), total_steps=10, tokens_per_microbatch=tokens)
+
+
+def sft(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(policy_roles(path, lora=lora, with_reference=False, **roles), path, tokens, recompute)
+    rows = [Demonstration(Prompt(p), c) for p, c in zip(said(60, 0), said(60, 1), strict=True)]
+    return ours, lambda: SFT(ours, rows, SFTConfig(demonstrations_per_step=20), ours.tokenizer), plan_sft
+
+
+def reward(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(reward_roles(path, lora=lora, **roles), path, tokens, recompute)
+    config = RewardModelConfig(prompts_per_step=10)
+    assert ours.roles.reward is not None
+    groups = group_pairs(comparisons(), ours.roles.reward, ours.tokenizer, config.max_tokens)
+    return ours, lambda: RewardModel(ours, groups, config), partial(plan_reward, normalised=Sampling())
+
+
+def dpo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(policy_roles(path, lora=lora, **roles), path, tokens, recompute)
+    config = DPOConfig(pairs_per_step=10)
+    return (
+        ours,
+        lambda: DPO(ours, comparisons(), config, ours.tokenizer),
+        lambda ours, _: plan_dpo(ours, comparisons(), config),
+    )
+
+
+def comparisons() -> list[Comparison]:
+    sides = zip(said(40, 0), said(40, 1), said(40, 2), strict=True)
+    return [Comparison(Prompt(prompt), chosen, rejected) for prompt, chosen, rejected in sides]
+
+
+def ppo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(policy_roles(path, lora=lora, **({"value": "head"} | roles)), path, tokens, recompute)
+
+    def variety(prompts: Any, completions: Any) -> torch.Tensor:
+        return torch.tensor([float(len(set(c.tokens or ()))) for c in completions])
+
+    config = PPOConfig(prompts_per_step=24, max_new_tokens=24, epochs=1)
+    return ours, lambda: PPO(ours, [Prompt(text) for text in said(48, 0)], variety, config), plan_ppo
+
+
+def tensors(roles: Roles) -> list[torch.Tensor]:
+    """Of all models."""
+    models = [role.model for role in (roles.policy, roles.reference, roles.value, roles.reward) if role is not None]
+    return [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+
+
+@pytest.mark.parametrize(
+    ("build", "tokens", "lora", "recompute", "roles"),
+    [
+        pytest.param(sft, 400, LORA, False, {}, id="sft"),
+        pytest.param(sft, 2_000, LORA, False, {}, id="sft, large micro-batches"),
+        pytest.param(sft, 2_000, None, False, {}, id="sft, all weights"),
+        pytest.param(sft, 400, None, False, {}, id="sft, all weights, small micro-batches"),
+        pytest.param(sft, 2_000, LORA, True, {}, id="sft, layers again"),
+        pytest.param(sft, 2_000, None, True, {}, id="sft, all weights, layers again"),
+        pytest.param(sft, 2_000, LORA, False, {"dtype": "bfloat16"}, id="sft, bfloat16"),
+        pytest.param(sft, 2_000, LORA, False, {"dtype": "nf4"}, id="sft, nf4"),
+        pytest.param(reward, 400, LORA, False, {}, id="reward"),
+        pytest.param(reward, 2_000, LORA, False, {"dtype": "bfloat16"}, id="reward, bfloat16"),
+        pytest.param(reward, 2_000, None, False, {}, id="reward, all weights"),
+        pytest.param(reward, 2_000, None, True, {}, id="reward, all weights, layers again"),
+        pytest.param(dpo, 400, LORA, False, {}, id="dpo"),
+        pytest.param(dpo, 2_000, None, False, {}, id="dpo, all weights"),
+        pytest.param(dpo, 2_000, LORA, True, {}, id="dpo, layers again"),
+        pytest.param(ppo, 2_000, LORA, False, {}, id="ppo"),
+        pytest.param(ppo, 400, LORA, False, {}, id="ppo, small micro-batches"),
+        pytest.param(ppo, 2_000, None, False, {}, id="ppo, all weights"),
+        pytest.param(ppo, 2_000, LORA, False, {"value": "adapter"}, id="ppo, value adapter"),
+        pytest.param(ppo, 2_000, LORA, True, {"value": "adapter"}, id="ppo, value adapter, layers again"),
+        pytest.param(ppo, 2_000, LORA, False, {"value": "model"}, id="ppo, value model"),
+        pytest.param(ppo, 400, None, False, {"value": "model"}, id="ppo, all weights, value model"),
+        pytest.param(ppo, 400, None, True, {"value": "model"}, id="ppo, all weights, value model, layers again"),
+        pytest.param(ppo, 2_000, LORA, False, {"value": "adapter", "dtype": "bfloat16"}, id="ppo, bfloat16"),
+    ],
+)
+def test_the_plan_is_right_within_a_fifth(
+    build: Callable[..., Case], tokens: int, lora: LoRA | None, recompute: bool, roles: dict[str, Any], model_dir: Path
+) -> None:
+    """Of two steps: in the second the optimizer has its moments from the beginning."""
+    ours, make, plan = build(model_dir, tokens, lora, recompute, **roles)
+    with counted(tensors(ours.roles)) as found:
+        learner = make()
+        learner.step()
+        learner.step()
+        if isinstance(learner, PPO):  # as on dev prompts
+            ours.kl(learner.collect(learner.prompts[:24], seed=0))
+    planned = plan(ours, learner)
+    assert planned.peak == pytest.approx(found.num_bytes, rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_plan_of_sampling_alone_is_right_too(dtype: Any, model_dir: Path) -> None:
+    """Never the peak above. In float32 its copies of the weights count, in bfloat16 keys, values and logits alone."""
+    ours, make, plan = ppo(model_dir, 400, LORA, False, dtype=dtype)
+    learner = make()
+    with counted(tensors(ours.roles)) as found:
+        ours.sample(learner.prompts[:24], learner.config.sampling, seed=0)
+    planned = plan(ours, learner)
+    assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+def test_one_base_counts_once_whatever_stands_on_it(model_dir: Path, tmp_path: Path) -> None:
+    """Policy, value and reward as adapters weigh less than two of this model; three models of their own do not."""
+    stored, tokenizer = reward_roles(model_dir, lora=LORA).reward, load_tokenizer(model_dir)
+    assert stored is not None and stored.adapters is not None
+    stored.adapters.save("reward", tmp_path)
+    ours, _, _ = ppo(model_dir, 400, LORA, False, value="adapter")
+    config, asked = PPOConfig(prompts_per_step=8, max_new_tokens=8, epochs=1), [Prompt(text) for text in said(8, 0)]
+    one = sum(tensor.nbytes for tensor in load_language_model(model_dir).parameters())
+    tokenizer.save_pretrained(tmp_path)
+    for base, low, high in ((None, 2.0, 2.3), (ours.roles.policy, 1.0, 1.3)):
+        judged = LearnedReward.load(tmp_path, base=base)
+        weights = plan_ppo(ours, PPO(ours, asked, judged, config)).always["weights"]
+        assert low * one < weights < high * one
+
+
+def test_a_stage_tells_its_plan_and_warns_of_what_is_not_there(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    display = Silent()
+    monkeypatch.setattr(display, "note", notes.append)
+    context = Context(tmp_path, 0, {}, (), {}, display, ())
+    ours, make, plan = sft(model_dir, 2_000, LORA, False)
+    planned = plan(ours, make())
+    with RunDirectory.open(tmp_path / "sft", {}) as record:
+        tell_plan(context, record, ours, planned)
+        record_peak(record)
+        kept = record.manifest["memory"]
+    assert [kept["planned"], kept["while"]] == [planned.peak, "updating"]
+    assert sum(kept["parts"].values()) == kept["planned"]
+    assert kept["resident"] > planned.always["weights"]
+    (note,) = notes
+    assert note == (
+        "memory: about 38 MiB at most, while updating: weights 2 MiB, activations 36 MiB; "
+        "lower tokens_per_microbatch or set recompute_layers to need less"
+    )
+
+    monkeypatch.setattr(memory, "_free", lambda engine: 2**20)
+    with RunDirectory.open(tmp_path / "again", {}) as record:
+        tell_plan(context, record, ours, planned)
+    assert notes[-1] == (
+        "warning: 36 MiB more are to be taken and 1 MiB are free; lower tokens_per_microbatch or set recompute_layers"
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "lora", "dtype", "words"),
+    [(sft, None, "float32", "set lora"), (sft, LORA, "float32", 'set base_dtype = "bfloat16"')],
+)
+def test_where_weights_are_the_most_it_names_what_makes_them_fewer(
+    build: Callable[..., Case], lora: LoRA | None, dtype: Any, words: str, model_dir: Path
+) -> None:
+    ours, _, _ = build(model_dir, 1, lora, False, dtype=dtype)
+    held = Plan(always={"weights": 9 * 2**20, "optimizer": 0}, phases={"updating": {"gradients": 0, "activations": 5}})
+    assert in_words(held, ours).endswith(f"; {words} to need less")
+
+
+def test_another_family_is_planned_roughly_and_says_so(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """GPT-2, on transformers' own modules: within a factor of two."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=1_500, n_embd=96, n_layer=3, n_head=4, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    ours, make, plan = sft(tmp_path, 2_000, LORA, False)
+    with counted(tensors(ours.roles)) as found:
+        learner = make()
+        learner.step()
+    planned = plan(ours, learner)
+    assert planned.peak == pytest.approx(found.num_bytes, rel=0.5)
+    assert in_words(planned, ours).startswith("memory: roughly ")

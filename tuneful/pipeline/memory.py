@@ -1,0 +1,273 @@
+"""The memory plan of a training stage, told before its first step, and what it really took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuneful.algorithms.dpo import DPOConfig
+from tuneful.algorithms.ppo import PPO
+from tuneful.algorithms.reward_model import RewardModel
+from tuneful.algorithms.sft import SFT
+from tuneful.algorithms.start_up import NUM_ROLLOUTS
+from tuneful.data.templates import pair_ids, prompt_ids
+from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
+from tuneful.engines.memory import Parts, Pass, Plan, Row, exact_kl, held, sampling, scoring, total, updating
+from tuneful.engines.remote_engine import RemoteEngine
+from tuneful.generation.sampling import Sampling
+from tuneful.models.ragged import Ids
+from tuneful.models.roles import Role
+from tuneful.pipeline.context import Context
+from tuneful.records import Comparison, Prompt
+from tuneful.rewards.composite import Composite
+from tuneful.rewards.ensemble import EnsembleReward
+from tuneful.rewards.reward import Reward
+from tuneful.runs.directory import RunDirectory
+
+MIB = 2**20
+
+NUM_ENCODED = 2_000
+"""Comparisons that are encoded for the plan alone, before the reference reads them all."""
+
+NUM_STEPS = 32
+"""Steps that are looked at to find the largest."""
+
+
+LOWER = {
+    "updating": "lower tokens_per_microbatch or set recompute_layers",
+    "scoring": "lower tokens_per_microbatch",
+    "sampling": "lower max_new_tokens, max_prompt_tokens or the number of prompts",
+    "normalising": "lower max_new_tokens or max_prompt_tokens",
+}
+"""The settings that make each phase need less."""
+
+
+def tell_plan(context: Context, record: RunDirectory, engine: LocalEngine, plan: Plan) -> None:
+    """Say what the stage will need and keep it in `run.json`; a warning where less is free. From now on peaks count."""
+    context.display.note(in_words(plan, engine))
+    free = _free(engine)
+    more = plan.peak - plan.always["weights"]  # which are in memory already
+    if free is not None and more > free:
+        context.display.note(
+            f"warning: {_mib(more)} more are to be taken and {_mib(free)} are free; {_lower(plan, engine)}"
+        )
+    planned = {"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough}
+    record.update(memory=planned | {"resident_before": _of_linux("/proc/self/status", "VmRSS")})
+    _begin_peaks()
+
+
+def record_peak(record: RunDirectory) -> None:
+    """Keep beside the plan what the process held at its peak since then, and what torch did on a GPU."""
+    peaks = {"resident": _of_linux("/proc/self/status", "VmHWM")}
+    if torch.cuda.is_available():
+        peaks["allocated"] = torch.cuda.max_memory_allocated()
+    record.update(memory=record.manifest["memory"] | peaks)
+
+
+def in_words(plan: Plan, engine: LocalEngine) -> str:
+    """The plan in a line."""
+    parts = ", ".join(f"{name} {_mib(size)}" for name, size in plan.parts.items() if size >= MIB / 2)
+    about = "roughly" if plan.rough else "about"
+    return (
+        f"memory: {about} {_mib(plan.peak)} at most, while {plan.phase}: {parts}; {_lower(plan, engine)} to need less"
+    )
+
+
+def _lower(plan: Plan, engine: LocalEngine) -> str:
+    role = _present(engine.roles.policy or engine.roles.reward)
+    if 2 * (total(plan.always) + plan.parts.get("gradients", 0)) < plan.peak:
+        return LOWER[plan.phase]
+    if role.adapters is None:
+        return "set lora"
+    return LOWER[plan.phase] if role.half else 'set base_dtype = "bfloat16"'
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB" if size < 10_000 * MIB else f"{size / 2**30:.1f} GiB"
+
+
+def _free(engine: LocalEngine) -> int | None:
+    """Bytes that can be had where the models are; None where the system does not say."""
+    if not _on_cpu(_present(engine.roles.policy or engine.roles.reward)):
+        held_back = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + held_back
+    return _of_linux("/proc/meminfo", "MemAvailable")
+
+
+def _begin_peaks() -> None:
+    """Let the kernel and torch forget their peaks until now; where the kernel does not, its peak is the process's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _of_linux(file: str, name: str) -> int | None:
+    """Bytes of a line `name:  123 kB`."""
+    with suppress(OSError):
+        for line in Path(file).read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def plan_sft(engine: LocalEngine, learner: SFT) -> Plan:
+    """Of supervised fine-tuning."""
+    rows = _rows([prompt for prompt, _ in learner.rows], [completion for _, completion in learner.rows])
+    return _of_units(engine, [[row] for row in rows], learner.config.demonstrations_per_step)
+
+
+def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sampling) -> Plan:
+    """Of training a reward model, after which a language model, taken to be of its size, answers as in `normalised`."""
+    units = [_rows(group.prompts, group.completions) for group in learner.groups]
+    plan = _of_units(engine, units, learner.config.prompts_per_step)
+    reward = _present(engine.roles.reward)
+    if reward.head is None or normalised.max_prompt_tokens is None:
+        return plan
+    one = Pass.of(reward)
+    asked = [Row(normalised.max_prompt_tokens, normalised.max_new_tokens, k) for k in range(NUM_ROLLOUTS)]
+    answering = {"the answering model": plan.always["weights"], **sampling(one, asked, on_cpu=_on_cpu(reward))}
+    return Plan(always=plan.always, phases={**plan.phases, "normalising": answering}, rough=plan.rough)
+
+
+def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPOConfig) -> Plan:
+    """Of direct preference optimization; of many comparisons, as many as are quickly encoded, long and short."""
+    by_length = sorted(
+        comparisons, key=lambda c: len(c.prompt.text) + max(len(c.chosen), len(c.rejected)), reverse=True
+    )
+    units = []
+    for one in by_length[:: -(-len(by_length) // NUM_ENCODED)]:
+        sides = [
+            pair_ids(one.prompt, text, engine.tokenizer, max_tokens=config.max_tokens)
+            for text in (one.chosen, one.rejected)
+        ]
+        units.append(_rows([prompt for prompt, _ in sides], [completion for _, completion in sides]))
+    plan = _of_units(engine, units, config.pairs_per_step)
+    reference = Pass.of(_present(engine.roles.reference))
+    rows = [row for unit in units for row in unit]
+    read = scoring(reference, rows, tokens_per_microbatch=engine.tokens_per_microbatch)
+    return Plan(always=plan.always, phases={"scoring": read, **plan.phases}, rough=plan.rough)
+
+
+def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = (), most_rows: int = 0) -> Plan:
+    """Of PPO, should every completion become as long as it may.
+
+    others: rewards in memory beside the learner's. most_rows: that are sampled together outside its steps.
+    """
+    config, tokens = learner.config, engine.tokens_per_microbatch
+    policy, value = _present(engine.roles.policy), _present(engine.roles.value)
+    rewards = [role for reward in (learner.reward, *others) for role in _roles(reward)]
+    per_step = config.prompts_per_step * config.samples_per_prompt
+    lengths = _longest_prompts(learner.prompts, engine.tokenizer, config, max(config.prompts_per_step, most_rows))
+    asked = [
+        Row(length, config.max_new_tokens, k)
+        for k, length in enumerate(lengths[: config.prompts_per_step])
+        for _ in range(config.samples_per_prompt)
+    ]
+    # In the update the samples of a prompt rarely meet.
+    alone = [Row(row.prompt, row.completion, k) for k, row in enumerate(asked)]
+    speaking, valuing = Pass.of(policy, entropy_grad=config.entropy_coef > 0), Pass.of(value, speaks=False)
+    one_pass = value.shares_trunk(policy)
+    read = [scoring(speaking, alone, tokens_per_microbatch=tokens)]
+    if not one_pass:
+        read.append(scoring(valuing, alone, tokens_per_microbatch=tokens))
+    if speaking.shape.vocabulary <= EXACT_KL_VOCABULARY:
+        read.append(exact_kl(speaking, alone, tokens_per_microbatch=tokens))
+    for reward in (learner.reward, *others):
+        read += [
+            scoring(Pass.of(role, speaks=False, ends_only=True), alone, tokens_per_microbatch=2_048)
+            for role in _roles(reward)
+        ]
+    phases: dict[str, Parts] = {"scoring": max(read, key=total)}
+    if not isinstance(engine, RemoteEngine):
+        others_asked = [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(most_rows)]
+        phases["sampling"] = max(
+            (sampling(speaking, rows, on_cpu=_on_cpu(policy)) for rows in (asked, others_asked) if rows), key=total
+        )
+    phases["updating"] = updating(
+        [speaking] if one_pass else [speaking, valuing],
+        alone[: -(-per_step // config.minibatches)],
+        trained=_trained(engine),
+        tokens_per_microbatch=tokens,
+    )
+    roles = [*_all(engine), *rewards]
+    return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
+
+
+def _of_units(engine: LocalEngine, units: Sequence[Sequence[Row]], per_step: int) -> Plan:
+    """Of steps over `per_step` units of rows that stay together.
+
+    Looked at are steps of units of like length, long and short: the longest rows need not fill a micro-batch best.
+    """
+    role = _present(engine.roles.reward or engine.roles.policy)
+    one = Pass.of(role) if engine.roles.reward is None else Pass.of(role, speaks=False, ends_only=True)
+    by_length = sorted(units, key=lambda rows: max(row.prompt + row.completion for row in rows), reverse=True)
+    steps = [by_length[at : at + per_step] for at in range(0, len(by_length), per_step)]
+    found = [
+        updating(
+            [one],
+            [row for rows in step for row in rows],
+            trained=_trained(engine),
+            tokens_per_microbatch=engine.tokens_per_microbatch,
+            units=[unit for unit, rows in enumerate(step) for _ in rows],
+        )
+        for step in steps[:: -(-len(steps) // NUM_STEPS)]
+    ]
+    return Plan(
+        always=_held(engine, _all(engine)), phases={"updating": max(found, key=total)}, rough=_rough(_all(engine))
+    )
+
+
+def _rows(prompts: Ids, completions: Ids) -> list[Row]:
+    rows = zip(prompts, completions, strict=True)
+    return [Row(len(prompt), len(completion), tuple(prompt)) for prompt, completion in rows]
+
+
+def _longest_prompts(prompts: Sequence[Prompt], tokenizer: Any, config: Any, count: int) -> list[int]:
+    """Tokens of the longest prompts: of those with most characters, which are quicker to find."""
+    most = sorted(prompts, key=lambda prompt: len(prompt.text), reverse=True)[:count]
+    return sorted(
+        (len(prompt_ids(prompt, tokenizer, max_tokens=config.max_prompt_tokens)) for prompt in most), reverse=True
+    )
+
+
+def _trained(engine: LocalEngine) -> list[int]:
+    return [weight.numel() for weight in engine.parameters()]
+
+
+def _held(engine: LocalEngine, roles: Sequence[Role]) -> Parts:
+    return held(roles, trained=_trained(engine))
+
+
+def _all(engine: LocalEngine) -> list[Role]:
+    roles = engine.roles
+    return [role for role in (roles.policy, roles.reference, roles.value, roles.reward) if role is not None]
+
+
+def _roles(reward: Reward) -> Iterator[Role]:
+    """The models behind a reward; a function of one's own may hide some."""
+    if isinstance(reward, Composite):
+        for part in reward.parts:
+            yield from _roles(part.reward)
+    elif isinstance(reward, EnsembleReward):
+        for member in reward.members:
+            yield from _roles(member)
+    elif isinstance(role := getattr(reward, "role", None), Role):
+        yield role
+
+
+def _rough(roles: Sequence[Role]) -> bool:
+    return not all(Pass.of(role).ours for role in roles)
+
+
+def _on_cpu(role: Role) -> bool:
+    return role.device.type == "cpu"
+
+
+def _present(role: Role | None) -> Role:
+    assert role is not None
+    return role
