@@ -84,6 +84,12 @@ def microbatches(tokens: Sequence[int], budget: int, units: Sequence[int] | None
     return [[own[place] for place in batch] for batch in batches]
 
 
+def in_step(batches: list[list[int]], filler: list[int]) -> list[tuple[list[int], bool]]:
+    """As many passes on every rank: its batches, which count, then `filler` for as long as others have batches left."""
+    most = max(gather(lambda: len(batches)))
+    return [(batch, True) for batch in batches] + [(filler, False)] * (most - len(batches))
+
+
 def gather(make: Callable[[], T]) -> list[T]:
     """What `make` returns on each rank, by rank. A TunefulError that it raises on one rank is raised on all."""
     if world_size() == 1:
