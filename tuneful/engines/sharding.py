@@ -1,12 +1,13 @@
 """Sharding: each rank holds a part of every layer's weights, and a layer is whole while it computes (FSDP2).
 
-For models of which one device cannot hold all that training takes. Of a sharded model the weights of the layers, trained
-or frozen, their gradients and their optimizer state are split along the first dimension; embedding, head, last norm,
-adapters and scalar heads stay whole on every rank. A pass gathers layer by layer, forward and backward, so all ranks make
-the same passes at the same time; what cannot, such as sampling, holds the layers whole for its time (`whole`).
+For models of which one device cannot hold all that training takes. Of a sharded model the weights of the layers,
+trained or frozen, their gradients and their optimizer state are split along the first dimension; embedding, head, last
+norm, adapters and scalar heads stay whole on every rank. A pass gathers layer by layer, forward and backward, so all
+ranks make the same passes at the same time; what cannot, such as sampling, holds the layers whole for its time
+(`whole`).
 
-Losses are divided by the count of the whole step, so gradients are summed. FSDP2 would average them, and gloo, asked for
-an average, gives the sum (pytorch issue 162338): it is told to sum and to divide by nothing.
+Losses are divided by the count of the whole step, so gradients are summed. FSDP2 would average them, and gloo, asked
+for an average, gives the sum (pytorch issue 162338): it is told to sum and to divide by nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def refuse_unsharded(roles: Roles) -> None:
 def shard(roles: Roles) -> None:
     """Leaves each rank its part of the models of these roles, in place; a rank that is alone keeps all.
 
-    Of a role's trained weights those of layers become DTensors. Models come from the CPU layer by layer to the device of
-    the rank, and no device ever holds one whole. Raises ConfigError for models that cannot be sharded.
+    Of a role's trained weights those of layers become DTensors. Models come from the CPU layer by layer to the device
+    of the rank, and no device ever holds one whole. Raises ConfigError for models that cannot be sharded.
     """
     refuse_unsharded(roles)
     if ranks.world_size() == 1:
@@ -170,12 +171,13 @@ def full_weights(model: Any) -> Mapping[str, Tensor] | None:
     """
     if not any(map(is_part, model.parameters())):
         return None
-    found = {}
-    for name, weight in model.state_dict().items():
+    found: dict[int, Tensor] = {}
+    held = model.state_dict(keep_vars=True)
+    for weight in {id(weight): weight for weight in held.values()}.values():  # once where two names share it
         full = gathered(weight)
         if ranks.rank() == 0:
-            found[name] = full.cpu()
-    return found if ranks.rank() == 0 else None
+            found[id(weight)] = full.cpu()
+    return {name: found[id(weight)] for name, weight in held.items()} if ranks.rank() == 0 else None
 
 
 def save_parts(path: Path, state: State) -> None:
@@ -183,16 +185,17 @@ def save_parts(path: Path, state: State) -> None:
 
     Raises RunError when a rank could not write.
     """
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    _checkpointing(path, lambda: checkpoint.save(state, checkpoint_id=path))
+    _checkpointing(path, lambda: save(state, checkpoint_id=path))
 
 
 def load_parts(path: Path, weights: Mapping[str, nn.Parameter]) -> State:
     """What `save_parts` wrote to `path`, split as `weights` are. Raises CheckError when it holds other weights."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    held = set(checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata)
+    held = set(FileSystemReader(path).read_metadata().state_dict_metadata)
     if {name for name in held if name.startswith("weights.")} != {f"weights.{name}" for name in weights}:
         raise CheckError(f"{path}: the checkpoint holds other weights than this run trains; use the same recipe")
     state: State = {"weights": {}, "optimizer": {}}
@@ -201,7 +204,7 @@ def load_parts(path: Path, weights: Mapping[str, nn.Parameter]) -> State:
         if f"optimizer.{name}.step" in held:
             moments = {moment: torch.empty_like(weight.detach()) for moment in ("exp_avg", "exp_avg_sq")}
             state["optimizer"][name] = {"step": torch.tensor(0.0), **moments}
-    _checkpointing(path, lambda: checkpoint.load(state, checkpoint_id=path))
+    _checkpointing(path, lambda: load(state, checkpoint_id=path))
     return state
 
 

@@ -103,7 +103,7 @@ def through_layers(
 def _around(module: Any, work: Callable[..., Tensor], *given: Any) -> Tensor:
     """`work` on the weights of `module`, which are gathered for it where they are sharded (engines/sharding.py)."""
     around = getattr(module, "around", None)
-    return work(*given) if around is None else around(work, *given)  # type: ignore[no-any-return]
+    return work(*given) if around is None else around(work, *given)
 
 
 def _within_rows(model: Any, rows: Ragged) -> Attend:
