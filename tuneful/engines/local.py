@@ -38,7 +38,7 @@ class LocalEngine:
     """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training.
 
     Among several ranks every call is made by all: each does its share of the rows, balanced by tokens, and all return
-    the whole.
+    the whole. Where the roles are sharded, each rank holds and updates its part of the layers.
     """
 
     def __init__(

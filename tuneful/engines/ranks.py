@@ -1,4 +1,4 @@
-"""Ranks: the processes of one run under torchrun. Each holds all weights and does its share of the rows.
+"""Ranks: the processes of one run under torchrun. Each holds all weights, or a part, and does its share of the rows.
 
 Every rank runs the same program, and all of them call the functions here in the same order: what one rank knows the
 others then know, what each has summed is summed over all. Losses are divided by the count of the whole step, so
