@@ -100,7 +100,7 @@ def gather(make: Callable[[], T]) -> list[T]:
     except TunefulError as error:
         own = error
     found: list[T | TunefulError] = [own] * world_size()
-    with _together():
+    with together():
         dist.all_gather_object(found, own)
     errors = [one for one in found if isinstance(one, TunefulError)]
     if errors:
@@ -117,7 +117,7 @@ def from_first(make: Callable[[], T]) -> T:
 def add_up(numbers: Tensor) -> Tensor:
     """The same numbers, summed over all ranks in place."""
     if world_size() > 1:
-        with _together():
+        with together():
             dist.all_reduce(numbers)
     return numbers
 
@@ -150,7 +150,7 @@ def _is_group() -> bool:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Around what all ranks do at once: when another rank has gone, this one writes where it was."""
     try:
         yield

@@ -13,12 +13,13 @@ for an average, gives the sum (pytorch issue 162338): it is told to sum and to d
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from tuneful.engines import ranks
@@ -87,6 +88,8 @@ def _shard_model(model: Any, mesh: Any, trained: Iterable[dict[str, nn.Parameter
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
         layer.set_force_sum_reduction_for_comms(True)
         layer.set_gradient_divide_factor(1.0)
+        layer.set_custom_all_gather(_Message(dist.all_gather_into_tensor))
+        layer.set_custom_reduce_scatter(_Message(dist.reduce_scatter_tensor))
         for weights, key, module, name in moved:
             weights[key] = getattr(module, name)
     fully_shard(trunk, mesh=mesh, ignored_params={w for w in trunk.parameters() if not is_part(w)})
@@ -128,7 +131,8 @@ def is_part(weight: Tensor) -> bool:
 
 def gathered(weight: Tensor) -> Tensor:
     """All of a weight; every rank calls this."""
-    found: Tensor = cast("Any", weight.detach()).full_tensor() if is_part(weight) else weight.detach()
+    with ranks.together():
+        found: Tensor = cast("Any", weight.detach()).full_tensor() if is_part(weight) else weight.detach()
     return found
 
 
@@ -212,12 +216,26 @@ def _checkpointing(path: Path, work: Callable[[], Any]) -> None:
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ranks.together():
             warnings.filterwarnings("ignore", "torch.distributed is")  # one process on purpose
             work()
     except CheckpointException as error:  # no Exception, so nothing else would report it
         reason = next(iter(error.failures.values()))[0]
         raise RunError(f"{path}: not written or read: {reason}; all ranks need the folder that rank 0 has") from error
+
+
+class _Message:
+    """What FSDP2 sends by itself, with a word from this rank when another has gone."""
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        self._send = send
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *rest: Any, **more: Any) -> Any:
+        with ranks.together():
+            return self._send(output_tensor, input_tensor, *rest, **more)
 
 
 def _each(roles: Roles) -> list[Role]:
