@@ -1,7 +1,9 @@
 """`small_run` by several ranks, and the step after one of its checkpoints; as a program, with torchrun's environment:
 
-MODEL OUT                      the run
-MODEL CHECKPOINT TO            what `next_step` returns, into TO by rank 0
+MODEL HELD OUT                 the run
+MODEL HELD CHECKPOINT TO       what `next_step` returns, into TO by rank 0
+
+HELD is "whole", or "sharded" where each rank holds a part of the layers.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from tests.end_to_end.small_run import CONFIG, PROMPTS, train, variety
 from tuneful.algorithms.ppo import PPO
-from tuneful.engines import ranks
+from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
 from tuneful.models.loading import load_tokenizer
@@ -27,8 +29,8 @@ class StandingEngine(LocalEngine):
     """Keeps the gradient of each step instead of following it."""
 
     def step(self, max_norm: float) -> float:
-        ranks.add_gradients(self.parameters())
-        gradients = [w.grad for w in self.parameters() if w.grad is not None]
+        ranks.add_gradients(w for w in self.parameters() if not sharding.is_part(w))
+        gradients = [sharding.gathered(w.grad) for w in self.parameters() if w.grad is not None]
         self.gradients: list[Tensor] = [*getattr(self, "gradients", []), torch.cat([g.flatten() for g in gradients])]
         for weight in self.parameters():
             weight.grad = None
@@ -45,18 +47,24 @@ class Watched(PPO):
         return self.rollout
 
 
-def next_step(model: Path, checkpoint: Path) -> dict[str, Any]:
+def next_step(model: Path, checkpoint: Path, *, sharded: bool = False) -> dict[str, Any]:
     """What a run that goes on from `checkpoint` has loaded, and what it samples and finds in its next step."""
     roles = policy_roles(model, value="head")
+    if sharded:
+        sharding.shard(roles)
     engine = StandingEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
     learner = Watched(engine, PROMPTS, variety, CONFIG)
     engine.load(checkpoint)
     learner.restore(json.loads((checkpoint / "learner.json").read_text()))
-    loaded = {name: weight.detach().clone() for name, weight in roles.weights().items()}
+    loaded = {name: sharding.gathered(weight).clone() for name, weight in roles.weights().items()}
+    moments = {
+        name: {moment: sharding.gathered(number) for moment, number in engine._optimizer.state[weight].items()}
+        for name, weight in roles.weights().items()
+    }
     metrics = learner.step()
     return {
         "weights": loaded,
-        "optimizer": engine._optimizer.state_dict(),
+        "optimizer": moments,
         "completions": learner.rollout.completions,
         "gradients": engine.gradients,
         "metrics": metrics,
@@ -66,9 +74,10 @@ def next_step(model: Path, checkpoint: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with ranks.process_group():
-        if len(sys.argv) == 3:
-            train(Path(sys.argv[1]), Path(sys.argv[2]))
+        model, held, path, *to = sys.argv[1:]
+        if not to:
+            train(Path(model), Path(path), sharded=held == "sharded")
         else:
-            found = next_step(Path(sys.argv[1]), Path(sys.argv[2]))
+            found = next_step(Path(model), Path(path), sharded=held == "sharded")
             if ranks.rank() == 0:
-                torch.save(found, sys.argv[3])
+                torch.save(found, to[0])

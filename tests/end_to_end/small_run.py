@@ -21,6 +21,7 @@ from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.ranks import run_directory
+from tuneful.engines.sharding import shard
 from tuneful.errors import TunefulError
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_tokenizer
@@ -49,11 +50,12 @@ def variety(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Ten
     return torch.tensor([len(set(w)) / len(w) for w in words])
 
 
-def train(model: Path, out: Path, progress: Progress | None = None) -> None:
-    tokenizer = load_tokenizer(model)
-    engine = LocalEngine(
-        policy_roles(model, value="head"), tokenizer, optimization=CONFIG.optimization, total_steps=CONFIG.updates
-    )
+def train(model: Path, out: Path, progress: Progress | None = None, *, sharded: bool = False) -> None:
+    """sharded: several ranks hold a part of the layers each."""
+    roles = policy_roles(model, value="head")
+    if sharded:
+        shard(roles)
+    engine = LocalEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
 
     def evaluate(step: int) -> Evaluation:
         rollout = engine.sample(PROMPTS, Sampling(max_new_tokens=6), seed=step)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.testing import assert_close
 
 from tests.end_to_end import ranks_run, small_run
@@ -26,11 +28,12 @@ from tuneful.pipeline.run import run_recipe
 PROGRAM = ranks_run.__name__
 
 
-@pytest.fixture(scope="module")
-def killed(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that rank 1 was killed in after 5 steps, with what rank 0 wrote to stderr beside it."""
+@pytest.fixture(scope="module", params=["whole", "sharded"])
+def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that rank 1 was killed in after 5 steps, with what rank 0 wrote to stderr beside it, and what it held."""
     folder = tmp_path_factory.mktemp("killed")
-    first, second = start_ranks(PROGRAM, tiny_model_dir, folder / "run", errors=folder / "errors")
+    (folder / "held").write_text(request.param)
+    first, second = start_ranks(PROGRAM, tiny_model_dir, request.param, folder / "run", errors=folder / "errors")
     half = logged(folder / "run", 5 + 2)  # and the evaluations at steps 0 and 3
     while not half() and first.poll() is None:
         time.sleep(0.001)
@@ -51,19 +54,32 @@ def test_the_other_rank_says_where_it_was(killed: Path) -> None:
 def test_one_process_goes_on_where_two_were(killed: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     (*_, checkpoint) = sorted((killed / "run" / "checkpoints").iterdir())
     assert checkpoint.name in ("step-00000004", "step-00000006")
-    processes = start_ranks(PROGRAM, tiny_model_dir, checkpoint, tmp_path / "two.pt", errors=tmp_path)
+    held = (killed / "held").read_text()
+    processes = start_ranks(PROGRAM, tiny_model_dir, held, checkpoint, tmp_path / "two.pt", errors=tmp_path)
     one = ranks_run.next_step(tiny_model_dir, checkpoint)
     assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
     two = torch.load(tmp_path / "two.pt", weights_only=False)
 
-    saved = torch.load(checkpoint / "engine.pt", weights_only=True)
+    weights, moments = stored(checkpoint)
+    assert len(moments) == len(weights)
     for found in (one, two):
-        assert_identical(found["weights"], dict(saved["weights"]))
-        assert_identical(found["optimizer"]["state"], saved["optimizer"]["state"])
+        assert_identical(found["weights"], weights)
+        assert_identical(found["optimizer"], moments)
     assert one["completions"] == two["completions"]
     assert len(one["gradients"]) == small_run.CONFIG.minibatches
     assert_close(one["gradients"], two["gradients"], atol=1e-4, rtol=1e-4)
     assert one["metrics"] == pytest.approx(two["metrics"], rel=1e-4, abs=1e-4)
+
+
+def test_two_that_hold_parts_go_on_where_one_was(tiny_model_dir: Path, tmp_path: Path) -> None:
+    small_run.train(tiny_model_dir, tmp_path / "run")
+    (*_, checkpoint) = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    processes = start_ranks(PROGRAM, tiny_model_dir, "sharded", checkpoint, tmp_path / "two.pt", errors=tmp_path)
+    assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
+    found = torch.load(tmp_path / "two.pt", weights_only=False)
+    weights, moments = stored(checkpoint)
+    assert_identical(found["weights"], weights)
+    assert_identical(found["optimizer"], moments)
 
 
 def test_the_run_ends_in_one_process(killed: Path, tiny_model_dir: Path) -> None:
@@ -71,6 +87,18 @@ def test_the_run_ends_in_one_process(killed: Path, tiny_model_dir: Path) -> None
     rows = [json.loads(line) for line in (killed / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, small_run.NUM_STEPS + 1))
     assert (killed / "run" / "checkpoints" / f"step-{small_run.NUM_STEPS:08d}").is_dir()
+
+
+def stored(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and the optimizer's tensors in a checkpoint by name, read without the engine."""
+    if (checkpoint / "parts").is_dir():
+        dcp_to_torch_save(checkpoint / "parts", checkpoint / "whole.pt")
+        state = torch.load(checkpoint / "whole.pt", weights_only=True)
+        (checkpoint / "whole.pt").unlink()
+        return state["weights"], state["optimizer"]
+    state = torch.load(checkpoint / "engine.pt", weights_only=True)
+    names = list(state["weights"])
+    return dict(state["weights"]), {names[place]: moments for place, moments in state["optimizer"]["state"].items()}
 
 
 def assert_identical(found: Any, expected: Any) -> None:
@@ -94,10 +122,10 @@ def recipe(folder: Path, model: Path) -> Path:
     sft, pairs_file = str(folder / "sft.jsonl"), str(folder / "pairs.jsonl")
     asked = {"prompts": pairs_file, "max_new_tokens": 6}
     normalised = {"normalise_prompts": pairs_file, "normalise_model": "@sft", "normalise_samples": 64}
-    lora = {"lora": {"rank": 2}}
+    lora, shard = {"lora": {"rank": 2}}, {"shard": True}
     tuned = {"reward": "@reward", "num_steps": 3, "prompts_per_step": 5, "epochs": 1, "evaluate_prompts": 6}
     stages = [
-        stage_toml("sft", algorithm="sft", model=str(model), demonstrations=sft, demonstrations_per_step=8),
+        stage_toml("sft", algorithm="sft", model=str(model), demonstrations=sft, demonstrations_per_step=8, **shard),
         stage_toml(
             "reward",
             algorithm="reward",
@@ -108,8 +136,9 @@ def recipe(folder: Path, model: Path) -> Path:
             max_new_tokens=6,
             **normalised,
             **lora,
+            **shard,
         ),
-        stage_toml("ppo", algorithm="ppo", model="@sft", **asked, **tuned, **lora),
+        stage_toml("ppo", algorithm="ppo", model="@sft", **asked, **tuned, **lora, **shard),
         stage_toml("answers", do="generate", model="@ppo", split="test", num_samples=2, **asked),
         stage_toml("evaluate", do="evaluate", before="@sft", after="@ppo", num_samples=2, reward="@reward", **asked),
         stage_toml("accuracy", do="accuracy", comparisons=pairs_file, reward="@reward", model="@ppo"),

@@ -14,7 +14,7 @@ ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT":
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_ranks(module: str, *arguments: Path, errors: Path) -> list[subprocess.Popen[str]]:
+def start_ranks(module: str, *arguments: Path | str, errors: Path) -> list[subprocess.Popen[str]]:
     """The two ranks of `python -m module arguments`, on this machine; rank k writes its stderr to `errors/k`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

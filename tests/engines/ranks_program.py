@@ -1,10 +1,12 @@
 """What the tests of ranks compare: the same work by one process and by each of several that share it.
 
-As a program, `MODEL OUT` with the environment that torchrun gives, it does its part and leaves `OUT/<rank>.pt`.
+As a program, `MODEL OUT` with the environment that torchrun gives, it does its part and leaves `OUT/<rank>.pt`; with
+`MODEL OUT shard` each holds a part of the layers alone.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuneful.algorithms import dpo, ppo, reward_model, sft
 from tuneful.algorithms.loop import Learner
-from tuneful.engines import ranks
+from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch
@@ -46,13 +48,20 @@ def variety(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Ten
     return torch.tensor([len(set(w)) / len(w) for w in words])
 
 
-def outcome(model: Path) -> dict[str, Any]:
+Hold = Callable[[Roles], None]
+"""What is done to roles before an engine has them: nothing, or `sharding.shard`."""
+
+
+def outcome(model: Path, hold: Hold = lambda roles: None) -> dict[str, Any]:
     """What every rank must have in its hands at the end."""
     tokenizer = load_tokenizer(model)
     roles = policy_roles(model, lora=LoRA(rank=2), value="head")
     torch.manual_seed(0)
     for weight in roles.weights().values():  # so that values and the KL are not 0
         weight.data.normal_(std=0.1)
+    hold(roles)
+    all_trained = policy_roles(model)
+    hold(all_trained)
     sampling = Sampling(num_samples=2, max_new_tokens=12)
     engine = LocalEngine(roles, tokenizer)
     rollout = engine.sample(PROMPTS, sampling, seed=3, values=True)
@@ -65,7 +74,10 @@ def outcome(model: Path) -> dict[str, Any]:
         "kl": engine.kl(rollout)[0],
         "gradients": {tokens: _gradient(roles, tokenizer, tokens) for tokens in MICROBATCHES},
         "one row": _gradient(roles, tokenizer, 40, rows=1),
-        "runs": {name: _weights(learn, model) for name, learn in LEARNERS.items()},
+        "of all weights": {tokens: _gradient(all_trained, tokenizer, tokens) for tokens in MICROBATCHES},
+        "of all weights, again": _gradient(all_trained.recomputing(), tokenizer, 40),
+        "runs": {name: _weights(partial(learn, hold=hold), model) for name, learn in LEARNERS.items()},
+        "held": _held(model, hold),
         "asked": _asked(),
         "error": _error_of_one_rank(),
         "different": _error_of_difference(),
@@ -75,16 +87,41 @@ def outcome(model: Path) -> dict[str, Any]:
 def _gradient(roles: Roles, tokenizer: Any, tokens: int, rows: int = 8) -> tuple[Tensor, dict[str, float]]:
     """Gradient of the supervised loss over `rows` rows, flat, and its metrics; the value head gets none."""
     engine = LocalEngine(roles, tokenizer, tokens_per_microbatch=tokens)
+    metrics = engine.forward_backward(*_supervised(rows))
+    ranks.add_gradients(w for w in engine.parameters() if not sharding.is_part(w))
+    found = [sharding.gathered(w.grad) for w in engine.parameters() if w.grad is not None]
+    for weight in engine.parameters():
+        weight.grad = None
+    return torch.cat([gradient.flatten() for gradient in found]), metrics
+
+
+def _supervised(rows: int) -> tuple[Batch, Any]:
+    """A batch of random rows and the supervised loss over it."""
     draw = torch.Generator().manual_seed(1)
     lengths = torch.randint(1, 12, (2, rows), generator=draw).tolist()
     prompts, completions = ([torch.randint(3, 80, (n,), generator=draw).tolist() for n in side] for side in lengths)
     batch = Batch(role="policy", prompts=prompts, completions=completions)
-    metrics = engine.forward_backward(batch, partial(sft.nll_loss, num_tokens=sum(lengths[1])))
-    ranks.add_gradients(engine.parameters())
-    found = [w.grad for w in engine.parameters() if w.grad is not None]
-    for weight in engine.parameters():
-        weight.grad = None
-    return torch.cat([gradient.flatten() for gradient in found]), metrics
+    return batch, partial(sft.nll_loss, num_tokens=sum(lengths[1]))
+
+
+def _held(model: Path, hold: Hold) -> int:
+    """Bytes that a policy, its reference and the optimizer take after a step."""
+    before = _live_bytes()
+    roles = policy_roles(model)
+    hold(roles)
+    engine = LocalEngine(roles, load_tokenizer(model))
+    engine.forward_backward(*_supervised(8))
+    engine.step(1.0)
+    engine.sample(PROMPTS, Sampling(max_new_tokens=4), seed=0)
+    return _live_bytes() - before
+
+
+def _live_bytes() -> int:
+    """Bytes of all floating-point tensors that Python knows, each memory once."""
+    gc.collect()
+    tensors = [sharding.own_part(x.detach()) for x in gc.get_objects() if type(x) in (Tensor, nn.Parameter)]
+    stores = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors if x.is_floating_point()}
+    return sum(stores.values())
 
 
 def _weights(learn: Callable[[Path], Learner], model: Path) -> dict[str, Any]:
@@ -94,16 +131,18 @@ def _weights(learn: Callable[[Path], Learner], model: Path) -> dict[str, Any]:
     assert isinstance(engine, LocalEngine)
 
     def flat() -> Tensor:
-        return torch.cat([w.detach().flatten() for w in engine.parameters()])
+        return torch.cat([sharding.gathered(w).flatten() for w in engine.parameters()])
 
     before = flat()
     metrics = [learner.step() for _ in range(3)]
     return {"before": before, "after": flat(), "metrics": metrics}
 
 
-def _sft(model: Path) -> Learner:
+def _sft(model: Path, hold: Hold) -> Learner:
     tokenizer = load_tokenizer(model)
-    engine = LocalEngine(policy_roles(model), tokenizer, optimization=OPTIMIZATION, tokens_per_microbatch=60)
+    roles = policy_roles(model)
+    hold(roles)
+    engine = LocalEngine(roles, tokenizer, optimization=OPTIMIZATION, tokens_per_microbatch=60)
     rows = [Demonstration(prompt, answer) for prompt in PROMPTS for answer in ("yes please", "no no no not now")]
     return sft.SFT(engine, rows, sft.SFTConfig(demonstrations_per_step=7), tokenizer)
 
@@ -114,27 +153,30 @@ def _comparisons() -> list[Comparison]:
     ] + [Comparison(PROMPTS[0], "yes please", "why")]
 
 
-def _reward(model: Path) -> Learner:
+def _reward(model: Path, hold: Hold) -> Learner:
     tokenizer = load_tokenizer(model)
     roles = reward_roles(model, lora=LoRA(rank=2))
+    hold(roles)
     assert roles.reward is not None
     engine = LocalEngine(roles, tokenizer, optimization=OPTIMIZATION, tokens_per_microbatch=60)
     groups = reward_model.group_pairs(_comparisons(), roles.reward, tokenizer, 64)
     return reward_model.RewardModel(engine, groups, reward_model.RewardModelConfig(prompts_per_step=3))
 
 
-def _dpo(model: Path) -> Learner:
+def _dpo(model: Path, hold: Hold) -> Learner:
     tokenizer = load_tokenizer(model)
     roles = policy_roles(model, lora=LoRA(rank=2))
+    hold(roles)
     engine = LocalEngine(roles, tokenizer, optimization=OPTIMIZATION, tokens_per_microbatch=60)
     return dpo.DPO(engine, _comparisons(), dpo.DPOConfig(pairs_per_step=5), tokenizer)
 
 
-def _ppo(model: Path) -> Learner:
+def _ppo(model: Path, hold: Hold) -> Learner:
     config = ppo.PPOConfig(
         num_steps=3, prompts_per_step=5, samples_per_prompt=2, max_new_tokens=8, epochs=2, minibatches=2
     )
     roles = policy_roles(model, lora=LoRA(rank=2), value="head")
+    hold(roles)
     engine = LocalEngine(roles, load_tokenizer(model), optimization=OPTIMIZATION, tokens_per_microbatch=60)
     return ppo.PPO(engine, PROMPTS, variety, config)
 
@@ -181,4 +223,5 @@ def _error_of_difference() -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with ranks.process_group():
-        torch.save(outcome(Path(sys.argv[1])), Path(sys.argv[2]) / f"{ranks.rank()}.pt")
+        hold = (sharding.shard,) if sys.argv[3:] == ["shard"] else ()
+        torch.save(outcome(Path(sys.argv[1]), *hold), Path(sys.argv[2]) / f"{ranks.rank()}.pt")

@@ -27,11 +27,13 @@ def one(tiny_model_dir: Path) -> dict[str, Any]:
     return ranks_program.outcome(tiny_model_dir)
 
 
-@pytest.fixture(scope="module")
-def two(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two has."""
+@pytest.fixture(scope="module", params=[(), ("shard",)], ids=["whole", "sharded"])
+def two(
+    request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """What each of two has, that hold all weights or a part of the layers."""
     out = tmp_path_factory.mktemp("two")
-    processes = start_ranks(ranks_program.__name__, tiny_model_dir, out, errors=out / "errors")
+    processes = start_ranks(ranks_program.__name__, tiny_model_dir, out, *request.param, errors=out / "errors")
     for rank, process in enumerate(processes):
         assert process.wait(timeout=300) == 0, (out / "errors" / str(rank)).read_text()
     return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
@@ -75,6 +77,15 @@ def test_a_rank_without_rows_makes_the_same_step(one: dict[str, Any], two: list[
         assert rank["one row"][1] == pytest.approx(one["one row"][1])
 
 
+def test_neither_does_the_gradient_of_all_weights(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    gradient, metrics = one["of all weights"][MICROBATCHES[0]]
+    assert len(gradient) > len(one["gradients"][40][0])
+    for found in (one, *two):
+        for again, loss in (*found["of all weights"].values(), found["of all weights, again"]):
+            assert_close(again, gradient, **CLOSE)
+            assert loss == pytest.approx(metrics, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_runs_end_with_equal_weights(one: dict[str, Any], two: list[dict[str, Any]], name: str) -> None:
     ours = one["runs"][name]
@@ -87,6 +98,19 @@ def test_runs_end_with_equal_weights(one: dict[str, Any], two: list[dict[str, An
         for step, expected in zip(found["metrics"], ours["metrics"], strict=True):
             assert step == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert torch.equal(two[0]["runs"][name]["after"], two[1]["runs"][name]["after"])
+
+
+def test_a_part_of_the_layers_takes_a_part_of_the_memory(
+    one: dict[str, Any], two: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    """A layer has 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32 weights, there are two; 32 * 81 + 32 stay whole. Each is held four
+    times: by policy and reference, and in the two moments of Adam."""
+    of_layers, rest = 2 * 10_304, 2_624
+    whole = 4 * 4 * (of_layers + rest)
+    expected = whole if "whole" in request.node.name else 4 * 4 * (of_layers // 2 + rest)
+    assert one["held"] == pytest.approx(whole, rel=0.01)
+    for rank in two:
+        assert rank["held"] == pytest.approx(expected, rel=0.01)
 
 
 def test_a_reward_is_asked_once_for_each_completion(two: list[dict[str, Any]]) -> None:

@@ -134,6 +134,11 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
             "share_base needs a reward model alone",
         ),
         (
+            PPO.replace('"shorter"', '"@b"') + "share_base = true\nshard = true\nlora = { rank = 2 }\n",
+            "share_base: each process scores other answers, so layers cannot be split; leave shard out",
+        ),
+        (PPO + 'base_dtype = "nf4"\nshard = true\nlora = { rank = 2 }\n', "shard: weights in nf4 cannot be split"),
+        (
             EVALUATE + 'reward = { classifier = "x" }\ntoxicity = { classifier = "x" }\n',
             "stage compare: toxicity is measured by the reward itself",
         ),

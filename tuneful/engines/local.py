@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.data.templates import prompt_ids
-from tuneful.engines import ranks
+from tuneful.engines import ranks, sharding
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
@@ -38,7 +38,7 @@ class LocalEngine:
     """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training.
 
     Among several ranks every call is made by all: each does its share of the rows, balanced by tokens, and all return
-    the whole.
+    the whole. Where the roles are sharded, each rank holds and updates its part of the layers.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class LocalEngine:
         self.updates = 0
         self.version = 0
         self._weights = roles.weights()
+        self._in_step = sharding.is_sharded(roles)
         self._adamw: torch.optim.AdamW | None = None
         self._probe: Batch | None = None
         self._waves: tuple[str | None] | None = None
@@ -73,8 +74,9 @@ class LocalEngine:
         if self._adamw is None:
             ranks.refuse_different("the weights to be trained", self.weight_hash() if ranks.world_size() > 1 else "")
             settings = self.optimization
+            by_kind = [[w for w in self._weights.values() if sharding.is_part(w) is part] for part in (False, True)]
             self._adamw = torch.optim.AdamW(
-                self._weights.values(),
+                [{"params": weights} for weights in by_kind if weights],  # which AdamW cannot update together
                 lr=settings.learning_rate,
                 eps=settings.adam_eps,
                 weight_decay=settings.weight_decay,
@@ -122,7 +124,8 @@ class LocalEngine:
         else:
             ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
             own = ranks.share([len(tokens) + sampling.num_samples * sampling.max_new_tokens for tokens in ids])
-            parts = ranks.gather(lambda: sample(only=own).to("cpu") if own else None)
+            with sharding.whole(self._role("policy").model):
+                parts = ranks.gather(lambda: sample(only=own).to("cpu") if own else None)
             rollout = joined([part for part in parts if part is not None]).to(self._role("policy").device)
         _give_back_memory()
         return rollout
@@ -132,7 +135,7 @@ class LocalEngine:
         width = rollout.mask.shape[1]
         shape = len(rollout) if role == "reward" else rollout.mask.shape
         result = torch.zeros(shape, device=self._role(role).device)
-        for rows in self._microbatches(rollout.prompts, rollout.completions, None):
+        for rows, counts in self._passes(rollout.prompts, rollout.completions, None):
             prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
             if role == "reward":
                 numbers = reward_scores(self._role(role), prompts, completions)
@@ -143,7 +146,8 @@ class LocalEngine:
                     self._role(role), prompts, completions, width=width, temperature=rollout.temperature
                 )
                 numbers = _present(outputs.logprobs)
-            result[torch.tensor(rows, device=result.device)] = numbers
+            if counts:
+                result[torch.tensor(rows, device=result.device)] = numbers
         _give_back_memory()
         return ranks.add_up(result)
 
@@ -158,20 +162,21 @@ class LocalEngine:
             difference = k1(self.score("policy", rollout), self.score("reference", rollout))
             return (difference * rollout.mask).sum(-1), "k1"
         total = torch.zeros(len(rollout), device=rollout.mask.device)
-        for rows in self._microbatches(rollout.prompts, rollout.completions, None):
+        for rows, counts in self._passes(rollout.prompts, rollout.completions, None):
             prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
             logits, row = policy_logits(policy, prompts, completions)
             reference_logits, _ = policy_logits(reference, prompts, completions)
             per_token = exact_kl(logits, reference_logits, temperature=rollout.temperature)
-            total.index_add_(0, torch.tensor(rows, device=total.device)[row], per_token)
+            total.index_add_(0, torch.tensor(rows, device=total.device)[row], per_token * counts)
         return ranks.add_up(total), "exact"
 
     def forward_backward(self, batch: Batch, loss: Loss) -> Metrics:
         own: list[Metrics] = []
-        for rows in self._microbatches(batch.prompts, batch.completions, batch.units):
+        for rows, counts in self._passes(batch.prompts, batch.completions, batch.units):
             part, metrics = loss(self._forward(batch, rows), rows)
-            part.backward()  # type: ignore[no-untyped-call]
-            own.append(metrics)
+            (part if counts else part * 0).backward()  # type: ignore[no-untyped-call]
+            if counts:
+                own.append(metrics)
         self._probe = batch
         total: Metrics = {}
         for metrics in chain.from_iterable(ranks.gather(lambda: own)):
@@ -181,8 +186,8 @@ class LocalEngine:
 
     def step(self, max_norm: float) -> float:
         """See protocol.Engine. A gradient that is not finite is dropped and raises TrainingError; nothing has moved."""
-        ranks.add_gradients(self._weights.values())
-        norm = float(nn.utils.clip_grad_norm_(self._weights.values(), max_norm))
+        ranks.add_gradients(w for w in self._weights.values() if not sharding.is_part(w))
+        norm = sharding.clip_gradients(self._weights.values(), max_norm)
         rate = self.optimization.rate(self.updates, self.total_steps)
         if not math.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)
@@ -207,27 +212,40 @@ class LocalEngine:
         return self.version
 
     def save(self, path: Path) -> None:
-        """See protocol.Engine. Rank 0 writes; CheckError when the weights of the others are not the same."""
+        """See protocol.Engine. Rank 0 writes, and of sharded weights each rank its parts, where rank 0 does.
+
+        CheckError when the weights of the others are not the same.
+        """
         digest = self.weight_hash()
         ranks.refuse_different("the trained weights", digest)
+        probe = None if self._probe is None else _first_rows(self._probe, 4)
+        numbers = None if probe is None else self._numbers(probe)
+        if self._sharded:
+            state = self._optimizer.state
+            moments = {name: state[weight] for name, weight in self._weights.items() if weight in state}
+            folder = ranks.from_first(lambda: path / "parts")
+            sharding.save_parts(folder, {"weights": dict(self._weights), "optimizer": moments})
         if ranks.rank() > 0:
             return
-        torch.save({"weights": self._weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
+        if not self._sharded:
+            torch.save({"weights": self._weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
         facts = {"updates": self.updates, "version": self.version, "weights": digest}
         (path / "engine.json").write_text(json.dumps(facts))
-        if self._probe is not None:
-            probe = _first_rows(self._probe, 4)
+        if probe is not None:
             rows = {"role": probe.role, "prompts": probe.prompts, "completions": probe.completions}
-            torch.save(rows | {"numbers": self._numbers(probe)}, path / "probe.pt")
+            torch.save(rows | {"numbers": numbers}, path / "probe.pt")
 
     def load(self, path: Path) -> None:
-        state = torch.load(path / "engine.pt", weights_only=True, map_location="cpu")
-        if state["weights"].keys() != self._weights.keys():
-            raise CheckError(f"{path}: the checkpoint holds other weights than this run trains; use the same recipe")
+        state = self._read(path)
+        self._optimizer.state.clear()
         with torch.no_grad():
             for name, weight in self._weights.items():
-                weight.copy_(state["weights"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+                weight.copy_(sharding.part_like(weight, state["weights"][name]))
+                if name in state["optimizer"]:
+                    self._optimizer.state[weight] = {
+                        moment: number if moment == "step" else sharding.part_like(weight, number)
+                        for moment, number in state["optimizer"][name].items()
+                    }
         facts = json.loads((path / "engine.json").read_text())
         self.updates, self.version = facts["updates"], facts["version"]
         if self.weight_hash() != facts["weights"]:
@@ -242,12 +260,28 @@ class LocalEngine:
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )
 
+    @property
+    def _sharded(self) -> bool:
+        """True when this rank holds a part of what it trains."""
+        return any(map(sharding.is_part, self._weights.values()))
+
+    def _read(self, path: Path) -> sharding.State:
+        """What a checkpoint of one rank or several holds, by the names of the weights."""
+        if (path / "parts").is_dir():
+            return sharding.load_parts(path / "parts", self._weights)
+        state = torch.load(path / "engine.pt", weights_only=True, map_location="cpu")
+        if state["weights"].keys() != self._weights.keys():
+            raise CheckError(f"{path}: the checkpoint holds other weights than this run trains; use the same recipe")
+        names = list(self._weights)  # the optimizer's numbers are places among these
+        moments = {names[number]: moments for number, moments in state["optimizer"]["state"].items()}
+        return {"weights": state["weights"], "optimizer": moments}
+
     def weight_hash(self) -> str:
         """SHA-256 of the trained weights."""
         digest = hashlib.sha256()
         for name, weight in self._weights.items():
             digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(sharding.gathered(weight).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def _forward(self, batch: Batch, rows: list[int]) -> Outputs:
@@ -270,12 +304,21 @@ class LocalEngine:
         outputs = self._forward(batch, list(range(len(batch))))
         return _present(outputs.scores if batch.role == "reward" else outputs.logprobs)
 
-    def _microbatches(
+    def _passes(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], units: Sequence[int] | None
-    ) -> list[list[int]]:
-        """Of this rank."""
+    ) -> list[tuple[list[int], bool]]:
+        """Rows of each forward pass of this rank, and whether they count.
+
+        The ranks of sharded models gather each layer together, so one that has fewer passes fills up with rows that
+        another computes.
+        """
         lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-        return ranks.microbatches(lengths, self.tokens_per_microbatch, units)
+        batches = ranks.microbatches(lengths, self.tokens_per_microbatch, units)
+        if not self._in_step:
+            return [(rows, True) for rows in batches]
+        short = min(range(len(lengths)), key=lengths.__getitem__)
+        unit = [short] if units is None else [row for row, other in enumerate(units) if other == units[short]]
+        return ranks.in_step(batches, unit)
 
     def _role(self, name: RoleName) -> Role:
         role: Role | None = getattr(self.roles, name)

@@ -1,4 +1,4 @@
-"""Ranks: the processes of one run under torchrun. Each holds all weights and does its share of the rows.
+"""Ranks: the processes of one run under torchrun. Each holds all weights, or a part, and does its share of the rows.
 
 Every rank runs the same program, and all of them call the functions here in the same order: what one rank knows the
 others then know, what each has summed is summed over all. Losses are divided by the count of the whole step, so
@@ -84,6 +84,12 @@ def microbatches(tokens: Sequence[int], budget: int, units: Sequence[int] | None
     return [[own[place] for place in batch] for batch in batches]
 
 
+def in_step(batches: list[list[int]], filler: list[int]) -> list[tuple[list[int], bool]]:
+    """As many passes on every rank: its batches, which count, then `filler` for as long as others have batches left."""
+    most = max(gather(lambda: len(batches)))
+    return [(batch, True) for batch in batches] + [(filler, False)] * (most - len(batches))
+
+
 def gather(make: Callable[[], T]) -> list[T]:
     """What `make` returns on each rank, by rank. A TunefulError that it raises on one rank is raised on all."""
     if world_size() == 1:
@@ -94,7 +100,7 @@ def gather(make: Callable[[], T]) -> list[T]:
     except TunefulError as error:
         own = error
     found: list[T | TunefulError] = [own] * world_size()
-    with _together():
+    with together():
         dist.all_gather_object(found, own)
     errors = [one for one in found if isinstance(one, TunefulError)]
     if errors:
@@ -111,7 +117,7 @@ def from_first(make: Callable[[], T]) -> T:
 def add_up(numbers: Tensor) -> Tensor:
     """The same numbers, summed over all ranks in place."""
     if world_size() > 1:
-        with _together():
+        with together():
             dist.all_reduce(numbers)
     return numbers
 
@@ -144,7 +150,7 @@ def _is_group() -> bool:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Around what all ranks do at once: when another rank has gone, this one writes where it was."""
     try:
         yield

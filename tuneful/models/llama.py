@@ -63,8 +63,8 @@ def through_layers(
     adapters on (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
     """
     trunk = model.base_model
-    x = trunk.embed_tokens(ids)
-    cos, sin = (part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(x, positions[None]))
+    embedded = trunk.embed_tokens(ids)
+    cos, sin = (part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(embedded, positions[None]))
 
     def through(x: Tensor, number: int) -> Tensor:
         layer = trunk.layers[number]
@@ -89,12 +89,21 @@ def through_layers(
         recompute()
         return through(x, number)
 
-    for number in range(len(trunk.layers)):
-        if recompute is not None and torch.is_grad_enabled():
-            x = checkpoint(again, x, number, use_reentrant=False)
-        else:
-            x = through(x, number)
-    return _norm(x, trunk.norm)
+    def through_all(x: Tensor) -> Tensor:
+        for number, layer in enumerate(trunk.layers):
+            if recompute is not None and torch.is_grad_enabled():
+                x = checkpoint(_around, layer, again, x, number, use_reentrant=False)
+            else:
+                x = _around(layer, through, x, number)
+        return x
+
+    return _norm(_around(trunk, through_all, embedded), trunk.norm)
+
+
+def _around(module: Any, work: Callable[..., Tensor], *given: Any) -> Tensor:
+    """`work` on the weights of `module`, which are gathered for it where they are sharded (engines/sharding.py)."""
+    around = getattr(module, "around", None)
+    return work(*given) if around is None else around(work, *given)
 
 
 def _within_rows(model: Any, rows: Ragged) -> Attend:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuneful.errors import ModelError
 from tuneful.models.quantized import hold_in_nf4
@@ -88,8 +88,8 @@ def spare_token(tokenizer: Any) -> str | None:
     return fitting[0] if fitting else None
 
 
-def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
-    """A language model, decoder or encoder-decoder, with dropout off, on CUDA when there is one.
+def load_language_model(path: str | Path, *, dtype: Dtype = "float32", device: str | None = None) -> Any:
+    """A language model, decoder or encoder-decoder, with dropout off, on `device`; None: on CUDA when there is one.
 
     A PEFT adapter is merged into its base. Merging is what makes the supervised model, adapter included, the base of
     everything after it: "adapters off" then means the supervised model and never the bare base.
@@ -112,7 +112,8 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32") -> Any:
         raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
     if not is_adapter(path) and any("MaskedLM" in name for name in _config(path).architectures or []):
         raise ModelError(f"{path}: an encoder, which reads the words that it is to say; give a decoder")
-    model = _load(path, AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM, dtype, complete=True)
+    auto_class = AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM
+    model = _load(path, auto_class, dtype, device, complete=True)
     if model.generation_config is not None:
         model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
     return model
@@ -151,11 +152,13 @@ def context_length(model: Any) -> int | None:
     return None if length is None else int(length)
 
 
-def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: Dtype = "float32") -> Any:
+def load_scorer(
+    path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: Dtype = "float32", device: str | None = None
+) -> Any:
     """A sequence classifier: a saved reward model as it is, or a language model's trunk under a fresh scalar head.
 
     A fresh decoder head is Linear(d, 1) with weights N(0, 1 / (d + 1)) and no bias (InstructGPT, arXiv 2203.02155); an
-    encoder's is what transformers draws. Both follow `seed`. Dropout is off; on CUDA when there is one.
+    encoder's is what transformers draws. Both follow `seed`. Dropout is off; device: None means CUDA when there is one.
 
     Raises ModelError for a model that reads images too, and for an encoder-decoder of a family that is not among
     `SCORING_ENCODER_DECODERS`.
@@ -174,10 +177,10 @@ def load_scorer(path: str | Path, *, num_labels: int = 1, seed: int = 0, dtype: 
         # An adapter's base may be a language model, whose config knows of no labels.
         adapter = is_adapter(_local_or_hub(path))
         labels = {"num_labels": num_labels} if adapter else {}
-        return _load(path, AutoModelForSequenceClassification, dtype, complete=not adapter, **labels)
+        return _load(path, AutoModelForSequenceClassification, dtype, device, complete=not adapter, **labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _load(path, AutoModelForSequenceClassification, dtype, num_labels=num_labels)
+        model = _load(path, AutoModelForSequenceClassification, dtype, device, num_labels=num_labels)
     ends = model.config.eos_token_id
     if model.config.pad_token_id in (None, *(ends if isinstance(ends, list) else [ends])):
         model.config.pad_token_id = load_tokenizer(path, needs_end=is_decoder(model)).pad_token_id
@@ -209,10 +212,13 @@ def scalar_head(model: Any) -> nn.Linear:
     return head
 
 
-def save_model(model: Any, tokenizer: Any, path: Path) -> None:
-    """Write a plain Hugging Face model directory: weights, config, tokenizer with its chat template."""
+def save_model(model: Any, tokenizer: Any, path: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a plain Hugging Face model directory: weights, config, tokenizer with its chat template.
+
+    weights: its state dict, where the model itself holds only a part of it.
+    """
     with _quiet():
-        model.save_pretrained(path)
+        model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)
 
 
@@ -246,7 +252,9 @@ def _quiet() -> Iterator[None]:
         of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _load(path: str | Path, auto_class: Any, dtype: Dtype, *, complete: bool = False, **kwargs: Any) -> Any:
+def _load(
+    path: str | Path, auto_class: Any, dtype: Dtype, device: str | None, *, complete: bool = False, **kwargs: Any
+) -> Any:
     """complete: every weight must have been saved; without it a head may be fresh."""
     from safetensors import SafetensorError
 
@@ -256,7 +264,7 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, *, complete: bool = F
     try:
         with _quiet():
             if is_adapter(directory):
-                base = _load(adapter_base(directory), auto_class, read, complete=complete, **kwargs)
+                base = _load(adapter_base(directory), auto_class, read, device, complete=complete, **kwargs)
                 model = _merged(base, directory)
                 model.name_or_path = directory  # what an adapter trained on top will name as its base
             else:
@@ -272,7 +280,7 @@ def _load(path: str | Path, auto_class: Any, dtype: Dtype, *, complete: bool = F
     if dtype == "nf4":
         hold_in_nf4(model)
     model.eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _merged(base: Any, directory: str) -> Any:

@@ -138,6 +138,7 @@ def policy_roles(
     value: ValueKind | None = None,
     value_from: str | Path | None = None,
     dtype: Dtype = "float32",
+    device: str | None = None,
     seed: int = 0,
 ) -> Roles:
     """Roles for training the language model at `path`, which is the supervised model and the reference.
@@ -146,13 +147,13 @@ def policy_roles(
     and keeps a frozen copy. reference: another reference directory, for a policy that was tuned before. value: what
     estimates returns, see the module; value_from: a reward model that it starts from, head, gain and bias included
     (InstructGPT, arXiv 2203.02155); without one it starts from the policy's weights and estimates 0. dtype: of the
-    frozen base; adapters and heads are float32 whatever it is.
+    frozen base; adapters and heads are float32 whatever it is. device: of all; None: CUDA when there is one.
     """
     check_roles(adapters=lora is not None, dtype=dtype, value=value, value_from=value_from)
-    model = load_language_model(path, dtype=dtype)
+    model = load_language_model(path, dtype=dtype, device=device)
     frozen = None
     if reference is not None:
-        frozen = load_language_model(reference, dtype=dtype)
+        frozen = load_language_model(reference, dtype=dtype, device=device)
     elif with_reference and lora is None:
         frozen = copy.deepcopy(model)
     if frozen is not None:
@@ -173,10 +174,20 @@ def policy_roles(
     return Roles(policy, reference_role, _value_role(value, policy, lora, path, value_from, seed) if value else None)
 
 
-def reward_roles(path: str | Path, *, lora: LoRA | None = None, dtype: Dtype = "float32", seed: int = 0) -> Roles:
-    """Roles for training a reward model that starts from the language model, encoder or reward model at `path`."""
+def reward_roles(
+    path: str | Path,
+    *,
+    lora: LoRA | None = None,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    seed: int = 0,
+) -> Roles:
+    """Roles for training a reward model that starts from the language model, encoder or reward model at `path`.
+
+    device: None means CUDA when there is one.
+    """
     check_roles(adapters=lora is not None, dtype=dtype)
-    model = load_scorer(path, seed=seed, dtype=dtype)
+    model = load_scorer(path, seed=seed, dtype=dtype, device=device)
     head = head_of(model)
     if lora is None:
         return Roles(reward=Role("reward", model, head=head, weights=named_weights("reward", model)))
@@ -226,7 +237,7 @@ def _value_role(
                 'value = "model" cannot follow an encoder-decoder, which keeps prompt and answer apart; '
                 'set value = "head" or "adapter"'
             )
-        model = load_scorer(start or path, seed=seed)
+        model = load_scorer(start or path, seed=seed, device=str(policy.device))
         weight = torch.zeros(1, width) if start is None else scalar_head(model).weight.detach()
         head = _head(gain * weight, policy.device, bias)
         return Role("value", model, head=head, weights=named_weights("value", model.base_model) | _of_head(head))

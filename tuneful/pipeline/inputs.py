@@ -122,11 +122,16 @@ class TrainingInputs:
     """Padded tokens per forward pass; changes memory, not results."""
     recompute_layers: bool = False
     """Keep a layer's input alone and compute the layer again for its backward pass: less memory, a third more time."""
+    shard: bool = False
+    """Under torchrun, each process holds a part of every layer and gathers a layer while it computes, for a model that
+    does not fit on one device. Llama, Mistral and Qwen; one process alone holds all."""
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "", "save_every", hint="0 saves no checkpoints")
         require_at_least(1, self, "", "tokens_per_microbatch")
         check_roles(adapters=self.lora is not None, dtype=self.base_dtype)
+        if self.shard and self.base_dtype == "nf4":
+            raise ConfigError('shard: weights in nf4 cannot be split; set base_dtype = "bfloat16", or leave shard out')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +275,10 @@ class PPOInputs(TrainingInputs):
             refuse_no_server(self.sampler)
             if self.lora is None:
                 raise ConfigError("sampler needs lora: an adapter is all that is sent to the server")
+        if self.share_base and self.shard:
+            raise ConfigError(
+                "share_base: each process scores other answers, so layers cannot be split; leave shard out"
+            )
         if self.share_base and not isinstance(self.reward, str):
             raise ConfigError("share_base needs a reward model alone, which is an adapter on the base; got a table")
         of_parts = part_names(self.reward) if isinstance(self.reward, tuple) else ()

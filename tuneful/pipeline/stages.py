@@ -24,7 +24,7 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
-from tuneful.engines import ranks
+from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
@@ -111,7 +111,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     tokenizer = load_tokenizer(path)
     demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
     num_steps = config.num_steps(len(demonstrations))
-    roles = policy_roles(path, lora=given.lora, with_reference=False, dtype=given.base_dtype, seed=config.seed)
+    roles = policy_roles(path, lora=given.lora, with_reference=False, **_holding(given), seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
     memory.tell_plan(context, record, engine, memory.plan_sft(engine, learner))
@@ -127,7 +127,7 @@ def train_reward(
 ) -> Facts:
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
-    roles = reward_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
+    roles = reward_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
     role = _present(roles.reward)
     tokenizer = load_tokenizer(path, needs_end=role.head is not None)
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
@@ -143,7 +143,8 @@ def train_reward(
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
     rollout = _answers(context, given.normalise_model, asked, sampling, context.seed_of("normalise"), given.base_dtype)
     reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
-    reward = reward.normalised_on(asked, rollout.as_completions())
+    with sharding.whole(role.model):
+        reward = reward.normalised_on(asked, rollout.as_completions())
     memory.record_peak(record)
     facts = {
         "gain": reward.gain,
@@ -156,7 +157,8 @@ def train_reward(
     report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
     if given.test is not None:
         held_out = held_out_comparisons(context, given.test, stage=record.name)
-        report["reward_model"] = reward_accuracy(reward, held_out)
+        with sharding.whole(role.model):
+            report["reward_model"] = reward_accuracy(reward, held_out)
     _report(record, report)
     return {"ended": ended}
 
@@ -177,7 +179,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         reference=reference,
         value=given.value,
         value_from=value_from,
-        dtype=given.base_dtype,
+        **_holding(given),
         seed=config.seed,
     )
     engine = _engine(roles, tokenizer, config, config.updates, given, remote)
@@ -230,7 +232,7 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     tokenizer = load_tokenizer(path)
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
-    roles = policy_roles(path, lora=given.lora, dtype=given.base_dtype, seed=config.seed)
+    roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
     engine = _engine(roles, tokenizer, config, num_steps, given)
     memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
     learner = DPO(engine, comparisons, config, tokenizer)
@@ -336,6 +338,8 @@ def _engine(
     given: inputs.TrainingInputs,
     remote: RemoteSampler | None = None,
 ) -> LocalEngine:
+    if given.shard:
+        sharding.shard(roles)
     build = LocalEngine if remote is None else partial(RemoteEngine, remote=remote)
     return build(
         roles.recomputing() if given.recompute_layers else roles,
@@ -344,6 +348,11 @@ def _engine(
         total_steps=num_updates,
         tokens_per_microbatch=given.tokens_per_microbatch,
     )
+
+
+def _holding(given: inputs.TrainingInputs) -> dict[str, Any]:
+    """How models are loaded; what will be split begins on the CPU, for it does not fit elsewhere."""
+    return {"dtype": given.base_dtype, "device": "cpu" if given.shard and ranks.world_size() > 1 else None}
 
 
 def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
@@ -389,7 +398,8 @@ def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
 
 
 def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping[str, Any] | None = None) -> None:
-    """`model/`, whole or not at all, by rank 0; `reward` becomes its `reward.json`."""
+    """`model/`, whole or not at all, by rank 0; `reward` becomes its `reward.json`. All ranks call this."""
+    weights = sharding.full_weights(role.model) if role.adapters is None else None
     if ranks.rank() > 0:
         return
     with record.output("model") as folder:
@@ -397,7 +407,7 @@ def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping
             role.adapters.save(role.name, folder)
             tokenizer.save_pretrained(folder)
         else:
-            save_model(role.model, tokenizer, folder)
+            save_model(role.model, tokenizer, folder, weights)
         if reward is not None:
             write_reward_file(folder, dict(reward))
 
