@@ -70,6 +70,8 @@ def record_peak(record: RunDirectory) -> None:
 
 def in_words(plan: Plan, engine: LocalEngine) -> str:
     """The plan in a line."""
+    if plan.peak < MIB:
+        return "memory: less than 1 MiB"
     parts = ", ".join(f"{name} {_mib(size)}" for name, size in plan.parts.items() if size >= MIB / 2)
     about = "roughly" if plan.rough else "about"
     return (
