@@ -185,6 +185,13 @@ def test_what_it_does_not_compute_it_does_not_claim(config: Any) -> None:
     assert not is_llama_like(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20)))
 
 
+def test_a_model_with_hooks_of_somebodys_own_runs_as_it_is(model: Any) -> None:
+    taken_off = model.base_model.layers[1].register_forward_hook(lambda *_: None)
+    assert not is_llama_like(model)
+    taken_off.remove()
+    assert is_llama_like(model)
+
+
 def test_half_precision_is_as_close_to_the_truth_as_transformers() -> None:
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(CONFIGS["llama"]).to(torch.bfloat16).eval()

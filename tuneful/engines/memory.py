@@ -29,6 +29,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tuneful.data.batching import token_budget_batches
+from tuneful.engines.sharding import own_part
 from tuneful.functional.head import LOGITS_AT_ONCE
 from tuneful.generation.decoding import MAX_CACHE, MAX_ROWS
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
@@ -378,7 +379,7 @@ def sampling(policy: Pass, rows: Sequence[Row], *, on_cpu: bool) -> Parts:
 
 def _tensors(module: nn.Module) -> Iterable[Tensor]:
     for tensor in (*module.parameters(), *module.buffers()):
-        yield tensor
+        yield own_part(tensor)
         state = getattr(tensor, "quant_state", None)  # of bitsandbytes: the scales of NF4
         if state is not None:
             yield from (part for part in (state.absmax, state.code) if part is not None)

@@ -93,6 +93,7 @@ def _shard_model(model: Any, mesh: Any, trained: Iterable[dict[str, nn.Parameter
         for weights, key, module, name in moved:
             weights[key] = getattr(module, name)
     fully_shard(trunk, mesh=mesh, ignored_params={w for w in trunk.parameters() if not is_part(w)})
+    trunk.sharded = True
     for module in (*trunk.layers, trunk):  # what the pass in models/llama.py runs inside
         module.around = lambda work, *given: work(*given)
         register_fsdp_forward_method(module, "around")

@@ -25,14 +25,24 @@ these go on."""
 
 
 def is_llama_like(model: Any) -> bool:
-    """True for the models whose pass is computed here: Llama, Mistral, Qwen2 and Qwen3 without a sliding window."""
+    """True for the models whose pass is computed here: Llama, Mistral, Qwen2 and Qwen3 without a sliding window.
+
+    One with forward hooks of somebody's own is not, for they would not be called.
+    """
     config = model.config
     return (
         config.model_type in ("llama", "mistral", "qwen2", "qwen3")
+        and not _is_hooked(model.base_model)
         and config.hidden_act == "silu"
         and (getattr(config, "sliding_window", None) is None or not getattr(config, "use_sliding_window", True))
         and config.rope_parameters["rope_type"] not in ("dynamic", "longrope")  # whose angles depend on the length
     )
+
+
+def _is_hooked(trunk: Any) -> bool:
+    if getattr(trunk, "sharded", False):  # engines/sharding.py, whose hooks `_around` calls
+        return False
+    return any(module._forward_hooks for module in (trunk, *trunk.layers))
 
 
 def own_states(

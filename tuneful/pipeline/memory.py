@@ -18,6 +18,7 @@ from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
 from tuneful.engines.memory import Parts, Pass, Plan, Row, exact_kl, held, sampling, scoring, total, updating
 from tuneful.engines.remote_engine import RemoteEngine
+from tuneful.engines.sharding import is_part, own_part
 from tuneful.generation.sampling import Sampling
 from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
@@ -238,7 +239,7 @@ def _longest_prompts(prompts: Sequence[Prompt], tokenizer: Any, config: Any, cou
 
 
 def _trained(engine: LocalEngine) -> list[int]:
-    return [weight.numel() for weight in engine.parameters()]
+    return [own_part(weight).numel() for weight in engine.parameters()]
 
 
 def _held(engine: LocalEngine, roles: Sequence[Role]) -> Parts:
@@ -263,7 +264,8 @@ def _roles(reward: Reward) -> Iterator[Role]:
 
 
 def _rough(roles: Sequence[Role]) -> bool:
-    return not all(Pass.of(role).ours for role in roles)
+    """True for other families, and where layers are split over ranks: what is gathered is not counted."""
+    return not all(Pass.of(role).ours and not any(map(is_part, role.model.parameters())) for role in roles)
 
 
 def _on_cpu(role: Role) -> bool:
