@@ -50,7 +50,9 @@ def process_group() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
     yield
-    dist.destroy_process_group()  # not after an error: the others may be gone
+    # Not after an error: the others may be gone. A connection must not close while another rank still reads from it.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def rank() -> int:
