@@ -80,7 +80,6 @@ class LocalEngine:
                 lr=settings.learning_rate,
                 eps=settings.adam_eps,
                 weight_decay=settings.weight_decay,
-                fused=True,  # else temporaries as large as all weights together
             )
         return self._adamw
 

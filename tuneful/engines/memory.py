@@ -312,7 +312,7 @@ def updating(
     batches = token_budget_batches([row.prompt + row.completion for row in rows], tokens_per_microbatch, units)
     gradients = FLOAT * sum(trained)
     before = gradients if len(batches) > 1 else 0
-    peak: Parts = {"gradients": gradients, "activations": 0}
+    peak: Parts = {"gradients": gradients, "activations": 2 * FLOAT * max(trained)}  # in AdamW's step
     for batch in batches:
         frames = [
             frame
