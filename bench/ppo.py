@@ -59,15 +59,17 @@ def main() -> None:
         print(json.dumps({"ours": ours, "trl": trl}[given.side](given)))
         return
     peer.prepare(given.size, given.workload)
-    if given.planted:
-        result = learned(given)
-        print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
-        return
+    result = learned(given) if given.planted else timed(given)
+    print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
+
+
+def timed(given: argparse.Namespace) -> dict[str, Any]:
+    """Speed and memory of either side, medians of the rounds."""
     told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     peaks = peer.medians(told["machine"])
     place = {"bench": "ppo", "size": given.size, "workload": given.workload, "shape": given.shape}
-    result = {
+    return {
         **place,
         "device": peer.device(),
         "rounds": given.rounds,
@@ -84,7 +86,6 @@ def main() -> None:
         **peaks,
         **peer.against_baseline(theirs["samples_per_s"], peaks["gemm_gflops"], **place),
     }
-    print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
 
 
 def learned(given: argparse.Namespace) -> dict[str, Any]:

@@ -29,9 +29,6 @@ from tuneful.rollouts.collect import collect, shared_scores
 
 NUM_ROLLOUTS = 256
 
-HALF = 5e-2
-"""The bar of what a model in half precision computes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -102,16 +99,17 @@ def _end_token(tokenizer: Any) -> list[Finding]:
 
 def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Finding]:
     policy = engine.roles.policy
-    half = policy is not None and policy.half
+    assert policy is not None
+    half, bar = policy.half, policy.rounding
     kl, estimator = engine.kl(rollout)
     drift = (engine.score("policy", rollout) - rollout.logprobs).abs()[rollout.mask]
     away = _from_whole_model(engine, rollout)
-    largest, bar = ("mean", HALF) if half else ("largest", 1e-4)
+    largest = "mean" if half else "largest"
     return [
         Finding(
             f"KL(policy, reference) per completion ({estimator}) in nats",
             float(kl.mean().abs()),
-            float("inf") if tuned else HALF if half else 1e-3,
+            float("inf") if tuned else bar if half else 1e-3,
             "the reference is not the model the policy starts from; use the supervised model for both, "
             'or say start = "tuned" when the policy was tuned before',
         ),
@@ -174,7 +172,7 @@ def reward_invariance(reward: Reward, prompts: Sequence[Prompt], completions: Se
     return Finding(
         f"{'mean' if half else 'largest'} change of a reward with its batch or padding",
         max(float(change.mean() if half else change.max()) for change in moved),
-        HALF if half else 1e-4,
+        reward.role.rounding if isinstance(reward, LearnedReward) else 1e-4,
         "the score of a completion depends on its neighbours; look at pad token, attention mask and reading position",
     )
 

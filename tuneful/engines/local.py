@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import prompt_ids
 from tuneful.engines import ranks, sharding
 from tuneful.engines.optimization import Optimization
@@ -48,7 +49,7 @@ class LocalEngine:
         *,
         optimization: Optimization = Optimization(),
         total_steps: int = 1,
-        tokens_per_microbatch: int = 2_048,
+        tokens_per_microbatch: int = TOKENS_PER_PASS,
     ) -> None:
         self.roles = roles
         self.tokenizer = tokenizer
@@ -61,7 +62,6 @@ class LocalEngine:
         self._in_step = sharding.is_sharded(roles)
         self._adamw: torch.optim.AdamW | None = None
         self._probe: Batch | None = None
-        self._waves: tuple[str | None] | None = None
         for role in (roles.policy, roles.reward):
             if role is not None:
                 _check_vocabulary(role, tokenizer)
@@ -91,12 +91,10 @@ class LocalEngine:
         """The trained weights, for algorithms that need them themselves."""
         return list(self._weights.values())
 
-    @property
+    @cached_property
     def waves(self) -> str | None:
         """Why rows leave a batch but none enters until all have; None where they enter (see decoding.why_waves)."""
-        if self._waves is None:
-            self._waves = (why_waves(self._role("policy")),)
-        return self._waves[0]
+        return why_waves(self._role("policy"))
 
     def sample(
         self,
@@ -254,7 +252,7 @@ class LocalEngine:
             stored = probe.pop("numbers")
             self._probe = Batch(**probe)
             drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
-            if not drift < rounding(self._role(self._probe.role)):  # another card rounds differently
+            if not drift < self._role(self._probe.role).rounding:  # another card rounds differently
                 raise CheckError(
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )
@@ -331,11 +329,6 @@ def _give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def rounding(role: Role) -> float:
-    """What two correct passes may differ by in a logprob or score."""
-    return 5e-2 if role.half else 1e-4
 
 
 def _check_vocabulary(role: Role, tokenizer: Any) -> None:

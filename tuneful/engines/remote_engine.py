@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuneful.engines import ranks
-from tuneful.engines.local import LocalEngine, rounding
+from tuneful.engines.local import LocalEngine
 from tuneful.engines.remote import RemoteSampler
 from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Rollout
@@ -72,7 +72,7 @@ class RemoteEngine(LocalEngine):
         here = self.score("policy", some)
         distance = (here - some.sampled_logprobs).abs()[some.mask]
         mismatch = {"engine_mismatch": float(distance.max()), "engine_mismatch_mean": float(distance.mean())}
-        self.trusted = self.trusted is not False and mismatch["engine_mismatch"] <= rounding(self._role("policy"))
+        self.trusted = self.trusted is not False and mismatch["engine_mismatch"] <= self._role("policy").rounding
         logprobs = rollout.logprobs
         if not self.trusted:
             logprobs = here if len(some) == len(rollout) else self.score("policy", rollout)

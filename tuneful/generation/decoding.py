@@ -70,7 +70,7 @@ def why_waves(policy: Role) -> str | None:
     alone = begin_decoding(policy, rows=1, longest=8)
     expected = torch.stack([alone.admit([late], 1)[0], alone.step(said[1:])[0]]).float()
     error = (torch.stack(states).float() - expected).norm() / expected.norm()
-    if error < (5e-2 if policy.half else 1e-4):
+    if error < policy.rounding:
         return None
     return f"a {policy.model.config.model_type} that begins beside others computes something else"
 

@@ -42,7 +42,7 @@ def is_llama_like(model: Any) -> bool:
 def _is_hooked(trunk: Any) -> bool:
     if getattr(trunk, "sharded", False):  # engines/sharding.py, whose hooks `_around` calls
         return False
-    return any(module._forward_hooks for module in (trunk, *trunk.layers))
+    return any(module._forward_hooks or module._forward_pre_hooks for module in trunk.modules())
 
 
 def own_states(

@@ -68,6 +68,12 @@ class Role:
         """True when its model computes in half precision, where rounding moves logprobs and scores by hundredths."""
         return bool(self.model.dtype != torch.float32)
 
+    @property
+    def rounding(self) -> float:
+        """What two correct passes may differ by in a logprob or score: in float32 the largest, in half precision the
+        mean of many, and the largest of a few."""
+        return 5e-2 if self.half else 1e-4
+
     def activate(self) -> None:
         """Switch this role's adapters on, and no others."""
         if self.adapters is not None:

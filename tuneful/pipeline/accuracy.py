@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids
 from tuneful.engines import ranks
 from tuneful.evaluation.reward_accuracy import evaluate_reward
@@ -19,8 +20,6 @@ from tuneful.records import Comparison, Completion
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.reward import Reward
 from tuneful.rollouts.collect import shared_scores
-
-TOKENS_PER_BATCH = 2_048
 
 
 def reward_accuracy(reward: Reward, held_out: Sequence[Comparison]) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def completion_logprobs(
     """float32 [N]: log-probability of each completion given its prompt, from N (prompt ids, completion ids)."""
     summed = torch.zeros(len(rows))
     done = 0
-    for batch in ranks.microbatches([len(p) + len(c) for p, c in rows], TOKENS_PER_BATCH):
+    for batch in ranks.microbatches([len(p) + len(c) for p, c in rows], TOKENS_PER_PASS):
         outputs = policy_outputs(role, [rows[i][0] for i in batch], [rows[i][1] for i in batch])
         assert outputs.logprobs is not None
         summed[batch] = outputs.logprobs.sum(-1).cpu()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tuneful.algorithms.stopping import HackingAlarm
+from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.engines.remote import refuse_no_server
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.models.adapters import LoRA
@@ -118,7 +119,7 @@ class TrainingInputs:
     """Precision of the frozen base; bfloat16 halves its memory, nf4 takes about a third of that; both need `lora`."""
     save_every: int = 0
     """Steps between checkpoints; 0 saves none."""
-    tokens_per_microbatch: int = 2_048
+    tokens_per_microbatch: int = TOKENS_PER_PASS
     """Padded tokens per forward pass; changes memory, not results."""
     recompute_layers: bool = False
     """Keep a layer's input alone and compute the layer again for its backward pass: less memory, a third more time."""

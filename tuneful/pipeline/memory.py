@@ -14,6 +14,7 @@ from tuneful.algorithms.ppo import PPO
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
 from tuneful.algorithms.start_up import NUM_ROLLOUTS
+from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
 from tuneful.engines.memory import Parts, Pass, Plan, Row, exact_kl, held, sampling, scoring, total, updating
@@ -182,7 +183,7 @@ def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = ()
         read.append(exact_kl(speaking, alone, tokens_per_microbatch=tokens))
     for reward in (learner.reward, *others):
         read += [
-            scoring(Pass.of(role, speaks=False, ends_only=True), alone, tokens_per_microbatch=2_048)
+            scoring(Pass.of(role, speaks=False, ends_only=True), alone, tokens_per_microbatch=TOKENS_PER_PASS)
             for role in _roles(reward)
         ]
     phases: dict[str, Parts] = {"scoring": max(read, key=total)}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.errors import RewardError
 from tuneful.models.forward import class_logits
 from tuneful.models.loading import head_of, is_adapter, is_scorer, load_scorer, load_tokenizer
@@ -60,7 +61,7 @@ class ClassifierReward:
     label: int
     output: Output = "logit"
     with_prompt: bool = False
-    tokens_per_batch: int = 2_048
+    tokens_per_batch: int = TOKENS_PER_PASS
     padding: Literal["right", "left"] = "right"
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
 

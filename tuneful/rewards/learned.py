@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tuneful.data.batching import token_budget_batches
+from tuneful.data.batching import TOKENS_PER_PASS, token_budget_batches
 from tuneful.data.templates import pair_ids
 from tuneful.errors import ConfigError, ModelError, RewardError
 from tuneful.models.forward import reward_scores
@@ -30,7 +30,7 @@ class LearnedReward:
     bias: float = 0.0
     max_tokens: int | None = None
     """Longest prompt + completion; prompts are cut on the left first (`encode`). None: the model's context."""
-    tokens_per_batch: int = 2_048
+    tokens_per_batch: int = TOKENS_PER_PASS
     padding: Literal["right", "left"] = "right"
     """Which side short rows are filled on; scores do not depend on it, and the start-up check shows it."""
 
