@@ -9,6 +9,7 @@ adapters or all weights trained (models/llama.py, functional/layers.py, _Adapted
     4 d + 3 q + 2 k + 3 f   numbers:   inputs and outputs of both norms; queries, and what they read, as attention has
                                        it and as the next product does; keys and values; the three of the MLP.
 
+where attention is that of padded rows, whose padding counts; rows that attend alone (functional/attention.py) keep 2 q.
 In half precision and 4 bits, where each adapter reads a float32 copy of its layer's input, it keeps
 
     24 d + 8 q + 4 k + 8 f  bytes, and 4 for each of the 7 ranks.
@@ -33,7 +34,7 @@ from tuneful.engines.sharding import own_part
 from tuneful.functional.head import LOGITS_AT_ONCE
 from tuneful.generation.decoding import MAX_CACHE, MAX_ROWS
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
-from tuneful.models.llama import is_llama_like
+from tuneful.models.llama import ALONE_FROM, is_llama_like
 from tuneful.models.loading import Dtype
 from tuneful.models.roles import Role
 
@@ -115,6 +116,7 @@ class Tokens:
     """What a pass over some rows (models/ragged.py) sees: real tokens, and the padded places of attention."""
 
     rows: int
+    prefixes: int
     prefix: int
     own: int
     prefix_places: int
@@ -131,6 +133,7 @@ class Tokens:
         keys = len(rows) * (max(prefixes) + max(own))
         return cls(
             rows=len(rows),
+            prefixes=len(prefixes),
             prefix=sum(prefixes),
             own=sum(own),
             prefix_places=len(prefixes) * max(prefixes),
@@ -170,6 +173,7 @@ class Pass:
     """Whether the states go into the language model's head."""
     entropy_grad: bool = False
     ours: bool = True
+    on_cpu: bool = False
 
     @classmethod
     def of(cls, role: Role, **settings: Any) -> Pass:
@@ -183,6 +187,7 @@ class Pass:
             trains_all=any(weight is model.get_input_embeddings().weight for weight in role.weights.values()),
             recompute=role.recompute,
             ours=is_llama_like(model),
+            on_cpu=model.device.type == "cpu",
             **settings,
         )
 
@@ -218,10 +223,13 @@ class Pass:
         s, b = self.shape, self.itemsize
         every = tokens.all
         after = (tokens.rows if self.ends_only else tokens.own) if last and self.ours else every
-        prefixes = 0 if last and self.ours else tokens.prefix_places
-        places = tokens.own_places + prefixes
-        kept = b * 2 * (places * s.queries + (tokens.key_places + prefixes) * s.keys) + b * tokens.seen
-        kept += FLOAT * places * s.heads
+        if self._alone(tokens):
+            kept = every * b * (s.queries + 2 * s.keys)
+        else:
+            prefixes = 0 if last and self.ours else tokens.prefix_places
+            places = tokens.own_places + prefixes
+            kept = b * 2 * (places * s.queries + (tokens.key_places + prefixes) * s.keys) + b * tokens.seen
+            kept += FLOAT * places * s.heads
         if self.rank and b < FLOAT:
             kept += every * (b * s.hidden + 3 * FLOAT * (s.hidden + self.rank))
             kept += after * (b * (s.hidden + 2 * s.feed_forward))
@@ -231,6 +239,11 @@ class Pass:
             kept += every * b * 2 * s.hidden + after * b * (s.queries + 2 * s.hidden + 3 * s.feed_forward)
             beside = after * b * (2 * s.hidden + 3 * s.feed_forward)
         return Frame(kept, beside, FLOAT * s.linears * self.trains_all)
+
+    def _alone(self, tokens: Tokens) -> bool:
+        """As `attends_alone` in models/llama.py has it."""
+        fits = self.ours and self.on_cpu and self.itemsize == FLOAT
+        return fits and tokens.all >= ALONE_FROM * (tokens.rows + tokens.prefixes)
 
     def _head(self, tokens: Tokens) -> Frame:
         """Last norm and head."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tuneful.data.batching import token_budget_batches
+from tuneful.functional.attention import ragged_attention
 from tuneful.models.adapters import FrozenLinears
-from tuneful.models.llama import attention, through_layers
-from tuneful.models.ragged import Ids, Rows, refuse_empty
+from tuneful.models.llama import attends_alone, attention, scaling, through_layers
+from tuneful.models.ragged import Ids, Rows, pieces, refuse_empty
 
 PREFILL_TOKENS = 2_048
 """Prompt tokens that run together: their activations stand beside the cache, and more are not faster."""
@@ -50,15 +51,18 @@ class LlamaDecoding:
 
     def _read_prefixes(self, prefixes: Ids, slots: Tensor, num_samples: int) -> None:
         """Write keys and values of prompts without their last token into `slots`, [P * num_samples]."""
-        rows = Rows([len(prefix) for prefix in prefixes], slots.device)
+        lengths = [len(prefix) for prefix in prefixes]
+        rows, alone = Rows(lengths, slots.device), pieces(lengths)
 
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k, v = rows.pad(k), rows.pad(v)
-            for cache, new in ((self.keys, k), (self.values, v)):
-                cache[number][slots, : k.shape[1]] = new.repeat_interleave(num_samples, 0)
+            padded_k, padded_v = rows.pad(k), rows.pad(v)
+            for cache, new in ((self.keys, padded_k), (self.values, padded_v)):
+                cache[number][slots, : new.shape[1]] = new.repeat_interleave(num_samples, 0)
             if number + 1 == len(self.keys):
                 return q[:0]
-            return rows.flatten(attention(self.model, rows.pad(q), k, v))
+            if attends_alone(self.model, alone):
+                return ragged_attention(q, k, v, alone, scale=scaling(self.model))
+            return rows.flatten(attention(self.model, rows.pad(q), padded_k, padded_v))
 
         if len(rows):
             ids = torch.tensor([*chain(*prefixes)], device=slots.device)

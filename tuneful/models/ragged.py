@@ -11,13 +11,14 @@ Only attention sees rows; it pads them on the right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tuneful.errors import ModelError
+from tuneful.functional.attention import Piece
 
 Ids = Sequence[Sequence[int]]
 
@@ -25,7 +26,8 @@ Ids = Sequence[Sequence[int]]
 class Ragged:
     """T tokens: P different prefixes one after the other, then the own tokens of R rows.
 
-    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part.
+    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part; the same as pieces of the
+    list of all tokens, where own tokens read their prefix.
     """
 
     def __init__(self, prompts: Ids, completions: Ids, device: torch.device, *, predicting: bool = False) -> None:
@@ -37,6 +39,11 @@ class Ragged:
         if predicting:
             own = [row[:-1] for row in own]
         self.prefixes, self.own = Rows([len(prefix) for prefix in number], device), Rows([len(r) for r in own], device)
+        self.prefix_pieces = pieces([len(prefix) for prefix in number])
+        self.own_pieces = [
+            piece._replace(before=slice(*self.prefix_pieces[prefix][:2]))
+            for piece, prefix in zip(pieces([len(r) for r in own], start=len(self.prefixes)), prefix_of, strict=True)
+        ]
         self.prefix_of = torch.tensor(prefix_of, device=device)
         self.shared = len(number) < len(own)
         self.ids = torch.tensor([*chain(*number, *own)], dtype=torch.int64, device=device)
@@ -79,6 +86,12 @@ class Rows:
     def flatten(self, padded: Tensor) -> Tensor:
         """[N, L, ...] -> [M, ...]."""
         return _Move.apply(padded.flatten(0, 1), self._padded, self._flat, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
+
+
+def pieces(lengths: Sequence[int], *, start: int = 0) -> list[Piece]:
+    """Rows of these lengths, one after the other from place `start`."""
+    ends = list(accumulate(lengths, initial=start))
+    return [Piece(first, end) for first, end in pairwise(ends)]
 
 
 def refuse_empty(prompts: Ids) -> None:
