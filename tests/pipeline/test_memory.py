@@ -213,7 +213,7 @@ def test_a_stage_tells_its_plan_and_warns_of_what_is_not_there(
     with RunDirectory.open(tmp_path / "again", {}) as record:
         tell_plan(context, record, ours, planned)
     assert notes[-1] == (
-        "warning: 36 MiB more are to be taken and 1 MiB are free; lower tokens_per_microbatch or set recompute_layers"
+        "warning: 33 MiB more are to be taken and 1 MiB are free; lower tokens_per_microbatch or set recompute_layers"
     )
 
 
