@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -55,23 +55,37 @@ def test_units_by_hand() -> None:
     assert token_budget_batches([3, 6, 5, 1, 2], 18, units=[0, 1, 2, 0, 1]) == [[1, 4, 2], [0, 3]]
 
 
+def test_rows_of_one_prompt_follow_each_other() -> None:
+    """Prompts a (rows of 4, 9), b (8, 3), c (5). By their longest a, b, c; budget 16: 9 with no other, for 2 x 9 are
+    18; then 4 and 8 as 2 x 8; then 3 and 5, which is as wide as what comes, 2 x 5."""
+    assert token_budget_batches([4, 8, 5, 9, 3], 16, prompts="abcab") == [[3], [0, 1], [4, 2]]
+
+
 def test_more_than_the_budget_goes_alone() -> None:
     assert token_budget_batches([50, 3, 3], 10, units=[0, 1, 1]) == [[0], [1, 2]]
     assert token_budget_batches([8, 8, 1], 10, units=[0, 0, 1]) == [[0, 1], [2]]
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=60), st.integers(1, 200))
-def test_every_row_once_units_whole_budget_kept(rows: list[tuple[int, int]], budget: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=60), st.integers(1, 200), st.integers(1, 9))
+def test_every_row_once_units_whole_budget_kept(rows: list[tuple[int, int]], budget: int, num_prompts: int) -> None:
     lengths, units = [length for length, _ in rows], [unit for _, unit in rows]
-    batches = token_budget_batches(lengths, budget, units)
+    prompts = [unit % num_prompts for unit in units]
+    batches = token_budget_batches(lengths, budget, units, prompts)
     assert sorted(row for batch in batches for row in batch) == list(range(len(rows)))
     for unit in set(units):
         assert sum(unit in {units[row] for row in batch} for batch in batches) == 1
     for batch in batches:
         one_unit = len({units[row] for row in batch}) == 1
         assert one_unit or len(batch) * max(lengths[row] for row in batch) <= budget
-    widths = [max(lengths[row] for row in batch) for batch in batches]
-    assert all(wide >= narrow for wide, narrow in pairwise(widths))
+    seen = [key for key, _ in groupby(prompts[row] for batch in batches for row in batch)]
+    assert len(seen) == len(set(seen))
+    assert not rows or max(lengths[row] for row in batches[0]) == max(lengths)
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200))
+def test_longest_first(lengths: list[int], budget: int) -> None:
+    widths = [max(lengths[row] for row in batch) for batch in token_budget_batches(lengths, budget)]
+    assert widths == sorted(widths, reverse=True)
 
 
 def test_a_budget_of_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 
 from tuneful.errors import ConfigError
@@ -42,11 +42,15 @@ def shuffled_batches(num_rows: int, size: int, seed: int) -> Callable[[int], lis
 
 
 def token_budget_batches(
-    lengths: Sequence[int], tokens_per_microbatch: int, units: Sequence[int] | None = None
+    lengths: Sequence[int],
+    tokens_per_microbatch: int,
+    units: Sequence[int] | None = None,
+    prompts: Sequence[Hashable] | None = None,
 ) -> list[list[int]]:
     """Row numbers cut into batches whose padded size, rows x longest row, keeps within `tokens_per_microbatch`.
 
     lengths: tokens of each row. units: the unit of each row; rows of one unit (the pairs of one prompt) stay together.
+    prompts: that of each row; rows of an equal one follow each other, so that a pass can share it (models/ragged.py).
     Rows of like length go together, longest first, so that too small a memory shows in the first batch. A unit above
     the budget is a batch of its own.
     """
@@ -55,11 +59,24 @@ def token_budget_batches(
     members = _members(len(lengths), units)
     longest = {unit: max(lengths[row] for row in rows) for unit, rows in members.items()}
 
+    prompt_of = {unit: rows[0] if prompts is None else prompts[rows[0]] for unit, rows in members.items()}
+    first: dict[Hashable, int] = {}
+    widest: dict[Hashable, int] = {}
+    for unit, prompt in prompt_of.items():
+        first.setdefault(prompt, unit)
+        widest[prompt] = max(widest.get(prompt, 0), longest[unit])
+
+    def order(unit: int) -> tuple[int, int, int]:
+        prompt = prompt_of[unit]
+        return -widest[prompt], first[prompt], -longest[unit]
+
     batches: list[list[int]] = []
     width = 0
-    for unit in sorted(members, key=longest.__getitem__, reverse=True):
-        if batches and (len(batches[-1]) + len(members[unit])) * width <= tokens_per_microbatch:
+    for unit in sorted(members, key=order):
+        wider = max(width, longest[unit])
+        if batches and (len(batches[-1]) + len(members[unit])) * wider <= tokens_per_microbatch:
             batches[-1].extend(members[unit])
+            width = wider
         else:
             batches.append(list(members[unit]))
             width = longest[unit]

@@ -310,7 +310,7 @@ class LocalEngine:
         another computes.
         """
         lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-        batches = ranks.microbatches(lengths, self.tokens_per_microbatch, units)
+        batches = ranks.microbatches(lengths, self.tokens_per_microbatch, units, [tuple(prompt) for prompt in prompts])
         if not self._in_step:
             return [(rows, True) for rows in batches]
         short = min(range(len(lengths)), key=lengths.__getitem__)

@@ -322,7 +322,7 @@ def updating(
     passes: those of one micro-batch, in their order; all keep their activations until the first runs backwards.
     trained: how many numbers each trained tensor has.
     """
-    batches = token_budget_batches([row.prompt + row.completion for row in rows], tokens_per_microbatch, units)
+    batches = _batches(rows, tokens_per_microbatch, units)
     gradients = FLOAT * sum(trained)
     before = gradients if len(batches) > 1 else 0
     peak: Parts = {"gradients": gradients, "activations": 2 * FLOAT * max(trained)}  # in AdamW's step
@@ -348,9 +348,14 @@ def _backward(frames: Sequence[Frame], before: int) -> Parts:
     return peak
 
 
+def _batches(rows: Sequence[Row], tokens_per_microbatch: int, units: Sequence[int] | None = None) -> list[list[int]]:
+    lengths = [row.prompt + row.completion for row in rows]
+    return token_budget_batches(lengths, tokens_per_microbatch, units, [row.group for row in rows])
+
+
 def scoring(one: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Parts:
     """The most that a pass over `rows` without gradient takes."""
-    batches = token_budget_batches([row.prompt + row.completion for row in rows], tokens_per_microbatch)
+    batches = _batches(rows, tokens_per_microbatch)
     seen = [Tokens.of([rows[i] for i in batch], predicting=one.speaks) for batch in batches]
     return {"activations": max(map(one.no_grad, seen))}
 
@@ -358,7 +363,7 @@ def scoring(one: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Pa
 def exact_kl(policy: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Parts:
     """The most that the KL over the whole vocabulary takes: logits and log-probabilities of both models, the
     probabilities, and the difference on its way into a mask."""
-    batches = token_budget_batches([row.prompt + row.completion for row in rows], tokens_per_microbatch)
+    batches = _batches(rows, tokens_per_microbatch)
     own = max(Tokens.of([rows[i] for i in batch], predicting=True).own for batch in batches)
     return {"logits": round(7.25 * FLOAT * own * policy.shape.vocabulary)}
 

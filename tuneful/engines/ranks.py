@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -79,10 +79,20 @@ def share(tokens: Sequence[int], units: Sequence[int] | None = None) -> list[int
     return balanced_shares(tokens, world_size(), units)[rank()]
 
 
-def microbatches(tokens: Sequence[int], budget: int, units: Sequence[int] | None = None) -> list[list[int]]:
+def microbatches(
+    tokens: Sequence[int],
+    budget: int,
+    units: Sequence[int] | None = None,
+    prompts: Sequence[Hashable] | None = None,
+) -> list[list[int]]:
     """`token_budget_batches` of the rows that are this rank's; none where there are fewer rows than ranks."""
     own = share(tokens, units)
-    batches = token_budget_batches([tokens[row] for row in own], budget, units and [units[row] for row in own])
+    batches = token_budget_batches(
+        [tokens[row] for row in own],
+        budget,
+        units and [units[row] for row in own],
+        prompts and [prompts[row] for row in own],
+    )
     return [[own[place] for place in batch] for batch in batches]
 
 
