@@ -101,6 +101,39 @@ class TestRate:
         assert moved == pytest.approx(0.25e-2, rel=1e-3)
 
 
+class TestAdamW:
+    """The update of arXiv 1711.05101, algorithm 2, written out in float64 on the gradients that the engine found."""
+
+    @pytest.mark.parametrize("tokens", [8_192, 16], ids=["one pass", "several"])
+    @pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "lora"])
+    def test_by_hand(self, wide_dir: Path, lora: LoRA | None, tokens: int) -> None:
+        rate, decay, eps, beta1, beta2 = 1e-2, 0.1, 1e-5, 0.9, 0.999
+        ours = LocalEngine(
+            policy_roles(wide_dir, lora=lora, with_reference=False),
+            load_tokenizer(wide_dir),
+            optimization=Optimization(learning_rate=rate, schedule="constant", weight_decay=decay, adam_eps=eps),
+            tokens_per_microbatch=tokens,
+        )
+        prompts, completions = rows(7)
+        batch = Batch(role="policy", prompts=prompts, completions=completions)
+        expected = [w.detach().double() for w in ours.parameters()]
+        m, v = ([torch.zeros_like(w) for w in expected] for _ in range(2))
+        for t in range(1, 6):
+            ours.forward_backward(batch, nll)
+            for k, weight in enumerate(ours.parameters()):
+                assert weight.grad is not None
+                # torch's fused AdamW on a CPU pairs the two by their place in memory, whatever their strides
+                assert weight.grad.stride() == weight.stride()
+                g = weight.grad.double()
+                m[k] = beta1 * m[k] + (1 - beta1) * g
+                v[k] = beta2 * v[k] + (1 - beta2) * g * g
+                step = (m[k] / (1 - beta1**t)) / ((v[k] / (1 - beta2**t)).sqrt() + eps)
+                expected[k] = expected[k] - rate * (step + decay * expected[k])
+            ours.step(math.inf)
+        for weight, by_hand in zip(ours.parameters(), expected, strict=True):
+            assert_close(weight.detach().double(), by_hand, rtol=1e-6, atol=1e-6)
+
+
 def nll(outputs: Outputs, part: list[int]) -> tuple[Tensor, Metrics]:
     assert outputs.logprobs is not None
     return -outputs.logprobs.sum(), {"rows": float(len(part))}
