@@ -80,6 +80,7 @@ class LocalEngine:
                 lr=settings.learning_rate,
                 eps=settings.adam_eps,
                 weight_decay=settings.weight_decay,
+                fused=True,  # else temporaries as large as the weights, and seven times as long
             )
         return self._adamw
 

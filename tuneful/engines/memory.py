@@ -325,7 +325,7 @@ def updating(
     batches = _batches(rows, tokens_per_microbatch, units)
     gradients = FLOAT * sum(trained)
     before = gradients if len(batches) > 1 else 0
-    peak: Parts = {"gradients": gradients, "activations": 2 * FLOAT * max(trained)}  # in AdamW's step
+    peak: Parts = {"gradients": gradients, "activations": 0}
     for batch in batches:
         frames = [
             frame
