@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
@@ -20,7 +20,7 @@ from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.errors import ConfigError
 from tuneful.generation.sampling import Sampling
-from tuneful.models.loading import load_tokenizer, save_model, write_reward_file
+from tuneful.models.loading import context_length, load_tokenizer, save_model, write_reward_file
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import inputs, memory
 from tuneful.pipeline.accuracy import reward_accuracy
@@ -34,6 +34,8 @@ from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward
 from tuneful.runs.directory import RunDirectory
 
+RowsConfig = TypeVar("RowsConfig", SFTConfig, DPOConfig)
+
 
 def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> Facts:
     """`model/`: the model that imitates the demonstrations."""
@@ -42,6 +44,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, **_holding(given), seed=config.seed)
+    config = _within_context(config, _present(roles.policy))
     engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
     memory.tell_plan(context, record, engine, memory.plan_sft(engine, learner))
@@ -165,6 +168,7 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
+    config = _within_context(config, _present(roles.policy))
     engine = _engine(roles, tokenizer, config, num_steps, given)
     memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
     learner = DPO(engine, comparisons, config, tokenizer)
@@ -198,6 +202,12 @@ def _engine(
 def _holding(given: inputs.TrainingInputs) -> dict[str, Any]:
     """How models are loaded; what will be split begins on the CPU, for it does not fit elsewhere."""
     return {"dtype": given.base_dtype, "device": "cpu" if given.shard and ranks.world_size() > 1 else None}
+
+
+def _within_context(config: RowsConfig, policy: Role) -> RowsConfig:
+    """`config` with no row longer than the model's context; a learned position beyond it does not exist."""
+    context = context_length(policy.model)
+    return config if context is None else replace(config, max_tokens=min(config.max_tokens, context))
 
 
 def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
