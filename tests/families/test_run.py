@@ -155,3 +155,33 @@ def test_every_stage(
     for k, completion in enumerate(rollout.completions):
         expected = plain_logprobs(theirs, rollout.prompts[k], completion)
         assert_close(rollout.logprobs[k, : len(completion)], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+@pytest.mark.parametrize("name", ["GPT-2", "BART"])
+def test_long_rows_end_where_learned_positions_do(
+    name: str, algorithm: str, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """128 positions and the default max_tokens of 1,024: the first loss is that of transformers on the cut row."""
+    model, data = folder_of(name), tmp_path / "data.jsonl"
+    asked = " ".join(WORDS * 10)
+    write_jsonl(data, [{"prompt": asked, "chosen": "yes please", "rejected": "no no"}])
+    settings = {"demonstrations": data} if algorithm == "sft" else {"comparisons": data}
+    stage = stage_toml("train", algorithm=algorithm, model=model, **settings)
+    (tmp_path / "recipe.toml").write_text(f"splits = {{ reward = 1.0 }}\n{stage}")
+    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "train" / "metrics.jsonl").read_text())
+
+    tokenizer = load_tokenizer(model)
+    prompt, answer = (tokenizer.encode(text, add_special_tokens=False) for text in (asked, "yes please"))
+    completion = [*answer, tokenizer.eos_token_id]
+    row = [tokenizer.bos_token_id, *prompt[-(128 - 1 - len(completion)) :]]
+    kind: Any = AutoModelForSeq2SeqLM if name == "BART" else AutoModelForCausalLM
+    theirs = kind.from_pretrained(model, dtype=torch.float32)
+    expected = plain_logprobs(theirs, row, completion)
+    with pytest.raises(IndexError):
+        plain_logprobs(theirs, [tokenizer.bos_token_id, *prompt], completion)
+    if algorithm == "sft":
+        assert metrics["loss"] == pytest.approx(-float(expected.mean()), rel=1e-4)
+    else:
+        assert metrics["chosen_logprob"] == pytest.approx(float(expected.sum()), rel=1e-4)

@@ -39,7 +39,7 @@ class DPOConfig:
     epochs: int = 1
     """Passes over the comparisons."""
     max_tokens: int = 1024
-    """Prompt and completion together; longer prompts are cut on the left."""
+    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
     optimization: Optimization = Optimization(learning_rate=1e-6, warmup_steps=150)

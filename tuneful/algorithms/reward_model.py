@@ -38,7 +38,7 @@ class RewardModelConfig:
     center_coef: float = 0.0
     """Weight of (r_chosen + r_rejected)^2, which keeps scores near 0 (arXiv 2312.09244 uses 0.01)."""
     max_tokens: int = 1024
-    """Prompt and completion together; longer prompts are cut on the left."""
+    """Prompt and completion together, at most the model's context; longer prompts are cut on the left."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
     optimization: Optimization = Optimization(learning_rate=9e-6, schedule="cosine")

@@ -30,7 +30,7 @@ class SFTConfig:
     epochs: int = 1
     """Passes over the demonstrations."""
     max_tokens: int = 1024
-    """Prompt and completion together; longer prompts are cut on the left."""
+    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
     optimization: Optimization = Optimization(learning_rate=2e-5, schedule="cosine")

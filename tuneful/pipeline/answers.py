@@ -1,4 +1,4 @@
-"""A model's answers to prompts: what the stage `generate` and `tuneful generate` have in common."""
+"""A model's answers to prompts: what stages and `tuneful generate` have in common."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import Dtype, load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
+from tuneful.pipeline.context import Context
 from tuneful.records import Prompt
 from tuneful.rollouts.collect import candidates_of
 
@@ -33,6 +34,21 @@ def answer(
     engine = LocalEngine(Roles(policy=Role("policy", load_language_model(model, dtype=dtype))), load_tokenizer(model))
     note_waves(engine, note)
     return engine.sample(prompts, sampling, seed=seed, on_progress=on_progress)
+
+
+def stage_answers(
+    context: Context, model: str, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, dtype: Dtype
+) -> Rollout:
+    """`answer` by the model that a stage names, told on the run's display."""
+    return answer(
+        context.model(model),
+        prompts,
+        sampling,
+        seed=seed,
+        dtype=dtype,
+        on_progress=context.progress,
+        note=context.display.note,
+    )
 
 
 def note_waves(engine: LocalEngine, note: Callable[[str], None]) -> None:

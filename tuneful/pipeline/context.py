@@ -116,6 +116,10 @@ class Context:
         """The seed of what is drawn for `purpose` in this round."""
         return fold(self.seed, purpose) if self.round == 1 else fold(self.seed, purpose, self.round)
 
+    def progress(self, done: int, total: int) -> None:
+        """Tell the display of work that has no metrics."""
+        self.display.step(done, total, {})
+
     def model(self, reference: str) -> str:
         """A model directory or hub id."""
         if reference.startswith("@"):

@@ -1,0 +1,242 @@
+"""The stages that train: what each reads, the roles and the engine it builds, and the model it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from tuneful.algorithms import loop
+from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
+from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
+from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
+from tuneful.engines import ranks, sharding
+from tuneful.engines.local import LocalEngine
+from tuneful.engines.remote import RemoteSampler
+from tuneful.engines.remote_engine import RemoteEngine
+from tuneful.errors import ConfigError
+from tuneful.generation.sampling import Sampling
+from tuneful.models.loading import context_length, load_tokenizer, save_model, write_reward_file
+from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
+from tuneful.pipeline import inputs, memory
+from tuneful.pipeline.accuracy import reward_accuracy
+from tuneful.pipeline.answers import note_waves, stage_answers
+from tuneful.pipeline.context import Context
+from tuneful.pipeline.dev_evaluation import DevEvaluation
+from tuneful.pipeline.outcome import Facts, write_stage_report
+from tuneful.pipeline.rows import held_out_comparisons, training_comparisons, training_demonstrations
+from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.load import load_reward
+from tuneful.rewards.reward import Reward
+from tuneful.runs.directory import RunDirectory
+
+RowsConfig = TypeVar("RowsConfig", SFTConfig, DPOConfig)
+
+
+def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> Facts:
+    """`model/`: the model that imitates the demonstrations."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    demonstrations = training_demonstrations(context, given.demonstrations, stage=record.name)
+    num_steps = config.num_steps(len(demonstrations))
+    roles = policy_roles(path, lora=given.lora, with_reference=False, **_holding(given), seed=config.seed)
+    config = _within_context(config, _present(roles.policy))
+    engine = _engine(roles, tokenizer, config, num_steps, given)
+    learner = SFT(engine, demonstrations, config, tokenizer)
+    memory.tell_plan(context, record, engine, memory.plan_sft(engine, learner))
+    ended = _run(context, learner, record, num_steps, given.save_every)
+    memory.record_peak(record)
+    _save_role(_present(roles.policy), tokenizer, record)
+    write_stage_report(record, {"ended": ended, "num_demonstrations": len(demonstrations)})
+    return {"ended": ended}
+
+
+def train_reward(
+    context: Context, record: RunDirectory, given: inputs.RewardInputs, config: RewardModelConfig
+) -> Facts:
+    """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
+    path = context.model(given.model)
+    roles = reward_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
+    role = _present(roles.reward)
+    tokenizer = load_tokenizer(path, needs_end=role.head is not None)
+    comparisons = training_comparisons(context, given.comparisons, stage=record.name)
+    groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
+    num_steps = config.num_steps(len(groups))
+    engine = _engine(roles, tokenizer, config, num_steps, given)
+    learner = RewardModel(engine, groups, config)
+    sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
+    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, sampling))
+    ended = _run(context, learner, record, num_steps, given.save_every)
+
+    prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
+    asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
+    rollout = stage_answers(
+        context, given.normalise_model, asked, sampling, seed=context.seed_of("normalise"), dtype=given.base_dtype
+    )
+    reward = LearnedReward(role, tokenizer, max_tokens=config.max_tokens)
+    with sharding.whole(role.model):
+        reward = reward.normalised_on(asked, rollout.as_completions())
+    memory.record_peak(record)
+    facts = {
+        "gain": reward.gain,
+        "bias": reward.bias,
+        "reads": "pooled" if role.head is None else "last token",
+        "base": path,
+        "max_tokens": config.max_tokens,
+    }
+    _save_role(role, tokenizer, record, facts)
+    report: dict[str, Any] = {"ended": ended, "num_prompts": len(groups), "num_comparisons": len(comparisons)}
+    if given.test is not None:
+        held_out = held_out_comparisons(context, given.test, stage=record.name)
+        with sharding.whole(role.model):
+            report["reward_model"] = reward_accuracy(reward, held_out)
+    write_stage_report(record, report)
+    return {"ended": ended}
+
+
+def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, config: PPOConfig) -> Facts:
+    """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    remote = None
+    if given.sampler is not None:
+        remote = RemoteSampler(given.sampler, tokenizer, folder=record.path / "published")
+        remote.refuse_other_base(path)
+    reference = context.model(given.reference) if given.reference else None
+    value_from = context.model(given.value_from) if given.value_from else None
+    roles = policy_roles(
+        path,
+        lora=given.lora,
+        reference=reference,
+        value=given.value,
+        value_from=value_from,
+        **_holding(given),
+        seed=config.seed,
+    )
+    engine = _engine(roles, tokenizer, config, config.updates, given, remote)
+    note_waves(engine, context.display.note)
+    if given.share_base:
+        assert isinstance(given.reward, str)
+        reward: Reward = LearnedReward.load(context.model(given.reward), base=_present(roles.policy))
+    else:
+        reward = load_reward(given.reward, model=context.model)
+    second = load_reward(given.second_reward, model=context.model) if given.second_reward else None
+    splits = context.prompts(given.prompts)
+    prompts = splits.read("rl", purpose="train", stage=record.name)
+    dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
+    learner = PPO(engine, prompts, reward, config)
+    beside = max(NUM_ROLLOUTS, len(dev) * given.evaluate_samples)
+    others = [second] if second is not None else []
+    memory.tell_plan(context, record, engine, memory.plan_ppo(engine, learner, others=others, most_rows=beside))
+    if ranks.from_first(record.latest_checkpoint) is None:
+        checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
+        for finding in checks:
+            context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
+        record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
+    if isinstance(engine, RemoteEngine) and engine.trusted is not None:
+        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
+        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
+        record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
+    evaluate = DevEvaluation(
+        engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
+    )
+    ended = loop.run(
+        learner,
+        record,
+        num_steps=config.num_steps,
+        evaluate=evaluate,
+        evaluate_every=given.evaluate_every,
+        stop_rules=_stop_rules(given),
+        save_every=given.save_every,
+        progress=context.display.step,
+    )
+    memory.record_peak(record)
+    _save_role(_present(roles.policy), tokenizer, record)
+    alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
+    write_stage_report(record, {"ended": ended, "alarm": alarms[0] if alarms else None})
+    return {"ended": ended}
+
+
+def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> Facts:
+    """`model/`: the tuned policy."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    comparisons = training_comparisons(context, given.comparisons, stage=record.name)
+    num_steps = config.num_steps(len(comparisons))
+    roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
+    config = _within_context(config, _present(roles.policy))
+    engine = _engine(roles, tokenizer, config, num_steps, given)
+    memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
+    learner = DPO(engine, comparisons, config, tokenizer)
+    ended = _run(context, learner, record, num_steps, given.save_every)
+    memory.record_peak(record)
+    _save_role(_present(roles.policy), tokenizer, record)
+    write_stage_report(record, {"ended": ended, "num_comparisons": len(comparisons)})
+    return {"ended": ended}
+
+
+def _engine(
+    roles: Roles,
+    tokenizer: Any,
+    config: Any,
+    num_updates: int,
+    given: inputs.TrainingInputs,
+    remote: RemoteSampler | None = None,
+) -> LocalEngine:
+    if given.shard:
+        sharding.shard(roles)
+    build = LocalEngine if remote is None else partial(RemoteEngine, remote=remote)
+    return build(
+        roles.recomputing() if given.recompute_layers else roles,
+        tokenizer,
+        optimization=config.optimization,
+        total_steps=num_updates,
+        tokens_per_microbatch=given.tokens_per_microbatch,
+    )
+
+
+def _holding(given: inputs.TrainingInputs) -> dict[str, Any]:
+    """How models are loaded; what will be split begins on the CPU, for it does not fit elsewhere."""
+    return {"dtype": given.base_dtype, "device": "cpu" if given.shard and ranks.world_size() > 1 else None}
+
+
+def _within_context(config: RowsConfig, policy: Role) -> RowsConfig:
+    """`config` with no row longer than the model's context; a learned position beyond it does not exist."""
+    context = context_length(policy.model)
+    return config if context is None else replace(config, max_tokens=min(config.max_tokens, context))
+
+
+def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
+    return loop.run(learner, record, num_steps=num_steps, save_every=save_every, progress=context.display.step)
+
+
+def _stop_rules(given: inputs.PPOInputs) -> list[StopRule]:
+    rules: list[StopRule] = [Threshold(measure=name, at_least=bar) for name, bar in given.threshold.items()]
+    if given.kl_budget is not None:
+        rules.append(KLBudget(nats=given.kl_budget))
+    return [*rules, given.alarm]
+
+
+def _save_role(role: Role, tokenizer: Any, record: RunDirectory, reward: Mapping[str, Any] | None = None) -> None:
+    """`model/`, whole or not at all, by rank 0; `reward` becomes its `reward.json`. All ranks call this."""
+    weights = sharding.full_weights(role.model) if role.adapters is None else None
+    if ranks.rank() > 0:
+        return
+    with record.output("model") as folder:
+        if role.adapters is not None:
+            role.adapters.save(role.name, folder)
+            tokenizer.save_pretrained(folder)
+        else:
+            save_model(role.model, tokenizer, folder, weights)
+        if reward is not None:
+            write_reward_file(folder, dict(reward))
+
+
+def _present(role: Role | None) -> Role:
+    if role is None:
+        raise ConfigError("this stage needs a role that was not built")
+    return role
