@@ -23,7 +23,8 @@ def head_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log pi(id) and the entropy in nats of softmax(head(states) / temperature), float32 [M] each.
 
-    states: [M, d]; ids: int64 [M]; head: [m, d] -> finite logits [m, V]; weights: those of the head that are trained.
+    states: [M, d]; ids: int64 [M]; weights: those of the head that are trained; head: [m, d] -> finite logits [m, V],
+    whose last operation does without its output in the backward pass, as a linear layer does.
     Gradient flows to states and weights, from the entropy only if `entropy_grad`. Logits are made in parts, and again
     for the backward pass, which turns each part into its gradient at once: d log p(id) = 1[v = id] - p(v),
     d entropy = -p(v) (log p(v) + entropy).
@@ -50,11 +51,13 @@ class _HeadLogprobs(torch.autograd.Function):
             logits = head(states[part]).float()
             if temperature != 1.0:
                 logits = logits / temperature
-            norm[part] = logits.logsumexp(-1)
+            largest = logits.amax(-1, keepdim=True)
+            numerators = (logits - largest).exp_()
+            total = numerators.sum(-1)
+            norm[part] = largest.squeeze(-1) + total.log()
             logprobs[part] = logits.gather(-1, ids[part, None]).squeeze(-1) - norm[part]
-            probs = (logits - norm[part, None]).exp_()
-            entropy[part] = norm[part] - torch.linalg.vecdot(probs, logits)
-            del logits, probs  # before the next part is made
+            entropy[part] = norm[part] - torch.linalg.vecdot(numerators, logits) / total
+            del logits, numerators  # before the next part is made
         ctx.head, ctx.temperature, ctx.size, ctx.entropy_grad = head, temperature, size, entropy_grad
         ctx.save_for_backward(ids, states, norm, entropy, *weights)
         if not entropy_grad:
@@ -71,16 +74,22 @@ class _HeadLogprobs(torch.autograd.Function):
             with torch.enable_grad():
                 inputs = [states[part].detach().requires_grad_(), *weights]
                 logits = ctx.head(inputs[0])
-            logs = logits.detach().float() / ctx.temperature - norm[part, None]
-            grad = logs.exp()
-            grad *= -of_logprobs[part, None]
+            logs = logits.detach().float()  # changed in place from here on
+            if ctx.temperature != 1.0:
+                logs /= ctx.temperature
+            logs -= norm[part, None]
             if ctx.entropy_grad:
-                grad -= (logs.exp() * of_entropy[part, None]).mul_(logs + entropy[part, None])
+                probs = logs.exp()
+                grad = logs.add_(entropy[part, None]).mul_(-of_entropy[part, None]).sub_(of_logprobs[part, None])
+                grad *= probs
+                del probs
+            else:
+                grad = logs.exp_().mul_(-of_logprobs[part, None])
             grad.scatter_add_(1, ids[part, None], of_logprobs[part, None])
-            grad /= ctx.temperature
-            del logs
+            if ctx.temperature != 1.0:
+                grad /= ctx.temperature
             of_states[part], *more = torch.autograd.grad(logits, inputs, grad.to(logits.dtype))
-            del logits, grad
+            del logits, logs, grad
             for total, one in zip(of_weights, more, strict=True):
                 total.add_(one)
         return None, None, None, None, of_states, *of_weights
