@@ -136,12 +136,12 @@ def test_every_stage(
     (drift,) = [check["value"] for text, check in checks.items() if "between sampler and trainer" in text]
     (batch,) = [check["value"] for text, check in checks.items() if "with its batch or padding" in text]
     assert kl < 1e-6  # rounding of two passes, where policy and reference are two models
-    assert drift < 1e-4  # so the first ratios are 1, by no more than this
+    assert drift < 1e-5  # so the first ratios are 1, by no more than this
     assert batch < 1e-4
     steps = [json.loads(line) for line in (out / "ppo" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in steps if row["kind"] == "train"] == [1, 2]
     first = next(row for row in steps if row["kind"] == "train")
-    assert (first["clip_fraction"], abs(first["approx_kl"]) < 1e-6) == (0, True)
+    assert (first["clip_fraction"], abs(first["approx_kl"]) < 1e-10) == (0, True)
     waves = [text for text in cut_off.notes if "none enters until all have" in text]
     assert (waves != []) == (name in ("T5", "BART"))
 

@@ -79,7 +79,7 @@ def assert_recorded_equals_forward(model: Any, rollout: Rollout) -> None:
     for k, completion in enumerate(rollout.completions):
         logits = plain_logits(model, rollout.prompts[k], completion, rollout.temperature)
         expected = taken(logits.log_softmax(-1), completion)
-        assert_close(rollout.logprobs[k, : len(completion)], expected, atol=2e-5, rtol=0)
+        assert_close(rollout.logprobs[k, : len(completion)], expected, atol=1e-5, rtol=0)
         assert not rollout.logprobs[k, len(completion) :].any()
 
 
@@ -148,7 +148,7 @@ def test_tokens_do_not_depend_on_the_batch(llama: Any, tiny_tokenizer: Any, monk
         monkeypatch.setattr(decoding, "MAX_ROWS", max_rows)
         parts = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=3)
         assert parts.completions == whole.completions
-        assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
+        assert_close(parts.logprobs, whole.logprobs, atol=1e-5, rtol=0)
 
 
 class Watched:
@@ -196,7 +196,7 @@ def test_waiting_prompts_take_the_place_of_rows_that_ended(
     watched.stepped.clear()
     parts = sampler(model, tiny_tokenizer).sample(PROMPTS * 4, sampling, seed=3)
     assert parts.completions == whole.completions
-    assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=0)
+    assert_close(parts.logprobs, whole.logprobs, atol=1e-5, rtol=0)
     assert any(watched.admitted)
     assert max(watched.stepped) <= 6
     assert len(watched.stepped) < 4 * steps_together  # in waves of six each would wait for its longest
