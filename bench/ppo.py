@@ -73,6 +73,7 @@ def timed(given: argparse.Namespace) -> dict[str, Any]:
         **place,
         "device": peer.device(),
         "rounds": given.rounds,
+        "tokens_per_microbatch": given.tokens_per_microbatch,
         "ours": ours_,
         "trl": theirs,
         "speed": ours_["samples_per_s"] / theirs["samples_per_s"],
