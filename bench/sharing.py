@@ -3,10 +3,10 @@
     python bench/sharing.py demo --out runs/sharing --seeds 0 1 2 [--variants ...] [--json]
     python bench/sharing.py hh_small --out runs/sharing-hh --seeds 0 1 2 [--witness runs/minilm-0/minilm/model]
 
-A variant is policy-reward-value. The policy is an adapter ("lora") or trained whole ("full"). The reward is "shared",
-an adapter on the policy's base, or its "own" model, trained whole. The value is a "head" on the policy's trunk, an
-"adapter" with a head, or a "model" of its own; "start" is the adapter that starts from the reward's. Within one policy
-all else is equal, the learning rate too.
+A variant is policy-reward-value. The policy is an adapter ("lora") or trained whole ("full"). The reward is an adapter
+on the policy's base ("shared"), the same adapter on a second base ("beside"), or its "own" model, trained whole. The
+value is a "head" on the policy's trunk, an "adapter" with a head, or a "model" of its own; "start" is the adapter that
+starts from the reward's. Within one policy all else is equal, the learning rate too.
 
 Finished runs are read, missing ones made, one after the other: first what comes before PPO, in a run of its own, then
 each variant with those stages copied into it, so that variants differ in nothing but what they name and PPO has a fresh
@@ -53,6 +53,7 @@ VARIANTS = (
     "lora-own-adapter",
     "lora-own-model",
     "lora-shared-start",
+    "lora-beside-head",
     "full-own-head",
     "full-own-model",
 )
@@ -99,8 +100,9 @@ def overrides(recipe: str, variant: str) -> list[str]:
         made += ["ppo.value_from=@reward"]
     if policy == "lora":
         made += ["ppo.lora={rank=8}", f"ppo.optimization.learning_rate={rates['ppo']}"]
-    if reward == "shared":
-        made += ["ppo.share_base=true", "reward.lora={rank=8}", f"reward.optimization.learning_rate={rates['reward']}"]
+    if reward != "own":
+        made += ["reward.lora={rank=8}", f"reward.optimization.learning_rate={rates['reward']}"]
+        made += [f"ppo.share_base={'true' if reward == 'shared' else 'false'}"]
     return made
 
 
@@ -108,7 +110,7 @@ def finished(name: str, variant: str, seed: int, out: Path) -> Path:
     """The finished run of a variant in `out`, made now where it is not there."""
     recipe = load_recipe(shipped_recipe(name), overrides(name, variant), seed=seed)
     run = out / f"{variant}-{seed}"
-    before = out / f"before-{variant.split('-')[1]}-{seed}"
+    before = out / f"before-{'own' if '-own-' in variant else 'shared'}-{seed}"
     at = next(number for number, stage in enumerate(recipe.stages) if stage.kind == "ppo")
     for folder, part in ((before, replace(recipe, stages=recipe.stages[:at])), (run, recipe)):
         if not borrow(part, folder, sorted(out.glob(f"before-*-{seed}"))):

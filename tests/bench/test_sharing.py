@@ -41,6 +41,7 @@ def test_a_variant_is_what_it_is_called(name: str) -> None:
         "lora-own-adapter": (True, False, False, "adapter", None),
         "lora-own-model": (True, False, False, "model", None),
         "lora-shared-start": (True, True, True, "adapter", "@reward"),
+        "lora-beside-head": (True, True, False, "head", None),
         "full-own-head": (False, False, False, "head", None),
         "full-own-model": (False, False, False, "model", None),
     }
