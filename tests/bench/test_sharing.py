@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sharing
 
@@ -136,6 +137,14 @@ def test_the_numbers_of_a_run(tmp_path: Path) -> None:
         "planned MiB": 13.0,
         "resident MiB": 600.0,
     }
+
+
+def test_a_witness_tells_the_gain_and_what_of_it_is_not_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tuned 1, 2; base 0, 0; cut to the tuned's length 1, 1: the gain is 1.5, and .5 of it is more than length."""
+    scores = {"tuned": np.array([1.0, 2.0]), "base": np.array([0.0, 0.0]), "cut": np.array([1.0, 1.0])}
+    monkeypatch.setattr(sharing, "scores", lambda run, witness: scores)
+    numbers = sharing.measured(write_run(tmp_path / "run", recovered=0.8, seconds=60.0), tmp_path / "witness")
+    assert (numbers["witness"], numbers["beyond length"]) == (1.5, 0.5)
 
 
 def test_differences_are_paired_by_seed_by_hand(tmp_path: Path) -> None:
