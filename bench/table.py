@@ -35,11 +35,11 @@ COMPARISONS = [
     Comparison("PPO, fixed, LoRA", ("ppo.py", "--workload", "fixed", "--shape", "lora"), 2.2),
     Comparison(
         "PPO, ragged, full",
-        ("ppo.py", "--workload", "ragged", "--shape", "full", "--tokens-per-microbatch", "512"),
+        ("ppo.py", "--workload", "ragged", "--shape", "full", "--tokens-per-microbatch", "2048"),
         2.0,
     ),
     Comparison(
-        "PPO, fixed, full", ("ppo.py", "--workload", "fixed", "--shape", "full", "--tokens-per-microbatch", "512"), 1.3
+        "PPO, fixed, full", ("ppo.py", "--workload", "fixed", "--shape", "full", "--tokens-per-microbatch", "2048"), 1.3
     ),
     *(
         Comparison(f"{name}, {shape}", ("learners.py", bench, "--shape", shape, *more), 1.5, 2 / 3)
