@@ -18,6 +18,7 @@ from tuneful.generation.llama_decoding import LlamaDecoding
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling, uniforms
+from tuneful.models import llama as llama_pass
 from tuneful.models.forward import value_outputs
 from tuneful.models.roles import Role
 from tuneful.records import Prompt
@@ -84,11 +85,13 @@ def assert_recorded_equals_forward(model: Any, rollout: Rollout) -> None:
 
 
 @pytest.mark.parametrize("max_rows", [1, 4, 256])
+@pytest.mark.parametrize("alone_from", [0, 1_000], ids=["prompts attend alone", "together"])
 def test_recorded_logprobs_equal_the_forward(
-    model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, max_rows: int
+    model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, max_rows: int, alone_from: int
 ) -> None:
     """Ragged prompts, three samples each, rows that finish at different times, at every size of batch."""
     monkeypatch.setattr(decoding, "MAX_ROWS", max_rows)
+    monkeypatch.setattr(llama_pass, "ALONE_FROM", alone_from)
     rollout = sampler(model, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=1)
     assert len(set(map(len, rollout.completions))) > 3
     assert {"eos", "length"} >= set(rollout.finish)

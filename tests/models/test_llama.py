@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from tuneful.errors import ModelError
+from tuneful.models import llama
 from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ragged
@@ -54,6 +55,12 @@ PROMPTS = [[7, 9, 30], [5], [7, 9, 30], [7, 9, 31], [40, 41, 42, 43, 44]]
 COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9], [33, 2], []]
 
 
+@pytest.fixture(params=[0, 1_000], ids=["rows attend alone", "together"])
+def alone_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of attending, whatever the length of the rows."""
+    monkeypatch.setattr(llama, "ALONE_FROM", request.param)
+
+
 @pytest.fixture(params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(3)
@@ -77,6 +84,7 @@ def row_by_row(model: Any, *, predicting: bool) -> Tensor:
     return torch.cat(states)
 
 
+@pytest.mark.usefixtures("alone_from")
 @pytest.mark.parametrize("predicting", [False, True])
 def test_states_are_those_of_transformers(model: Any, predicting: bool) -> None:
     assert is_llama_like(model)
@@ -85,6 +93,7 @@ def test_states_are_those_of_transformers(model: Any, predicting: bool) -> None:
         assert_close(found, row_by_row(model, predicting=predicting), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("alone_from")
 def test_the_last_state_of_each_row(model: Any) -> None:
     ends = torch.tensor([len(c) + 1 for c in COMPLETIONS]).cumsum(0) - 1
     with torch.no_grad():
@@ -92,6 +101,7 @@ def test_the_last_state_of_each_row(model: Any) -> None:
         assert_close(own_states(model, ragged(), last_only=True), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("alone_from")
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapters"])
 def test_gradients_are_those_of_transformers(model: Any, lora: bool) -> None:
     if lora:
