@@ -53,7 +53,7 @@ def main() -> None:
     for size in {point["model"] for curve in points.values() for point in curve}:
         peer.prepare(size, "fixed")
     told = {side: peer.medians(runs) for side, runs in peer.take_turns(sys.argv, sides, given.rounds).items()}
-    peaks = peer.machine_peaks()
+    peaks = told.pop("machine")
     curves: dict[str, tuple[tuple[float, float], ...]] = {}
     for grown, curve in points.items():
         for point in curve:

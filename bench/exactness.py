@@ -5,7 +5,7 @@
 A ragged base (peer.py) gets an adapter of rank 16, trained by PPO updates on a planted reward (the share of tokens in a
 fixed set), so that policy and base differ. Then completions are sampled with room for 1, 7, 32 and 256 rows, prompts
 entering as others leave, and scored again by the trainer's pass in micro-batches of 256, 1,024 and 8,192 tokens, and
-row by row by transformers' whole model. Printed: the largest difference of any token.
+every eighth row alone by transformers' whole model. Printed: the largest difference of any token from either.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
                 largest(worst, f"room_{room}_whole_model", alone - rollout.logprobs[k, : len(row)])
         result |= worst | {f"room_{room}_tokens": tokens}
     result["largest"] = max(value for key, value in result.items() if "_microbatch_" in key)
+    result["largest_whole_model"] = max(value for key, value in result.items() if key.endswith("_whole_model"))
     result["tokens"] = sum(value for key, value in result.items() if key.endswith("_tokens"))
     print(json.dumps(result) if given.json else "\n".join(f"{name:<24} {value}" for name, value in result.items()))
 

@@ -40,16 +40,18 @@ def main() -> None:
     peer.prepare(given.size, given.workload)
     told = peer.take_turns(sys.argv, ["ours", "transformers"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "transformers"))
+    peer.require_mean(given.workload, ours_, theirs)
     peaks = peer.medians(told["machine"])
     place = {"bench": "generation", "size": given.size, "workload": given.workload, "shape": given.shape}
     result = {
         **place,
+        "device": peer.device(),
         "batch": given.batch,
         "rounds": given.rounds,
         "ours": ours_,
         "transformers": theirs,
-        "speed": ours_["tokens_per_s"] / theirs["tokens_per_s"],
-        "memory": ours_["mib_above_imports"] / theirs["mib_above_imports"],
+        **peer.ratio(told, "ours", "transformers", "tokens_per_s", "speed"),
+        **peer.ratio(told, "ours", "transformers", "mib_above_imports", "memory"),
         **peaks,
         **peer.against_baseline(theirs["tokens_per_s"], peaks["gemm_gflops"], **place),
     }
@@ -97,13 +99,14 @@ def transformers(given: argparse.Namespace) -> dict[str, float]:
     if given.shape == "lora":
         kind = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(model, kind).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
 
     @torch.no_grad()
     def call(number: int) -> list[int]:
         few = prompts[number * given.batch : (number + 1) * given.batch]
         ids = [prompt_ids(prompt, tokenizer, max_tokens=longest) for prompt in few]
-        padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
         if given.shape == "lora":
             model.merge_adapter()
         rows = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=NEW_TOKENS)

@@ -55,7 +55,7 @@ def main() -> None:
         seed = json.loads((run / "run.json").read_text())["recipe"]["seed"]
         reward = LearnedReward.load(run / given.stage / "model")
         ours.append(correct(reward, test))
-        path = given.out / f"seed-{seed}"
+        path = given.out / given.stage / f"seed-{seed}"
         if not (path / "config.json").exists():
             train_with_trl(reward, training, stage.inputs, stage.config, seed=seed, out=path)
         theirs.append(correct(LearnedReward.load(path), test))

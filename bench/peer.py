@@ -7,8 +7,10 @@ prints one JSON line; the ratio is of medians. The machine's peaks of multiplyin
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -36,8 +38,14 @@ PROMPT_TOKENS = {"fixed": 64, "ragged": 128}
 ENDS_AT = 24
 """Tokens at which the completions end on average that a base for the ragged workload learns from."""
 
+MEAN_TOKENS = 18, 30
+"""Between which the mean of a side's completions must lie."""
+
 COMPLETION_TOKENS = 64
 """The most tokens of an answer that the learners' benches read, its end token included."""
+
+PEAKS = "peaks"
+"""What this file is told to measure the machine."""
 
 BASELINE = {
     ("ppo", "S", "full", "fixed"): 3.79,
@@ -55,7 +63,7 @@ BASELINE = {
     ("generation", "M", "full", "fixed"): 610.0,
 }
 """What the peer reached alone, by (bench, size, shape, workload): rollouts, pairs or tokens per second, the
-median of three processes, or the mean of two. TRL 1.12.0 for PPO, 1.16.0 else; transformers for generation."""
+median of three processes, the mean of two, or one. TRL 1.12.0 for PPO, 1.16.0 else; transformers for generation."""
 
 BASELINE_GFLOPS = 220.0
 """The best float32 matrix product of the machine of those runs."""
@@ -100,8 +108,6 @@ def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
 def pairs(path: Path, count: int) -> list[Any]:
     """The first comparisons of HH's test file as plain text: of each prompt the last 128 tokens, of each answer the
     first 63, which leaves room for the end token. Pairs whose two sides begin alike are left out; each is a group."""
-    import itertools
-
     from tuneful.data.formats import read_comparisons
     from tuneful.data.sources import resolve
     from tuneful.data.templates import pair_ids, prompt_ids
@@ -179,18 +185,28 @@ def take_turns(command: Sequence[str], sides: Sequence[str], rounds: int) -> dic
                 raise SystemExit(f"{side} failed:\n{run.stderr[-3000:]}")
             told[side].append(json.loads(run.stdout.strip().splitlines()[-1]))
             print(f"{turn + 1}/{rounds} {side:<6} {told[side][-1]}", file=sys.stderr, flush=True)
-        told["machine"].append(_in_a_process_of_its_own("machine_peaks()"))
+        # By a process of its own: what this one held would count as the least that those started later ever held.
+        peaks = subprocess.run([sys.executable, __file__, PEAKS], capture_output=True, check=True, text=True)
+        told["machine"].append(json.loads(peaks.stdout.strip().splitlines()[-1]))
     return told
 
 
-def _in_a_process_of_its_own(call: str) -> Any:
-    """What a function of this module returns. A process hands its own peak of memory to those it starts later, so this
-    one must not grow."""
-    code = f"import json, peer; print(json.dumps(peer.{call}))"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=Path(__file__).parent
-    )
-    return json.loads(run.stdout.strip().splitlines()[-1])
+def ratio(told: dict[str, list[dict[str, Any]]], ours: str, theirs: str, number: str, name: str) -> dict[str, Any]:
+    """The ratio of the medians under `name`, and the least and the most of the rounds."""
+    rounds = [one[number] / other[number] for one, other in zip(told[ours], told[theirs], strict=True)]
+    of_medians = medians(told[ours])[number] / medians(told[theirs])[number]
+    return {name: of_medians, f"{name}_range": [min(rounds), max(rounds)]}
+
+
+def require_mean(workload: Workload, *sides: dict[str, float]) -> None:
+    """Stop unless the completions of a ragged workload are as long as they are meant to be, on all sides."""
+    least, most = MEAN_TOKENS
+    for side in sides:
+        if workload == "ragged" and not least <= side["completion_tokens"] <= most:
+            raise SystemExit(
+                f"completions have {side['completion_tokens']:.1f} tokens on average, not {least} to {most}; remove "
+                f"{cache_folder() / 'bench'} to train the base anew"
+            )
 
 
 def medians(told: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -222,8 +238,6 @@ def _seconds(work: Any) -> float:
 
 
 def _make_base(folder: Path, size: str, workload: Workload) -> None:
-    import random
-
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -271,4 +285,7 @@ def _make_base(folder: Path, size: str, workload: Workload) -> None:
 
 
 if __name__ == "__main__":
-    base(*sys.argv[1:])  # type: ignore[arg-type]
+    if sys.argv[1:] == [PEAKS]:
+        print(json.dumps(machine_peaks()))
+    else:
+        base(*sys.argv[1:])  # type: ignore[arg-type]

@@ -6,8 +6,9 @@
 
 A step is 32 completions of at most 64 tokens to prompts of 64 tokens (fixed) or up to 128 (ragged), 4 epochs and 16
 optimizer steps. `lora`: adapters of rank 16 on all seven linear kinds; what each side makes of the other roles is its
-own: ours one base for all, theirs a value and a reward model beside it. `full`: all weights, with a value model, a
-reward model and a reference of their own on both sides. Memory is the most that was resident above the imports.
+own: ours one base for all, theirs a value and a reward model beside it; with `--value model` ours has a value model
+too. `full`: all weights, with a value model, a reward model and a reference of their own on both sides. Memory is the
+most that was resident above the imports.
 
 `--planted` asks whether a step teaches as much: the reward is then the share of tokens of even id, `--rounds` seeds are
 trained on each side for as many samples, and the reward of the last quarter of the steps is compared.
@@ -40,6 +41,9 @@ ROLLOUTS, EPOCHS, MINIBATCHES, NEW_TOKENS, RANK = 32, 4, 4, 64, 16
 PLANTED, PLANTED_RATE = 5.0, 1e-3
 """Scale of the planted reward, and the learning rate with it."""
 
+ADAM_EPSILON, UNCLIPPED = 1e-5, 1e9
+"""Ours, which the peer is told; and its way with gradients, which it does not clip, whatever it is told."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,6 +51,7 @@ def main() -> None:
     parser.add_argument("--size", choices=peer.SIZES, default="S")
     parser.add_argument("--workload", choices=["fixed", "ragged"], default="ragged")
     parser.add_argument("--shape", choices=["lora", "full"], default="lora")
+    parser.add_argument("--value", choices=["head", "model"], help="of ours; head for lora, model for full")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.value = given.value or ("head" if given.shape == "lora" else "model")
     if given.side:
         print(json.dumps({"ours": ours, "trl": trl}[given.side](given)))
         return
@@ -67,23 +73,20 @@ def timed(given: argparse.Namespace) -> dict[str, Any]:
     """Speed and memory of either side, medians of the rounds."""
     told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
+    peer.require_mean(given.workload, ours_, theirs)
     peaks = peer.medians(told["machine"])
     place = {"bench": "ppo", "size": given.size, "workload": given.workload, "shape": given.shape}
     return {
         **place,
         "device": peer.device(),
+        "value": given.value,
         "rounds": given.rounds,
         "tokens_per_microbatch": given.tokens_per_microbatch,
         "ours": ours_,
         "trl": theirs,
-        "speed": ours_["samples_per_s"] / theirs["samples_per_s"],
-        "memory": ours_["mib_above_imports"] / theirs["mib_above_imports"],
-        "fraction_of_limit": fraction_of_limit(
-            ROLLOUTS / ours_["samples_per_s"],
-            work(given, ours_),
-            flops=peaks["gemm_gflops"] * 1e9,
-            bytes_per_s=peaks["copy_gb_s"] * 1e9,
-        ),
+        **peer.ratio(told, "ours", "trl", "samples_per_s", "speed"),
+        **peer.ratio(told, "ours", "trl", "mib_above_imports", "memory"),
+        "fraction_of_limit": reached(given, ours_, peaks),
         **peaks,
         **peer.against_baseline(theirs["samples_per_s"], peaks["gemm_gflops"], **place),
     }
@@ -113,6 +116,15 @@ def learned(given: argparse.Namespace) -> dict[str, Any]:
 def planted(ids: Sequence[int]) -> float:
     """PLANTED times the share of tokens of even id."""
     return PLANTED * sum(token % 2 == 0 for token in ids) / max(1, len(ids))
+
+
+def reached(given: argparse.Namespace, measured: dict[str, float], peaks: dict[str, float]) -> float | None:
+    """The share of the limit; None for adapters beside a value model that is trained whole, which it does not know."""
+    if given.shape == "lora" and given.value == "model":
+        return None
+    seconds = ROLLOUTS / measured["samples_per_s"]
+    flops, bytes_per_s = peaks["gemm_gflops"] * 1e9, peaks["copy_gb_s"] * 1e9
+    return fraction_of_limit(seconds, work(given, measured), flops=flops, bytes_per_s=bytes_per_s)
 
 
 def work(given: argparse.Namespace, measured: dict[str, float]) -> PPOWork:
@@ -156,6 +168,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         max_prompt_tokens=peer.PROMPT_TOKENS[given.workload],
         epochs=EPOCHS,
         minibatches=MINIBATCHES,
+        max_grad_norm=UNCLIPPED,
         optimization=Optimization(learning_rate=PLANTED_RATE if given.planted else 1e-5),
         seed=given.seed,
     )
@@ -169,12 +182,12 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             tokenizer.save_pretrained(folder)
             write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "base": str(base), "max_tokens": longest})
             del scorer
-            roles = policy_roles(base, lora=lora, value="head")
+            roles = policy_roles(base, lora=lora, value=given.value, seed=given.seed)
             reward = LearnedReward.load(Path(folder), base=roles.policy)
         else:
             save_model(load_scorer(base), tokenizer, Path(folder))
             write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "max_tokens": longest})
-            roles = policy_roles(base, value="model")
+            roles = policy_roles(base, value=given.value)
             reward = LearnedReward.load(Path(folder))
         rewards: list[float] = []
 
@@ -241,6 +254,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
         adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     else:
         reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.manual_seed(given.seed)  # the adapters are drawn from here
     moments, lengths = [], []
 
     class Clock(TrainerCallback):
@@ -286,6 +300,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             stop_token="eos" if given.workload == "ragged" else None,
             num_sample_generations=0,
             learning_rate=PLANTED_RATE if given.planted else 1e-5,
+            adam_epsilon=ADAM_EPSILON,
             seed=given.seed,
             gradient_checkpointing=False,
             bf16=False,

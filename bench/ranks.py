@@ -36,7 +36,7 @@ def main() -> None:
     if given.side:
         start(given)
         return
-    peer.base(given.size, given.workload)
+    peer.prepare(given.size, given.workload)
     told = peer.take_turns(sys.argv, list(THREADS), given.rounds)
     sides = {side: peer.medians(told[side]) for side in THREADS}
     result = {
@@ -45,8 +45,8 @@ def main() -> None:
         "workload": given.workload,
         "rounds": given.rounds,
         **sides,
-        "speed": sides["ranks"]["samples_per_s"] / sides["threads"]["samples_per_s"],
-        **peer.machine_peaks(),
+        **peer.ratio(told, "ranks", "threads", "samples_per_s", "speed"),
+        **peer.medians(told["machine"]),
     }
     print(json.dumps(result) if given.json else "\n".join(f"{name:<10} {value}" for name, value in result.items()))
 

@@ -6,7 +6,8 @@
 A variant is policy-reward-value. The policy is an adapter ("lora") or trained whole ("full"). The reward is an adapter
 on the policy's base ("shared"), the same adapter on a second base ("beside"), or its "own" model, trained whole. The
 value is a "head" on the policy's trunk, an "adapter" with a head, or a "model" of its own; "start" is the adapter that
-starts from the reward's. Within one policy all else is equal, the learning rate too.
+starts from the reward's. Within one policy PPO's settings are equal, the learning rate too: a value model beside an
+adapted policy is trained whole at the adapters' rate.
 
 Finished runs are read, missing ones made, one after the other: first what comes before PPO, in a run of its own, then
 each variant with those stages copied into it, so that variants differ in nothing but what they name and PPO has a fresh
@@ -62,7 +63,7 @@ LORA_RATES: Mapping[str, Mapping[str, float]] = {
     "demo": {"reward": 2e-3, "ppo": 2e-3},
     "hh_small": {"reward": 1e-3, "ppo": 1e-3},
 }
-"""Learning rates of adapters; a model that is trained whole has the recipe's."""
+"""Learning rates of the stages that train adapters; a reward or a policy that is trained whole has the recipe's."""
 
 MIB = 2**20
 
@@ -111,12 +112,20 @@ def finished(name: str, variant: str, seed: int, out: Path) -> Path:
     recipe = load_recipe(shipped_recipe(name), overrides(name, variant), seed=seed)
     run = out / f"{variant}-{seed}"
     before = out / f"before-{'own' if '-own-' in variant else 'shared'}-{seed}"
+    if (run / "ppo").exists() and not finished_whole(run):
+        shutil.rmtree(run)  # what a process that was cut off took is not in the record
     at = next(number for number, stage in enumerate(recipe.stages) if stage.kind == "ppo")
     for folder, part in ((before, replace(recipe, stages=recipe.stages[:at])), (run, recipe)):
         if not borrow(part, folder, sorted(out.glob(f"before-*-{seed}"))):
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                 process.submit(execute, part, folder).result()
     return run
+
+
+def finished_whole(run: Path) -> bool:
+    """Whether one process went through PPO and all after it."""
+    manifest = _read(run / "run.json")
+    return bool(manifest.get("done")) and "cpu_seconds" in manifest
 
 
 def execute(recipe: Recipe, folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""The whole table beside the peer: every comparison in turn, a line of JSON each, and the table in Markdown.
+"""The table of speed and memory beside the peer: one comparison after the other, a line of JSON each, in Markdown.
 
     python bench/table.py --trl trl-1.12 [--out bench/results.jsonl] [--size S] [--rounds 5]
 
-A comparison whose line is in the file is not run again: a table that was cut off goes on, and one that is finished is
-only printed. Take the machine for it alone: some two hours for S on two cores, a day for M.
+A comparison whose line is in the file is not run again, unless it is void: a table that was cut off goes on, and one
+that is finished is only printed, as it is without --trl. Take the machine for it alone. What is compared by learning,
+by ranks, and by exactness has scripts of its own (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ HERE = Path(__file__).parent
 
 
 class Comparison(NamedTuple):
-    """A script of this folder with its settings, and what is asked of it: times as fast, share of the memory."""
+    """A script of this folder with its settings, and what is asked of it: times as fast, share of the memory. None: it
+    is measured and nothing is asked."""
 
     name: str
     command: tuple[str, ...]
-    speed: float
+    speed: float | None
     memory: float | None = None
 
 
+def _ppo(workload: str, shape: str, *more: str) -> tuple[str, ...]:
+    return ("ppo.py", "--workload", workload, "--shape", shape, *more)
+
+
 COMPARISONS = [
-    Comparison("PPO, ragged, LoRA", ("ppo.py", "--workload", "ragged", "--shape", "lora"), 4.0, 1 / 4),
-    Comparison("PPO, fixed, LoRA", ("ppo.py", "--workload", "fixed", "--shape", "lora"), 2.2),
-    Comparison(
-        "PPO, ragged, full",
-        ("ppo.py", "--workload", "ragged", "--shape", "full", "--tokens-per-microbatch", "2048"),
-        2.0,
-    ),
-    Comparison(
-        "PPO, fixed, full", ("ppo.py", "--workload", "fixed", "--shape", "full", "--tokens-per-microbatch", "2048"), 1.3
-    ),
+    Comparison("PPO, ragged, LoRA", _ppo("ragged", "lora"), 4.0, 1 / 4),
+    Comparison("PPO, fixed, LoRA", _ppo("fixed", "lora"), 2.2, 1 / 4),
+    Comparison("PPO, ragged, full", _ppo("ragged", "full", "--tokens-per-microbatch", "2048"), 2.0, 2 / 3),
+    Comparison("PPO, fixed, full", _ppo("fixed", "full", "--tokens-per-microbatch", "2048"), 1.3, 2 / 3),
+    Comparison("PPO, ragged, LoRA, value model", _ppo("ragged", "lora", "--value", "model"), None),
     *(
         Comparison(f"{name}, {shape}", ("learners.py", bench, "--shape", shape, *more), 1.5, 2 / 3)
         for name, bench, more in (
@@ -54,55 +55,73 @@ COMPARISONS = [
         Comparison(f"generation, {batch} prompts, {shape}", ("generation.py", "--batch", batch, "--shape", shape), 3.0)
         for batch, shape in (("128", "full"), ("128", "lora"), ("32", "full"))
     ),
+    Comparison("generation, fixed, full", ("generation.py", "--workload", "fixed", "--shape", "full"), None),
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trl", type=Path, required=True, help="the folder that holds TRL 1.12.0")
+    parser.add_argument("--trl", type=Path, help="the folder that holds TRL 1.12.0; without it nothing is run")
     parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
     parser.add_argument("--size", choices=peer.SIZES, default="S")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    for one in COMPARISONS:
-        if found(given.out, one, given.size) is None:
-            compare(one, given)
+    if given.trl:
+        missing = [one for one in COMPARISONS if found(given.out, one, given.size) is None]
+        refused = [one.name for one in missing if not compare(one, given)]
+        if refused:
+            print(f"without a result: {', '.join(refused)}", file=sys.stderr)
     print("\n".join(table(given.out, given.size)))
 
 
 def found(results: Path, one: Comparison, size: str) -> dict[str, Any] | None:
-    """The last line of a comparison."""
+    """The last line of a comparison that is not void."""
     lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
     told = [line for line in map(json.loads, lines) if (line["comparison"], line["size"]) == (one.name, size)]
-    return told[-1] if told else None
+    return next((line for line in reversed(told) if not line["void"]), None)
 
 
-def compare(one: Comparison, given: argparse.Namespace) -> None:
+def compare(one: Comparison, given: argparse.Namespace) -> bool:
+    """Run a comparison and keep its line; False where the script would not give one."""
     script, *settings = one.command
     if script == "ppo.py":
         settings += ["--trl", str(given.trl)]
     command = [str(HERE / script), *settings, "--size", given.size, "--rounds", str(given.rounds), "--json"]
     print(f"{one.name}: {' '.join(command)}", file=sys.stderr, flush=True)
-    told = json.loads(_output([sys.executable, *command]).splitlines()[-1])
-    commit = _output(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"])
-    about = {"comparison": one.name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit}
+    run = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=False, text=True)
+    if run.returncode:
+        return False
+    commit = subprocess.run(
+        ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, check=True, text=True
+    )
+    about = {"comparison": one.name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit.stdout.strip()}
     with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(about | told) + "\n")
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+        file.write(json.dumps(about | json.loads(run.stdout.strip().splitlines()[-1])) + "\n")
+    return True
 
 
 def table(results: Path, size: str) -> list[str]:
-    """Rows of Markdown, one for each comparison that has a line."""
-    rows = [f"| {size} | speed | asked | memory | asked |", "|---|---|---|---|---|"]
+    """Rows of Markdown, one for each comparison that has a line; with the range of the rounds' ratios, and the peer's
+    speed as a multiple of what it was alone, where that is known."""
+    rows = [
+        f"| {size} | times as fast | asked | share of memory | asked | the peer, of its baseline | at |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in COMPARISONS:
         told = found(results, one, size)
-        if told is not None:
-            asked = "" if one.memory is None else f"{one.memory:.2f}"
-            rows.append(f"| {one.name} | {told['speed']:.2f} | {one.speed:.1f} | {told['memory']:.2f} | {asked} |")
+        if told is None:
+            continue
+        cells = [one.name, _ranged(told, "speed"), "" if one.speed is None else f"{one.speed:.1f}"]
+        cells += [_ranged(told, "memory"), "" if one.memory is None else f"{one.memory:.2f}"]
+        cells += ["" if told["trl_of_baseline"] is None else f"{told['trl_of_baseline']:.2f}"]
+        cells += [f"{told['date']}, {told['commit']}"]
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _ranged(told: dict[str, Any], name: str) -> str:
+    least, most = told[f"{name}_range"]
+    return f"{told[name]:.2f} ({least:.2f} to {most:.2f})"
 
 
 if __name__ == "__main__":
