@@ -27,6 +27,7 @@ def whole(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("at_once", [1, 23, 40, 2**22])
 def test_parts_add_up(temperature: float, entropy_grad: bool, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", 1)
     torch.manual_seed(0)
     head = nn.Linear(6, 11)
     states, ids = torch.randn(9, 6, requires_grad=True), torch.randint(11, (9,))
@@ -48,17 +49,19 @@ def test_parts_add_up(temperature: float, entropy_grad: bool, at_once: int, monk
 
 
 def test_by_hand() -> None:
-    """The head is the identity; softmax(ln 3, 0) = (3/4, 1/4), and the gradient of log 3/4 is 1 - 3/4, 0 - 1/4."""
+    """The head copies; softmax(ln 3, 0) = (3/4, 1/4), and the gradient of log 3/4 is 1 - 3/4, 0 - 1/4."""
     states = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
-    logprobs, entropy = head_logprobs(lambda x: x, states, torch.tensor([0]))
+    logprobs, entropy = head_logprobs(lambda x: 1.0 * x, states, torch.tensor([0]))
     assert_close(logprobs, torch.tensor([math.log(0.75)]))
     assert_close(entropy, torch.tensor([-0.75 * math.log(0.75) - 0.25 * math.log(0.25)]))
     logprobs.sum().backward()
     assert_close(states.grad, torch.tensor([[0.25, -0.25]]))
 
 
-def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("tokens_at_once", "largest"), [(1, 3), (7, 7)])
+def test_never_more_logits_than_allowed(tokens_at_once: int, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", 30)
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", tokens_at_once)
     made: list[int] = []
     head = nn.Linear(4, 10)
 
@@ -68,7 +71,7 @@ def test_never_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None
 
     states = torch.randn(20, 4, requires_grad=True)
     head_logprobs(watched, states, torch.zeros(20, dtype=torch.int64))[0].sum().backward()
-    assert max(made) == 3
+    assert max(made) == largest
     assert sum(made) == 40  # forward, and again backward
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.sharding import own_part
-from tuneful.functional.head import LOGITS_AT_ONCE
+from tuneful.functional.head import tokens_together
 from tuneful.generation.decoding import MAX_CACHE, MAX_ROWS
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
 from tuneful.models.llama import ALONE_FROM, is_llama_like
@@ -260,8 +260,8 @@ class Pass:
         """Logits of one part, and what stands beside them."""
         if not self.speaks:
             return 0
-        part = max(1, LOGITS_AT_ONCE // self.shape.vocabulary)
-        return FLOAT * copies * min(part, tokens.own) * self.shape.vocabulary
+        part = min(tokens_together(self.shape.vocabulary), tokens.own)
+        return FLOAT * copies * part * self.shape.vocabulary
 
 
 Parts = Mapping[str, int]

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 LOGITS_AT_ONCE = 2**22
-"""Numbers of logits that are made together, 16 MiB of float32; at least one token's."""
+"""Numbers of logits that are made together, 16 MiB of float32, or those of `TOKENS_AT_ONCE`."""
+
+TOKENS_AT_ONCE = 128
+"""At a vocabulary of 150,000 products of 27 tokens, each with a gradient of the head, take three times as long."""
+
+
+def tokens_together(vocabulary: int) -> int:
+    """Of how many tokens the logits are made together."""
+    return max(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
 
 
 def head_logprobs(
@@ -23,11 +31,11 @@ def head_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log pi(id) and the entropy in nats of softmax(head(states) / temperature), float32 [M] each.
 
-    states: [M, d]; ids: int64 [M]; weights: those of the head that are trained; head: [m, d] -> finite logits [m, V],
-    whose last operation does without its output in the backward pass, as a linear layer does.
-    Gradient flows to states and weights, from the entropy only if `entropy_grad`. Logits are made in parts, and again
-    for the backward pass, which turns each part into its gradient at once: d log p(id) = 1[v = id] - p(v),
-    d entropy = -p(v) (log p(v) + entropy).
+    states: [M, d]; ids: int64 [M]; weights: those of the head that are trained; head: [m, d] -> finite logits [m, V].
+    The logits must be a new tensor that the head's backward pass does not need (a linear layer's does not), for they
+    are written over. Gradient flows to states and weights, from the entropy only if `entropy_grad`. Logits are made in
+    parts, and again for the backward pass, which turns each part into its gradient at once: d log p(id) = 1[v = id] -
+    p(v), d entropy = -p(v) (log p(v) + entropy).
     """
     logprobs, entropy = _HeadLogprobs.apply(head, temperature, entropy_grad, ids, states, *weights)  # type: ignore[no-untyped-call]
     return logprobs, entropy
@@ -45,7 +53,7 @@ class _HeadLogprobs(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         logprobs, norm, entropy = (states.new_empty(len(ids), dtype=torch.float32) for _ in range(3))
-        size = max(1, LOGITS_AT_ONCE // head(states[:0]).shape[1])
+        size = tokens_together(head(states[:0]).shape[1])
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
             logits = head(states[part]).float()
