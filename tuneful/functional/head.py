@@ -82,22 +82,22 @@ class _HeadLogprobs(torch.autograd.Function):
             with torch.enable_grad():
                 inputs = [states[part].detach().requires_grad_(), *weights]
                 logits = ctx.head(inputs[0])
-            logs = logits.detach().float()  # changed in place from here on
+            logprobs = logits.detach().float()  # written over from here on
             if ctx.temperature != 1.0:
-                logs /= ctx.temperature
-            logs -= norm[part, None]
+                logprobs /= ctx.temperature
+            logprobs -= norm[part, None]
             if ctx.entropy_grad:
-                probs = logs.exp()
-                grad = logs.add_(entropy[part, None]).mul_(-of_entropy[part, None]).sub_(of_logprobs[part, None])
+                probs = logprobs.exp()
+                grad = logprobs.add_(entropy[part, None]).mul_(-of_entropy[part, None]).sub_(of_logprobs[part, None])
                 grad *= probs
                 del probs
             else:
-                grad = logs.exp_().mul_(-of_logprobs[part, None])
+                grad = logprobs.exp_().mul_(-of_logprobs[part, None])
             grad.scatter_add_(1, ids[part, None], of_logprobs[part, None])
             if ctx.temperature != 1.0:
                 grad /= ctx.temperature
             of_states[part], *more = torch.autograd.grad(logits, inputs, grad.to(logits.dtype))
-            del logits, logs, grad
+            del logits, logprobs, grad
             for total, one in zip(of_weights, more, strict=True):
                 total.add_(one)
         return None, None, None, None, of_states, *of_weights
