@@ -381,7 +381,6 @@ def sampling(policy: Pass, rows: Sequence[Row], *, on_cpu: bool) -> Parts:
         merged = policy.rank > 0
         joined = s.hidden * (s.queries + 2 * s.keys) + 2 * s.hidden * s.feed_forward
         copies = FLOAT * s.layers * (s.linears if on_cpu or merged else joined)
-        copies += FLOAT * s.vocabulary * s.hidden * on_cpu
         joining = FLOAT * 2 * s.hidden * s.feed_forward * (on_cpu + merged)
     prompts = list({row.group: Row(row.prompt, 0, row.group) for row in rows}.values())
     prefill = 0

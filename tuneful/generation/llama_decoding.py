@@ -11,6 +11,7 @@ from torch import Tensor
 from tuneful.data.batching import token_budget_batches
 from tuneful.functional.attention import ragged_attention
 from tuneful.models.adapters import FrozenLinears
+from tuneful.models.forward import lm_logits
 from tuneful.models.llama import attends_alone, attention, scaling, through_layers
 from tuneful.models.ragged import Ids, Rows, pieces, refuse_empty
 
@@ -80,7 +81,8 @@ class LlamaDecoding:
         self.lengths = self.lengths[index]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.linears([self.model.get_output_embeddings()], hidden)[0]
+        # Not through `linears`: oneDNN's longer sums would be the largest error that a log-probability has.
+        return lm_logits(self.model, hidden)
 
     def _advance(self, ids: Tensor, slots: slice) -> Tensor:
         """A token further for the rows in these slots: the states [n, d] of the tokens `ids` [n]."""
