@@ -137,10 +137,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
-    if isinstance(engine, RemoteEngine) and engine.trusted is not None:
-        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
-        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
-        record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
+    _tell_trust(context, record, engine)
     evaluate = DevEvaluation(
         engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
     )
@@ -154,6 +151,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         save_every=given.save_every,
         progress=context.display.step,
     )
+    _tell_trust(context, record, engine)
     memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
@@ -177,6 +175,17 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     _save_role(_present(roles.policy), tokenizer, record)
     write_stage_report(record, {"ended": ended, "num_comparisons": len(comparisons)})
     return {"ended": ended}
+
+
+def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> None:
+    """Say whether a server's logprobs are taken, where `run.json` does not say so yet."""
+    if not isinstance(engine, RemoteEngine) or engine.trusted is None:
+        return
+    found = "taken" if engine.trusted else "recomputed"
+    if record.manifest.get("sampler_logprobs") != found:
+        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
+        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
+        record.update(sampler_logprobs=found)
 
 
 def _engine(
