@@ -69,11 +69,11 @@ def train_reward(
     engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = RewardModel(engine, groups, config)
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
-    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, sampling))
-    ended = _run(context, learner, record, num_steps, given.save_every)
-
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
+    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, asked, sampling))
+    ended = _run(context, learner, record, num_steps, given.save_every)
+
     rollout = stage_answers(
         context, given.normalise_model, asked, sampling, seed=context.seed_of("normalise"), dtype=given.base_dtype
     )
@@ -129,7 +129,9 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
     learner = PPO(engine, prompts, reward, config)
-    beside = max(NUM_ROLLOUTS, len(dev) * given.evaluate_samples)
+    beside = len(dev) * given.evaluate_samples
+    if remote is None:
+        beside = max(beside, NUM_ROLLOUTS)
     others = [second] if second is not None else []
     memory.tell_plan(context, record, engine, memory.plan_ppo(engine, learner, others=others, most_rows=beside))
     if ranks.from_first(record.latest_checkpoint) is None:
