@@ -71,6 +71,12 @@ def test_loss_and_gradient_depend_on_neither_microbatches_nor_ranks(
             assert found["gradients"][tokens][1] == pytest.approx(metrics, rel=1e-5)
 
 
+def test_a_rank_without_memory_blames_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"), ranks.together():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_rank_without_rows_makes_the_same_step(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
     for rank in two:
         assert_close(rank["one row"][0], one["one row"][0], **CLOSE)

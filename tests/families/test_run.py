@@ -157,6 +157,19 @@ def test_every_stage(
         assert_close(rollout.logprobs[k, : len(completion)], expected, atol=1e-4, rtol=0)
 
 
+def test_evaluate_says_so_where_no_prompt_enters(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """Of the tuned model, too: here the other one's rows enter."""
+    write_jsonl(tmp_path / "data.jsonl", [{"prompt": word} for word in WORDS])
+    before, after = folder_of("Mistral"), folder_of("Mistral with a window")
+    asked = {"prompts": tmp_path / "data.jsonl", "max_new_tokens": 4, "limit": 4}
+    stage = stage_toml("evaluate", do="evaluate", before=before, after=after, **asked)
+    (tmp_path / "recipe.toml").write_text("splits = { rl = 0.5, test = 0.5 }\n" + stage)
+    display = Watching()
+    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run", display=display)
+    (told,) = [text for text in display.notes if "none enters until all have" in text]
+    assert "layers of sliding_attention" in told
+
+
 @pytest.mark.parametrize("algorithm", ["sft", "dpo"])
 @pytest.mark.parametrize("name", ["GPT-2", "BART"])
 def test_long_rows_end_where_learned_positions_do(

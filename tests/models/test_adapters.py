@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import PeftModel
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tuneful.errors import ConfigError
+from tuneful.errors import ConfigError, ModelError
 from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.loading import load_language_model
 
@@ -181,3 +182,20 @@ class TestSaved:
         assert (expected - logits(model, adapters)).abs().max() > 0.1
         adapters.save("policy", tmp_path / "saved")
         assert_close(load_language_model(tmp_path / "saved")(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changed", [{"r": 3}, {"target_modules": ["q_proj"]}], ids=str)
+def test_an_adapter_that_does_not_fit_leaves_nothing_behind(model: Any, tmp_path: Path, changed: Any) -> None:
+    """Its weights have other sizes or places than its own configuration says."""
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2))
+    moved(adapters, "policy", 1)
+    adapters.save("policy", tmp_path)
+    before, names = logits(model, adapters, "policy"), [name for name, _ in model.named_parameters()]
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="the adapter fits other layers than those of"):
+            adapters.load("other", tmp_path)
+    assert [name for name, _ in model.named_parameters()] == names
+    assert torch.equal(logits(model, adapters, "policy"), before)

@@ -19,10 +19,12 @@ from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, grou
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.memory import Plan, total
+from tuneful.engines.remote import RemoteSampler
+from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_tokenizer
-from tuneful.models.roles import Roles, policy_roles, reward_roles
+from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import memory
 from tuneful.pipeline.context import Context, Silent
 from tuneful.pipeline.memory import in_words, plan_dpo, plan_ppo, plan_reward, plan_sft, record_peak, tell_plan
@@ -83,7 +85,11 @@ def reward(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles:
     config = RewardModelConfig(prompts_per_step=10)
     assert ours.roles.reward is not None
     groups = group_pairs(comparisons(), ours.roles.reward, ours.tokenizer, config.max_tokens)
-    return ours, lambda: RewardModel(ours, groups, config), partial(plan_reward, normalised=Sampling())
+    return (
+        ours,
+        lambda: RewardModel(ours, groups, config),
+        partial(plan_reward, normalised=[Prompt("hello")], how=Sampling(max_new_tokens=1)),
+    )
 
 
 def dpo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
@@ -169,6 +175,32 @@ def test_the_plan_of_sampling_alone_is_right_too(dtype: Any, model_dir: Path) ->
     with counted(tensors(ours.roles)) as found:
         ours.sample(learner.prompts[:24], learner.config.sampling, seed=0)
     planned = plan(ours, learner)
+    assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_reward_is_normalised_with_is_planned(dtype: Any, model_dir: Path) -> None:
+    """Answers of a second model to 200 prompts, none cut, beside the reward and its optimizer."""
+    asked, how = [Prompt(text) for text in said(200, 3, words=8)], Sampling(max_new_tokens=40)
+    ours, make, _ = reward(model_dir, 400, LORA, False, dtype=dtype)
+    learner = make()
+    learner.step()
+    planned = plan_reward(ours, learner, asked, how)
+    moments = [moment for state in ours._optimizer.state.values() for moment in state.values()]
+    with counted([*tensors(ours.roles), *moments]) as found:
+        second = Roles(policy=Role("policy", load_language_model(model_dir, dtype=dtype)))
+        engine(second, model_dir, 400, False).sample(asked, how, seed=0)
+    assert total(planned.always) + total(planned.phases["normalising"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+def test_the_references_answers_are_planned_where_a_server_samples_the_rest(model_dir: Path, tmp_path: Path) -> None:
+    local, make, _ = ppo(model_dir, 400, LORA, False)
+    learner = make()
+    elsewhere = RemoteSampler("http://127.0.0.1:9", local.tokenizer, folder=tmp_path)  # which is never asked
+    ours = RemoteEngine(local.roles, local.tokenizer, elsewhere, tokens_per_microbatch=400)
+    with counted(tensors(ours.roles)) as found:
+        ours.as_reference().sample(learner.prompts[:12], learner.config.sampling, seed=0)
+    planned = plan_ppo(ours, learner, most_rows=12)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
 
 

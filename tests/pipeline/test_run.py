@@ -88,7 +88,7 @@ def test_what_trains_keeps_its_memory_plan_and_what_it_took(out):
     for stage in ("sft", "reward", "ppo", "dpo"):
         memory = read(out / stage / "run.json")["memory"]
         assert sum(memory["parts"].values()) == memory["planned"]
-        assert memory["while"] in ("sampling", "scoring", "updating")
+        assert memory["while"] in ("sampling", "scoring", "updating", "normalising")
         assert memory["resident"] > memory["parts"]["weights"]
     assert "memory" not in read(out / "evaluate" / "run.json")
 

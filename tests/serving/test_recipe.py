@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.pipeline.recipes import WORDS, stage_toml
-from tests.serving.process import Served
+from tests.serving.process import Served, relay
 from tuneful import servers
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, GenerationError
+from tuneful.pipeline.context import Silent
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
 
@@ -83,6 +85,27 @@ def test_a_run_through_a_server_that_is_killed(
     assert len(mismatches) == 3
     assert all(0 <= mismatch < 1e-4 for mismatch in mismatches)
     assert json.loads((tmp_path / "there/ppo/run.json").read_text())["sampler_logprobs"] == "taken"
+
+
+def test_trust_that_ends_on_the_way_is_told(
+    recipe: Path, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probabilities that are off from the second version on: the start-up check has seen none of them."""
+
+    def later(path: str, status: int, answer: Any) -> tuple[int, Any]:
+        if "choices" in answer and not answer["model"].startswith("policy-0-"):
+            for choice in answer["choices"]:
+                choice["logprobs"]["token_logprobs"] = [x - 0.25 for x in choice["logprobs"]["token_logprobs"]]
+        return status, answer
+
+    notes: list[str] = []
+    display = Silent()
+    monkeypatch.setattr(display, "note", notes.append)
+    with relay(served.url, later) as url:
+        run_recipe(load_recipe(recipe, [f'ppo.sampler="{url}"']), tmp_path / "run", display=display)
+    assert json.loads((tmp_path / "run/ppo/run.json").read_text())["sampler_logprobs"] == "recomputed"
+    told = [note.partition(",")[0] for note in notes if "engine_mismatch" in note]
+    assert told == ["the sampler's logprobs are taken", "warning: logprobs are computed again here"]
 
 
 def test_a_server_that_is_not_there_or_has_another_model_ends_the_run_at_its_start(

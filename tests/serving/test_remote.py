@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,8 @@ def spoil_choices(change: Any) -> Any:
         (lambda c: c.pop("logprobs"), "without logprobs: reinforcement learning needs the token ids"),
         (lambda c: c["token_ids"].append(7), r"gives \d+ log-probabilities of \d+ tokens"),
         (lambda c: c["prompt_token_ids"].pop(), "read other token ids in prompt 0 than were sent"),
+        (lambda c: c.update(prompt_token_ids=None), "answers prompt 0 without prompt_token_ids: "),
+        (lambda c: c.pop("prompt_token_ids"), "answers prompt 0 without prompt_token_ids: "),
         (lambda c: c.update(finish_reason="abort"), 'ended prompt 0 by "abort"'),
         (
             lambda c: c.update(finish_reason="stop", token_ids=[7], logprobs={"token_logprobs": [-1]}),
@@ -162,6 +165,18 @@ def test_an_answer_that_nothing_can_be_learned_from(
 ) -> None:
     with relay(served.url, spoil_choices(change)) as url, pytest.raises(GenerationError, match=told):
         engine(url, base_dir, tmp_path, concurrency=1).sample(PROMPTS, SAMPLING, seed=5)
+
+
+def test_with_stop_strings_the_end_token_must_be_there_too(served: Served, base_dir: Path, tmp_path: Path) -> None:
+    """A word and then the end, which a server leaves out: taken for a stop only where the word is the stop string."""
+    tokenizer = load_tokenizer(base_dir)
+    (tap,) = tokenizer.encode("tap", add_special_tokens=False)
+    ended = {"finish_reason": "stop", "stop_reason": None, "token_ids": [tap], "logprobs": {"token_logprobs": [-1]}}
+    with relay(served.url, spoil_choices(lambda c: c.update(ended))) as url:
+        there = engine(url, base_dir, tmp_path)
+        assert there.sample(PROMPTS, replace(SAMPLING, stop=("tap",)), seed=5).finish == ["stop"] * 12
+        with pytest.raises(GenerationError, match="leaves the end token out"):
+            there.sample(PROMPTS, replace(SAMPLING, stop=("door",)), seed=5)
 
 
 def test_samples_of_another_version_are_refused(served: Served, base_dir: Path, tmp_path: Path) -> None:
@@ -235,6 +250,29 @@ def test_trust_ends_with_the_first_rollout_that_differs(served: Served, base_dir
         found = there.sample(many, SAMPLING, seed=5)
     assert there.trusted is False
     assert_close(found.logprobs, there.score("policy", found) * found.mask, atol=1e-5, rtol=0)
+
+
+def test_distrust_outlasts_a_resume(served: Served, base_dir: Path, tmp_path: Path) -> None:
+    """The server is right again when the run goes on; its logprobs, a little off, are still not taken."""
+    there = engine(served.url, base_dir, tmp_path / "one")
+    moved(there)
+    assert there.trusted
+    there.trusted = False
+    (tmp_path / "saved").mkdir()
+    there.save(tmp_path / "saved")
+    again = engine(served.url, base_dir, tmp_path / "two")
+    again.load(tmp_path / "saved")
+
+    def off(choice: Any) -> None:
+        choice["logprobs"]["token_logprobs"] = [x - 2e-5 for x in choice["logprobs"]["token_logprobs"]]
+
+    expected = local(base_dir)
+    expected.load(tmp_path / "saved")
+    with relay(served.url, spoil_choices(off)) as url:
+        again.remote.url = url
+        found = again.sample(PROMPTS, SAMPLING, seed=5)
+    assert again.trusted is False
+    assert_close(found.logprobs, expected.sample(PROMPTS, SAMPLING, seed=5).logprobs, atol=5e-6, rtol=0)
 
 
 def test_requests_under_way_are_bounded(served: Served, base_dir: Path, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,58 @@ def test_what_cannot_be_done_is_refused_by_name(served: Served, body: dict[str, 
     assert told in refusal(served, **body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1_000_000]},
+        {"prompt": [-1]},
+        {"uniforms": {"seed": 5, "prompt": 2**63}},
+        {"uniforms": {"seed": 5, "prompt": -1}},
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be_answered_spoils_none_beside_it(
+    served: Served, here: Rollout, body: dict[str, Any]
+) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        bad, good = threads.map(lambda changed: complete(served, **request(here, 1, **changed)), (body, {}))
+    assert bad[0] == 400
+    assert good[0] == 200
+    assert [choice["token_ids"] for choice in good[1]["choices"]] == here.completions[3:6]
+
+
+def test_a_token_id_beyond_the_vocabulary_is_named(served: Served, base_dir: Path) -> None:
+    size = json.loads((base_dir / "config.json").read_text())["vocab_size"]
+    told = f"the prompt holds the token id {size}, and those of the model are 0 to {size - 1}; "
+    assert refusal(served, prompt=[1, size]).startswith(told)
+    assert complete(served, prompt=[1, size - 1])[0] == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Transfer-Encoding: chunked", "Content-Length: \u00b2", f"Content-Length: {2**40}"], ids=str
+)
+def test_a_body_that_cannot_be_read_ends_the_connection(served: Served, header: str) -> None:
+    """One refusal, and what was sent as a body is not taken for a request."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        sent = f"POST /v1/completions HTTP/1.1\r\nHost: here\r\n{header}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+        connection.sendall(sent.encode("latin-1"))
+        told = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, _, content = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert "with its Content-Length" in json.loads(content)["error"]["message"]
+
+
+def test_a_body_that_is_no_json_leaves_the_connection_open(served: Served) -> None:
+    connection = HTTPConnection("127.0.0.1", served.port, timeout=60)
+    for body, status in (("{", 400), ("{}", 200)):
+        connection.request("POST", "/reset_prefix_cache", body)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status
+        assert connection.sock is not None
+    connection.close()
+
+
 def test_a_place_that_is_not_there_and_a_body_that_is_none(served: Served) -> None:
     assert call(served.url + "/v1/chat/completions", {})[0] == 404
     assert call(served.url + "/v1/completions", [1])[0] == 400
@@ -127,7 +182,8 @@ def test_an_adapter_takes_the_place_of_the_one_before(served: Served, base_dir: 
         role.adapters.save("policy", tmp_path / name)
         rollout = Sampler(role, load_tokenizer(base_dir)).sample([Prompt("fix the tap")], SAMPLING, seed=5)
         sampled[name] = rollout.completions
-        loaded = call(served.url + "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(tmp_path / name)})
+        asked = {"lora_name": name, "lora_path": str(tmp_path / name), "load_inplace": name == "second"}  # vLLM's body
+        loaded = call(served.url + "/v1/load_lora_adapter", asked)
         assert loaded == (200, {"loaded": name})
         _, answer = complete(served, **request(rollout, 0), model=name)
         assert answer["model"] == name
@@ -144,13 +200,27 @@ def test_an_adapter_takes_the_place_of_the_one_before(served: Served, base_dir: 
     assert call(served.url + "/v1/unload_lora_adapter", {"lora_name": "second"})[0] == 404
 
 
-def test_an_adapter_that_does_not_fit_changes_nothing(served: Served, tiny_model_dir: Path, tmp_path: Path) -> None:
-    """One on another base, and a folder that holds none."""
+def test_an_adapter_that_does_not_fit_changes_nothing(
+    served: Served, base_dir: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """One on another base, one of another rank than it says, and a folder that holds none."""
     role = policy_roles(tiny_model_dir, lora=LoRA(rank=2), with_reference=False).policy
     assert role is not None and role.adapters is not None
     role.adapters.save("policy", tmp_path / "other")
+    config = tmp_path / "other" / "adapter_config.json"
+    said = json.loads(config.read_text())
+    (tmp_path / "larger").mkdir()
+    (tmp_path / "larger" / "adapter_config.json").write_text(
+        json.dumps(said | {"r": 3, "base_model_name_or_path": str(base_dir)})
+    )
+    weights = "adapter_model.safetensors"
+    (tmp_path / "larger" / weights).write_bytes((tmp_path / "other" / weights).read_bytes())
     before = call(served.url + "/v1/models")
-    for path, told in ((tmp_path / "other", "which is not the base"), (tmp_path, "no adapter lies here")):
+    for path, told in (
+        (tmp_path / "other", "which is not the base"),
+        (tmp_path / "larger", "the adapter fits other layers"),
+        (tmp_path, "no adapter lies here"),
+    ):
         status, answer = call(served.url + "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(path)})
         assert status == 400
         assert told in answer["error"]["message"]

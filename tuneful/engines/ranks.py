@@ -166,6 +166,8 @@ def together() -> Iterator[None]:
     """Around what all ranks do at once: when another rank has gone, this one writes where it was."""
     try:
         yield
+    except torch.OutOfMemoryError:  # a RuntimeError too, and this rank's own
+        raise
     except RuntimeError as error:
         stack = "".join(traceback.format_stack())
         sys.stderr.write(f"rank {rank()} of {world_size()} was here when another rank ended or hung:\n{stack}")

@@ -211,10 +211,11 @@ class RemoteSampler:
     def _row(self, choice: Any, prompt: list[int], sampling: Sampling, what: str) -> _Row:
         ids = choice.get("token_ids")
         logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-        if ids is None or logprobs is None:
-            missing = "token_ids" if ids is None else "logprobs"
+        read = choice.get("prompt_token_ids")
+        if ids is None or logprobs is None or read is None:
+            missing = "token_ids" if ids is None else "logprobs" if logprobs is None else "prompt_token_ids"
             raise self._error(f"answers {what} without {missing}: {NEEDS_TOKENS}")
-        if choice.get("prompt_token_ids", prompt) != prompt:
+        if read != prompt:
             raise self._error(f"read other token ids in {what} than were sent; does it cut prompts, or add to them?")
         ids, logprobs = [int(k) for k in ids], [float(x) for x in logprobs]
         reason = choice["finish_reason"]
@@ -226,7 +227,8 @@ class RemoteSampler:
             raise self._error(f'ended {what} by "{reason}"; nothing can be learned from it, look at its log')
         if ids[-1] == self.tokenizer.eos_token_id:
             return _Row(ids, logprobs, "eos")
-        if choice.get("stop_reason") is None and not sampling.stop:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if choice.get("stop_reason") is None and not any(stop in text for stop in sampling.stop):
             raise self._error(f"leaves the end token out of the token ids of {what}; it must be learned from too")
         return _Row(ids, logprobs, "stop")
 

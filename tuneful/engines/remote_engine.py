@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tuneful.engines import ranks
@@ -17,7 +19,7 @@ from tuneful.models.roles import Roles
 from tuneful.records import Prompt
 
 COMPARED = 32
-"""Rows of each rollout that are scored here too, once the server's logprobs are trusted."""
+"""The most rows of each rollout that are scored here too, once the server's logprobs are trusted."""
 
 
 class RemoteEngine(LocalEngine):
@@ -60,6 +62,15 @@ class RemoteEngine(LocalEngine):
         version = super().publish_weights()
         self._send()
         return version
+
+    def save(self, path: Path) -> None:
+        """See protocol.Engine; whether the server is trusted is kept too, for a distrust must outlast a resume."""
+        super().save(path)
+        (path / "remote.json").write_text(json.dumps({"trusted": self.trusted}))
+
+    def load(self, path: Path) -> None:
+        super().load(path)
+        self.trusted = json.loads((path / "remote.json").read_text())["trusted"]
 
     def _send(self) -> None:
         self.remote.publish(self._role("policy"), version=self.version, weights=self.weight_hash())

@@ -73,11 +73,15 @@ class AdapterSet:
                 f"{self.model.name_or_path}; train it on that base, or give each role a model of its own"
             )
         config.task_type, config.modules_to_save = self._speaks_as(), None  # heads are the caller's
-        self._insert(name, config)
         saved = load_peft_weights(str(path), device="cpu")
         adapter = {key: weight for key, weight in saved.items() if "lora_" in key}
-        set_peft_model_state_dict(self._peft, adapter, adapter_name=name)
-        if len(adapter) != len(self.named_parameters(name)):
+        self._insert(name, config)
+        try:
+            set_peft_model_state_dict(self._peft, adapter, adapter_name=name)
+            fits = len(adapter) == len(self.named_parameters(name))
+        except RuntimeError:  # of other sizes
+            fits = False
+        if not fits:
             self.remove(name)
             raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
         return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}

@@ -13,7 +13,6 @@ from tuneful.algorithms.dpo import DPOConfig
 from tuneful.algorithms.ppo import PPO
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
-from tuneful.algorithms.start_up import NUM_ROLLOUTS
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
@@ -125,15 +124,20 @@ def plan_sft(engine: LocalEngine, learner: SFT) -> Plan:
     return _of_units(engine, [[row] for row in rows], learner.config.demonstrations_per_step)
 
 
-def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sampling) -> Plan:
-    """Of training a reward model, after which a language model, taken to be of its size, answers as in `normalised`."""
+def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sequence[Prompt], how: Sampling) -> Plan:
+    """Of training a reward model, after which a language model answers the prompts that it is normalised with.
+
+    That model is taken to be of its size and tokenizer; beside an encoder, which no answering model is like, it is
+    left out.
+    """
     units = [_rows(group.prompts, group.completions) for group in learner.groups]
     plan = _of_units(engine, units, learner.config.prompts_per_step)
     reward = _present(engine.roles.reward)
-    if reward.head is None or normalised.max_prompt_tokens is None:
+    if reward.head is None:
         return plan
     one = Pass.of(reward)
-    asked = [Row(normalised.max_prompt_tokens, normalised.max_new_tokens, k) for k in range(NUM_ROLLOUTS)]
+    lengths = _longest_prompts(normalised, engine.tokenizer, how, len(normalised))
+    asked = [Row(length, how.max_new_tokens, k) for k, length in enumerate(lengths)]
     answering = {"the answering model": plan.always["weights"], **sampling(one, asked, on_cpu=_on_cpu(reward))}
     return Plan(always=plan.always, phases={**plan.phases, "normalising": answering}, rough=plan.rough)
 
@@ -160,7 +164,7 @@ def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPO
 def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = (), most_rows: int = 0) -> Plan:
     """Of PPO, should every completion become as long as it may.
 
-    others: rewards in memory beside the learner's. most_rows: that are sampled together outside its steps.
+    others: rewards in memory beside the learner's. most_rows: that are sampled here together outside its steps.
     """
     config, tokens = learner.config, engine.tokens_per_microbatch
     policy, value = _present(engine.roles.policy), _present(engine.roles.value)
@@ -187,11 +191,13 @@ def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = ()
             for role in _roles(reward)
         ]
     phases: dict[str, Parts] = {"scoring": max(read, key=total)}
-    if not isinstance(engine, RemoteEngine):
-        others_asked = [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(most_rows)]
-        phases["sampling"] = max(
-            (sampling(speaking, rows, on_cpu=_on_cpu(policy)) for rows in (asked, others_asked) if rows), key=total
-        )
+    others_asked = [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(most_rows)]
+    sampled = [(speaking, asked), (speaking, others_asked)]
+    if isinstance(engine, RemoteEngine):  # here the reference alone answers, to dev prompts
+        sampled = [(Pass.of(_present(engine.roles.reference)), others_asked)]
+    phases["sampling"] = max(
+        (sampling(one, rows, on_cpu=_on_cpu(policy)) for one, rows in sampled if rows), key=total, default={}
+    )
     phases["updating"] = updating(
         [speaking] if one_pass else [speaking, valuing],
         alone[: -(-per_step // config.minibatches)],

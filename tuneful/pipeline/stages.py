@@ -34,7 +34,7 @@ from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
 from tuneful.pipeline import inputs, training
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
-from tuneful.pipeline.answers import stage_answers, write_answers
+from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.outcome import Facts, write_stage_report
 from tuneful.pipeline.recipe import Stage
@@ -104,6 +104,7 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     policy = Role("policy", load_language_model(after_path, dtype=given.dtype))
     reference = Role("reference", load_language_model(context.model(given.before), dtype=given.dtype))
     engine = LocalEngine(Roles(policy=policy, reference=reference), tokenizer)
+    note_waves(engine, context.display.note)
     after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=context.progress)
     kl, estimator = engine.kl(after)
 

@@ -69,11 +69,11 @@ def train_reward(
     engine = _engine(roles, tokenizer, config, num_steps, given)
     learner = RewardModel(engine, groups, config)
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
-    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, sampling))
-    ended = _run(context, learner, record, num_steps, given.save_every)
-
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
     asked = [prompts[i % len(prompts)] for i in range(given.normalise_samples)]
+    memory.tell_plan(context, record, engine, memory.plan_reward(engine, learner, asked, sampling))
+    ended = _run(context, learner, record, num_steps, given.save_every)
+
     rollout = stage_answers(
         context, given.normalise_model, asked, sampling, seed=context.seed_of("normalise"), dtype=given.base_dtype
     )
@@ -129,7 +129,9 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
     learner = PPO(engine, prompts, reward, config)
-    beside = max(NUM_ROLLOUTS, len(dev) * given.evaluate_samples)
+    beside = len(dev) * given.evaluate_samples
+    if remote is None:
+        beside = max(beside, NUM_ROLLOUTS)
     others = [second] if second is not None else []
     memory.tell_plan(context, record, engine, memory.plan_ppo(engine, learner, others=others, most_rows=beside))
     if ranks.from_first(record.latest_checkpoint) is None:
@@ -137,10 +139,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
-    if isinstance(engine, RemoteEngine) and engine.trusted is not None:
-        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
-        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
-        record.update(sampler_logprobs="taken" if engine.trusted else "recomputed")
+    _tell_trust(context, record, engine)
     evaluate = DevEvaluation(
         engine, dev, reward, second, config, num_samples=given.evaluate_samples, phrase_z=given.alarm.phrase_z
     )
@@ -154,6 +153,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         save_every=given.save_every,
         progress=context.display.step,
     )
+    _tell_trust(context, record, engine)
     memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     alarms = [row for row in record.metrics.rows() if row["kind"] == "alarm"]
@@ -177,6 +177,17 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     _save_role(_present(roles.policy), tokenizer, record)
     write_stage_report(record, {"ended": ended, "num_comparisons": len(comparisons)})
     return {"ended": ended}
+
+
+def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> None:
+    """Say whether a server's logprobs are taken, where `run.json` does not say so yet."""
+    if not isinstance(engine, RemoteEngine) or engine.trusted is None:
+        return
+    found = "taken" if engine.trusted else "recomputed"
+    if record.manifest.get("sampler_logprobs") != found:
+        taken = "the sampler's logprobs are taken" if engine.trusted else "warning: logprobs are computed again here"
+        context.display.note(f"{taken}, see engine_mismatch in metrics.jsonl")
+        record.update(sampler_logprobs=found)
 
 
 def _engine(

@@ -46,7 +46,8 @@ class Uniforms:
     """The prompt's number in it."""
 
     def __post_init__(self) -> None:
-        require_at_least(0, self, "uniforms.", "prompt")
+        if not 0 <= self.prompt < 2**63:
+            raise ConfigError(f"uniforms.prompt must be from 0 to 2**63 - 1, got {self.prompt}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         route = routes.get(self.path.partition("?")[0])
         try:
             if body is None:
-                status, answer = 400, _error(f"the body must be a JSON object of at most {MAX_BODY} bytes")
+                needed = f"a JSON object of at most {MAX_BODY} bytes, with its Content-Length"
+                status, answer = 400, _error(f"the body must be {needed}")
             elif route is None:
                 status, answer = 404, _error(f"{self.command} {self.path} is not offered here")
             else:
@@ -212,9 +214,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _body(self) -> dict[str, Any] | None:
-        """The JSON object that was sent, {} for none; None for anything else, which ends the connection."""
+        """The JSON object that was sent, {} for none; None for anything else.
+
+        What cannot be read to its end also ends the connection, for the rest of it would pass for the next request.
+        """
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        in_chunks = "Transfer-Encoding" in self.headers
+        if in_chunks or not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY:
             self.close_connection = True
             return None
         try:

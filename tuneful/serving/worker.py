@@ -58,6 +58,7 @@ class Worker:
         self.name = name
         self.tokenizer = tokenizer
         self.context = context_length(model)
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings
         self.adapter: str | None = None
         """The name of the adapter that is served."""
         self.adapter_path = ""
@@ -71,8 +72,15 @@ class Worker:
     def answer(self, job: Job) -> Rollout:
         """The rows of one request, when they are done.
 
-        Raises UnknownModelError, BusyError, and GenerationError for a prompt that leaves no room.
+        Raises UnknownModelError, BusyError, and GenerationError for a prompt that leaves no room or is not of this
+        vocabulary: it would end the batch, which others are in.
         """
+        strange = next((token for token in job.prompt if not 0 <= token < self.vocabulary), None)
+        if strange is not None:
+            raise GenerationError(
+                f"the prompt holds the token id {strange}, and those of the model are 0 to {self.vocabulary - 1}; "
+                "use the tokenizer it was trained with"
+            )
         length = len(job.prompt) + job.sampling.max_new_tokens
         if self.context is not None and length > self.context:
             raise GenerationError(
