@@ -26,8 +26,8 @@ from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import Outputs
 from tuneful.models.llama import is_llama_like
-from tuneful.models.loading import load_tokenizer, save_model
-from tuneful.models.roles import Roles, policy_roles, reward_roles
+from tuneful.models.loading import load_language_model, load_tokenizer, save_model
+from tuneful.models.roles import Role, Roles, named_weights, policy_roles, reward_roles
 from tuneful.records import Prompt
 
 PROMPTS = [Prompt.user("hello"), Prompt("how do i cook bread today"), Prompt("why"), Prompt.user("stop the rain now")]
@@ -393,6 +393,26 @@ class TestCheckpoint:
         self.build(wide_dir, lora).save(tmp_path)
         assert json.loads((tmp_path / "engine.json").read_text())["updates"] == 0
         self.build(wide_dir, lora, seed=5).load(tmp_path)
+
+
+def test_what_the_optimizer_keeps_is_loaded_beside_its_weight(
+    wide_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its count of steps too, as `Optimizer.load_state_dict` has it for a fused AdamW; `meta` stands for a card."""
+    ours = engine(policy_roles(wide_dir, with_reference=False), wide_dir)
+    ours.forward_backward(TestCheckpoint.BATCH, nll)
+    ours.step(1.0)
+    ours._probe = None
+    ours.save(tmp_path)
+    model = load_language_model(wide_dir).to("meta")
+    model.tie_weights()
+    elsewhere = engine(Roles(policy=Role("policy", model, weights=named_weights("policy", model))), wide_dir)
+    elsewhere._adamw = torch.optim.AdamW(elsewhere.parameters())
+    monkeypatch.setattr(elsewhere, "weight_hash", ours.weight_hash)
+    elsewhere.load(tmp_path)
+    kept = [number for moments in elsewhere._optimizer.state.values() for number in moments.values()]
+    assert len(kept) == 3 * len(elsewhere.parameters())
+    assert {number.device.type for number in kept} == {"meta"}
 
 
 def test_another_base_under_the_same_adapter_is_seen(wide_dir: Path, tiny_model_dir: Path, tmp_path: Path) -> None:

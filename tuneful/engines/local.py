@@ -241,7 +241,8 @@ class LocalEngine:
                 weight.copy_(sharding.part_like(weight, state["weights"][name]))
                 if name in state["optimizer"]:
                     self._optimizer.state[weight] = {
-                        moment: number if moment == "step" else sharding.part_like(weight, number)
+                        # AdamW's fused kernel reads the count of steps where the weight is.
+                        moment: number.to(weight.device) if moment == "step" else sharding.part_like(weight, number)
                         for moment, number in state["optimizer"][name].items()
                     }
         facts = json.loads((path / "engine.json").read_text())
