@@ -27,7 +27,15 @@ from tuneful.generation.decoding import why_waves
 from tuneful.generation.rollout import Rollout, joined
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
-from tuneful.models.forward import Outputs, policy_logits, policy_outputs, reward_scores, value_outputs
+from tuneful.models.forward import (
+    Outputs,
+    policy_logits,
+    policy_outputs,
+    refuse_other_logprobs,
+    reward_scores,
+    value_outputs,
+)
+from tuneful.models.llama import is_llama_like
 from tuneful.models.roles import Role, Roles
 from tuneful.records import Prompt
 
@@ -37,6 +45,9 @@ EXACT_KL_VOCABULARY = 8_192
 
 class LocalEngine:
     """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training.
+
+    Raises ModelError for a tokenizer of more tokens than a model embeds, and for a policy of a family whose logprobs it
+    would get wrong.
 
     Among several ranks every call is made by all: each does its share of the rows, balanced by tokens, and all return
     the whole. Where the roles are sharded, each rank holds and updates its part of the layers.
@@ -65,6 +76,8 @@ class LocalEngine:
         for role in (roles.policy, roles.reward):
             if role is not None:
                 _check_vocabulary(role, tokenizer)
+        if roles.policy is not None and not is_llama_like(roles.policy.model):
+            refuse_other_logprobs(roles.policy)
 
     @property
     def _optimizer(self) -> torch.optim.AdamW:

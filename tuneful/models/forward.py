@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tuneful.errors import ModelError
 from tuneful.functional.head import head_logprobs
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.llama import is_llama_like, own_states
@@ -95,6 +96,24 @@ def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequen
     return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
 
 
+@torch.no_grad()
+def refuse_other_logprobs(policy: Role) -> None:
+    """ModelError when two rows, one shorter, have other logprobs here than transformers' whole model gives each.
+
+    Any decoder can be loaded, and some do more to their logits than `lm_logits` knows of.
+    """
+    prompts, completions = [[0, 1, 2], [3]], [[2, 1], [0, 3, 1]]
+    outputs = policy_outputs(policy, prompts, completions)
+    assert outputs.logprobs is not None
+    whole = [whole_model_logprobs(policy, p, c, 1.0) for p, c in zip(prompts, completions, strict=True)]
+    error = float((outputs.logprobs[outputs.mask] - torch.cat(whole)).abs().max())
+    if not error < policy.rounding:
+        raise ModelError(
+            f"{policy.model.name_or_path}: logprobs of a {policy.model.config.model_type} are {error:.1e} away from "
+            "those of transformers' own pass; this family is not supported, please report it"
+        )
+
+
 def reward_scores(
     reward: Role, prompts: Ids, completions: Ids, *, padding: Literal["right", "left"] = "right"
 ) -> Tensor:
@@ -149,6 +168,10 @@ def lm_logits(model: Any, states: Tensor) -> Tensor:
     logits: Tensor = model.get_output_embeddings()(states)
     if (bias := getattr(model, "final_logits_bias", None)) is not None:  # BART's
         logits = logits + bias[0]
+    if (scale := getattr(model, "logit_scale", None)) is not None:  # Cohere's
+        logits = logits * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite's
+        logits = logits / divisor
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
