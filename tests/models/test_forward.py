@@ -82,6 +82,12 @@ def test_a_row_without_completion_counts_nothing(model: Any) -> None:
     assert_close(gap.logprobs[:3], whole.logprobs, atol=1e-5, rtol=0)
 
 
+def test_rows_of_which_none_has_a_completion_count_nothing(model: Any) -> None:
+    outputs = policy_outputs(Role("policy", model), [[1], [4]], [[], []], width=3)
+    assert outputs.logprobs is not None
+    assert outputs.logprobs.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
 def test_a_prompt_needs_a_token(model: Any) -> None:
     with pytest.raises(ModelError, match=r"^a prompt has no tokens; every prompt needs at least one") as error:
         policy_outputs(Role("policy", model), [[1], []], [[5], [6]])

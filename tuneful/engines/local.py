@@ -35,7 +35,6 @@ from tuneful.models.forward import (
     reward_scores,
     value_outputs,
 )
-from tuneful.models.llama import is_llama_like
 from tuneful.models.roles import Role, Roles
 from tuneful.records import Prompt
 
@@ -76,7 +75,7 @@ class LocalEngine:
         for role in (roles.policy, roles.reward):
             if role is not None:
                 _check_vocabulary(role, tokenizer)
-        if roles.policy is not None and not is_llama_like(roles.policy.model):
+        if roles.policy is not None:
             refuse_other_logprobs(roles.policy)
 
     @property

@@ -100,8 +100,11 @@ def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequen
 def refuse_other_logprobs(policy: Role) -> None:
     """ModelError when two rows, one shorter, have other logprobs here than transformers' whole model gives each.
 
-    Any decoder can be loaded, and some do more to their logits than `lm_logits` knows of.
+    Any decoder can be loaded, and some do more to their logits than `lm_logits` knows of. Models that run on our own
+    pass are held against it by the tests.
     """
+    if is_llama_like(policy.model):
+        return
     prompts, completions = [[0, 1, 2], [3]], [[2, 1], [0, 3, 1]]
     outputs = policy_outputs(policy, prompts, completions)
     assert outputs.logprobs is not None

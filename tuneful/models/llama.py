@@ -85,7 +85,7 @@ def through_layers(
         attention, mlp = layer.self_attn, layer.mlp
         normed = _norm(x, layer.input_layernorm)
         q, k, v = (
-            part.view(len(x), -1, attention.head_dim)
+            part.unflatten(-1, (part.shape[-1] // attention.head_dim, attention.head_dim))
             for part in linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)
         )
         if hasattr(attention, "q_norm"):
