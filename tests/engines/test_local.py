@@ -74,6 +74,16 @@ class TestRate:
         optimization = Optimization(learning_rate=1.0, schedule=schedule, warmup_steps=2)
         assert [optimization.rate(step, 6) for step in range(6)] == pytest.approx(expected)
 
+    def test_a_warm_up_that_would_outlast_the_run_is_a_tenth_of_it(self) -> None:
+        """30 steps: three up, at 1/3, 2/3 and 1, then 27 from the peak down."""
+        optimization = Optimization(learning_rate=1.0, warmup_steps=150).within(30)
+        expected = [1 / 3, 2 / 3, 1, *(1 - k / 27 for k in range(27))]
+        assert [optimization.rate(step, 30) for step in range(30)] == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("warmup", "steps"), [(0, 1), (4, 5), (149, 150)])
+    def test_any_other_is_kept(self, warmup: int, steps: int) -> None:
+        assert Optimization(warmup_steps=warmup).within(steps).warmup_steps == warmup
+
     @pytest.mark.parametrize("schedule", ["linear", "cosine"])
     def test_it_never_goes_below_zero(self, schedule: Any) -> None:
         optimization = Optimization(learning_rate=1.0, schedule=schedule)
