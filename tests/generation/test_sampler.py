@@ -327,8 +327,20 @@ class TestChoose:
             PROMPTS, SAMPLING, seed=5, choose=lambda logits, hidden, rows: logits + 3.5
         )
         assert raised.completions == free.completions
+        assert raised.allowed is None
         assert_close(raised.logprobs, free.logprobs)
         assert_close(raised.sampled_logprobs, free.logprobs, atol=2e-5, rtol=0)
+
+    def test_where_it_forbids_nothing_no_ids_are_kept(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """One that holds row 0 to words and leaves row 1 free."""
+
+        def half(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            limited = logits.clone()
+            limited[rows == 0, :7] = -torch.inf
+            return limited
+
+        rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], Sampling(max_new_tokens=3), seed=5, choose=half)
+        assert rollout.allowed == [[[*range(7, len(tiny_tokenizer))]] * 3, [[]] * len(rollout.completions[1])]
 
     def test_row_numbers_name_the_rows_of_the_rollout(
         self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch

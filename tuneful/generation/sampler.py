@@ -249,7 +249,7 @@ class _Drawn:
             self.ids[row].append(token)
         if limited is not None:
             for row, finite in zip(rows.tolist(), limited.isfinite(), strict=True):
-                self.allowed[row].append(finite.nonzero().squeeze(-1).tolist())
+                self.allowed[row].append([] if finite.all() else finite.nonzero().squeeze(-1).tolist())
 
     def numbers(self, name: str) -> Tensor:
         """float32 [N, T] of what was recorded under this name, 0 after the end of a row."""
