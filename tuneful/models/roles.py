@@ -71,7 +71,7 @@ class Role:
     @property
     def rounding(self) -> float:
         """What two correct passes may differ by in a logprob or score: in float32 the largest, in half precision the
-        mean of many, and the largest of a few."""
+        mean, for the largest of some is often above it (docs/decisions/0009)."""
         return 5e-2 if self.half else 1e-4
 
     def activate(self) -> None:
