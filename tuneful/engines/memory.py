@@ -35,7 +35,7 @@ from tuneful.engines.sharding import own_part
 from tuneful.functional.head import LOGITS_AT_ONCE
 from tuneful.generation.decoding import rows_together
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
-from tuneful.models.llama import ALONE_FROM, is_llama_like
+from tuneful.models.llama import attends_alone, is_llama_like
 from tuneful.models.loading import Dtype
 from tuneful.models.roles import Role
 
@@ -242,9 +242,8 @@ class Pass:
         return Frame(kept, beside, FLOAT * s.linears * self.trains_all)
 
     def _alone(self, tokens: Tokens) -> bool:
-        """As `attends_alone` in models/llama.py has it."""
-        fits = self.ours and self.on_cpu and self.itemsize == FLOAT
-        return fits and tokens.all >= ALONE_FROM * (tokens.rows + tokens.prefixes)
+        pieces = tokens.rows + tokens.prefixes
+        return self.ours and attends_alone(tokens.all, pieces, on_cpu=self.on_cpu, itemsize=self.itemsize)
 
     def _head(self, tokens: Tokens) -> Frame:
         """Last norm and head."""

@@ -18,8 +18,8 @@ class Optimization:
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """After the warm-up, from the peak to 0 where the run ends (linear, cosine), or not at all."""
     warmup_steps: int = 0
-    """Optimizer steps with a rising rate, from peak / `warmup_steps` in the first to the peak in the last. A stage with no
-    more steps than these takes a tenth of its own, and says so."""
+    """Optimizer steps with a rising rate, from peak / `warmup_steps` in the first to the peak in the last. A stage with
+    no more steps than these takes a tenth of its own, and says so."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     adam_eps: float = 1e-5

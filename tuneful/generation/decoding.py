@@ -19,8 +19,8 @@ from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
 
 MAX_ROWS = 256
-"""Rows decoded together, but for the samples of one prompt; more gain nothing on two cores and cost memory. Not measured
-on a GPU, which may gain from more."""
+"""Rows decoded together, but for the samples of one prompt; more gain nothing on two cores and cost memory. A
+GPU, for which it holds too, may gain from more: not measured."""
 
 MAX_CACHE = 8 * 2**30
 """Bytes of keys and values held together, which bounds the rows of a large model; a single prompt's may exceed it."""

@@ -72,8 +72,8 @@ def uniforms(
     sample: npt.NDArray[np.int64],
     token: npt.NDArray[np.int64] | int,
 ) -> Tensor:
-    """float64 [R] in [0, 1) for rows (prompt, sample) at position `token`; `token` and `seed` are one per row, or one for
-    all."""
+    """float64 [R] in [0, 1) for rows (prompt, sample) at position `token`; `token` and `seed` are one per row, or one
+    for all."""
     seeds = np.uint64(seed % 2**64) if isinstance(seed, int) else seed
     state = _mix(np.broadcast_to(seeds, prompt.shape))
     for key in (prompt, sample, np.broadcast_to(token, prompt.shape)):

@@ -51,10 +51,10 @@ class Role:
     head: nn.Linear | None = None
     weights: Mapping[str, nn.Parameter] = field(default_factory=dict)
     recompute: bool = False
-    """Keep each layer's input alone for the backward pass, and compute the layer again then."""
+    """Keep only each layer's input for the backward pass, and compute the layer again then."""
 
     @property
-    def again(self) -> Callable[[], None] | None:
+    def before_recompute(self) -> Callable[[], None] | None:
         """What must happen before a layer is computed again; None: its activations are kept."""
         return self.activate if self.recompute else None
 
