@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tuneful.engines.memory import Pass, Plan, Row, Shape, Tokens
+from tuneful.engines.memory import Pass, Plan, Row, Shape, Tokens, sampling
+from tuneful.generation import decoding
 from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.loading import Dtype, load_language_model
 
@@ -66,6 +67,14 @@ def test_what_a_layer_keeps_of_a_token_by_hand() -> None:
     one = Pass(shape=Shape.of(llama()), rank=4)
     embedding, first, *_ = one.frames(Tokens.of([Row(1, 8, 0)], predicting=True))
     assert (embedding.kept, first.kept) == (0, 1_004 * 4 * 8)
+
+
+@pytest.mark.parametrize(("room", "rows"), [(1, 3), (4, 4), (256, 6)])
+def test_the_samples_of_a_prompt_are_never_parted(monkeypatch: pytest.MonkeyPatch, room: int, rows: int) -> None:
+    """Two prompts of 5 tokens, three samples of 3 each: keys and values of 8 tokens a row, 2 x 2 x 32 x 4 bytes."""
+    monkeypatch.setattr(decoding, "MAX_CACHE", room * 8 * 512)
+    asked = [Row(5, 3, prompt) for prompt in range(2) for _ in range(3)]
+    assert sampling(Pass(shape=Shape.of(llama())), asked, on_cpu=True)["keys and values"] == rows * 8 * 512
 
 
 def test_the_peak_is_that_of_the_largest_phase() -> None:

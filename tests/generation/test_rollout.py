@@ -1,10 +1,12 @@
-"""Rollouts: picking rows, lengths, and the records rewards see."""
+"""Rollouts: picking rows, joining them, and the records rewards see."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from tuneful.generation.rollout import Rollout
+from tuneful.generation.rollout import Rollout, joined
 from tuneful.records import Completion
 
 
@@ -27,8 +29,7 @@ def rollout() -> Rollout:
     )
 
 
-def test_lengths_and_tokens() -> None:
-    assert rollout().lengths.tolist() == [3, 2, 1]
+def test_rows_and_tokens() -> None:
     assert rollout().num_tokens == 6
     assert len(rollout()) == 3
 
@@ -50,6 +51,14 @@ def test_rows_keep_everything_aligned() -> None:
     assert picked.reference_logprobs is None
     assert picked.scores is None
     assert picked.allowed == [[[6, 8]], [[7], [9], [2]]]
+
+
+def test_a_part_whose_hook_forbade_nothing_is_joined_to_one_whose_hook_did() -> None:
+    """As on two ranks: rows 1 and 2 were drawn apart from row 0."""
+    one, other = rollout().rows([0]), rollout().rows([1, 2])
+    free = replace(one, allowed=None)
+    assert joined([other, free]).allowed == [[[], [], []], [[5], [2]], [[6, 8]]]
+    assert joined([replace(other, allowed=None), free]).allowed is None
 
 
 def test_the_records_a_reward_sees() -> None:

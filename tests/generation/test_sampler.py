@@ -19,6 +19,7 @@ from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling, uniforms
 from tuneful.models import llama as llama_pass
+from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.forward import value_outputs
 from tuneful.models.roles import Role
 from tuneful.records import Prompt
@@ -326,8 +327,20 @@ class TestChoose:
             PROMPTS, SAMPLING, seed=5, choose=lambda logits, hidden, rows: logits + 3.5
         )
         assert raised.completions == free.completions
+        assert raised.allowed is None
         assert_close(raised.logprobs, free.logprobs)
         assert_close(raised.sampled_logprobs, free.logprobs, atol=2e-5, rtol=0)
+
+    def test_where_it_forbids_nothing_no_ids_are_kept(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """One that holds row 0 to words and leaves row 1 free."""
+
+        def half(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            limited = logits.clone()
+            limited[rows == 0, :7] = -torch.inf
+            return limited
+
+        rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], Sampling(max_new_tokens=3), seed=5, choose=half)
+        assert rollout.allowed == [[[*range(7, len(tiny_tokenizer))]] * 3, [[]] * len(rollout.completions[1])]
 
     def test_row_numbers_name_the_rows_of_the_rollout(
         self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
@@ -375,6 +388,31 @@ class TestChoose:
         rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5, choose=hook)
         assert not hook.tokens
         assert [hook.ended[row] for row in range(15)] == [len(c) for c in rollout.completions]
+
+    def test_a_hook_may_run_another_role_on_the_same_base(
+        self, model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that switches the policy's adapter off at every call, while prompts enter late, changes nothing."""
+        adapters = AdapterSet(model.requires_grad_(False))
+        adapters.add("policy", LoRA(rank=2), seed=1)
+        for weight in adapters.named_parameters("policy").values():
+            weight.data.normal_(std=0.2, generator=torch.Generator().manual_seed(len(weight)))
+        policy, reference = Role("policy", model, adapters, ("policy",)), Role("reference", model, adapters)
+        free = Sampler(policy, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5)
+        assert free.completions != Sampler(reference, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5).completions
+        monkeypatch.setattr(decoding, "MAX_ROWS", 6)
+
+        class Reading:
+            def admit(self, rows: Tensor) -> None:
+                reference.activate()
+
+            def __call__(self, logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+                reference.activate()
+                return logits
+
+        read = Sampler(policy, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5, choose=Reading())
+        assert read.completions == free.completions
+        assert_close(read.logprobs, free.logprobs, atol=2e-5, rtol=1e-5)
 
     def test_the_hidden_states_are_those_of_the_policy(self, llama: Any, tiny_tokenizer: Any) -> None:
         seen: list[Tensor] = []

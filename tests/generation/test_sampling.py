@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -103,10 +106,14 @@ def test_draws_follow_the_softmax() -> None:
     [
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"max_prompt_tokens": 0}, "max_prompt_tokens must be at least 1, got 0"),
         ({"temperature": -0.5}, "temperature must be 0 (greedy) or above, got -0.5"),
+        ({"temperature": math.nan}, "temperature must be 0 (greedy) or above, got nan"),
+        ({"temperature": math.inf}, "temperature must be 0 (greedy) or above, got inf"),
+        ({"stop": ("end", "")}, "stop holds an empty string, which every text contains; leave it out"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, float], message: str) -> None:
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        Sampling(**settings)  # type: ignore[arg-type]
+        Sampling(**settings)
     assert str(error.value) == message

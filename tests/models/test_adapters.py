@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tuneful.errors import ConfigError, ModelError
+from tuneful.generation.decoding import begin_decoding
 from tuneful.models.adapters import AdapterSet, LoRA
+from tuneful.models.forward import policy_logits
 from tuneful.models.loading import load_language_model
+from tuneful.models.roles import Role
 
 IDS = torch.tensor([[1, 7, 9, 30, 12]])
 
@@ -142,6 +145,38 @@ def test_an_adapter_off_gets_no_gradient(model: Any) -> None:
     adapters.activate(("policy",))
     model(IDS).logits.square().sum().backward()
     assert all(w.grad is None for w in adapters.named_parameters("value").values())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": "all-linear", "lora_bias": True},
+        {"target_modules": ["q_proj", "v_proj", "up_proj"]},
+        {"target_modules": "all-linear", "use_rslora": True, "rank_pattern": {"q_proj": 5}},
+    ],
+    ids=["DoRA", "biases", "some layers", "scales and ranks"],
+)
+def test_other_kinds_of_adapter_compute_what_peft_computes(model: Any, kind: dict[str, Any], tmp_path: Path) -> None:
+    """Beside one of ours on every layer, in the pass of training and in that of decoding."""
+    theirs: Any = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, task_type="CAUSAL_LM", **kind)).eval()
+    for name, weight in theirs.named_parameters():
+        if "lora_" in name:
+            weight.data += 0.3 * torch.randn(weight.shape)
+    theirs.save_pretrained(tmp_path)
+    adapters = AdapterSet(model)
+    adapters.add("policy", LoRA(rank=2))
+    moved(adapters, "policy", 1)
+    adapters.load("other", tmp_path)
+    role = Role("policy", model, adapters, ("other",))
+    row = IDS[0].tolist()
+    with torch.no_grad():
+        expected = theirs(IDS).logits[0]
+        found, _ = policy_logits(role, [row[:2]], [row[2:]])
+        assert (expected - logits(model, adapters)[0]).abs().max() > 0.1
+        assert_close(found, expected[1:-1], atol=1e-5, rtol=1e-5)
+        decoding = begin_decoding(role, rows=1, longest=8)
+        assert_close(decoding.logits(decoding.admit([row], 1)), expected[-1:], atol=1e-5, rtol=1e-5)
 
 
 class TestSaved:

@@ -13,17 +13,27 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    CohereConfig,
+    FalconH1Config,
     Gemma2Config,
-    Gemma2ForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GraniteConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
 
+from tuneful.engines.local import LocalEngine
 from tuneful.errors import ModelError
-from tuneful.models.forward import class_logits, lm_logits, policy_outputs, reward_scores, value_outputs
-from tuneful.models.roles import Role
+from tuneful.models.forward import (
+    class_logits,
+    lm_logits,
+    policy_outputs,
+    refuse_other_logprobs,
+    reward_scores,
+    value_outputs,
+)
+from tuneful.models.roles import Role, Roles
 
 PROMPTS = [[1, 7, 9, 30], [1, 5], [1, 12, 13, 14, 15, 16]]
 COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9]]
@@ -72,6 +82,12 @@ def test_a_row_without_completion_counts_nothing(model: Any) -> None:
     assert_close(gap.logprobs[:3], whole.logprobs, atol=1e-5, rtol=0)
 
 
+def test_rows_of_which_none_has_a_completion_count_nothing(model: Any) -> None:
+    outputs = policy_outputs(Role("policy", model), [[1], [4]], [[], []], width=3)
+    assert outputs.logprobs is not None
+    assert outputs.logprobs.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
 def test_a_prompt_needs_a_token(model: Any) -> None:
     with pytest.raises(ModelError, match=r"^a prompt has no tokens; every prompt needs at least one") as error:
         policy_outputs(Role("policy", model), [[1], []], [[5], [6]])
@@ -111,25 +127,41 @@ def test_entropy_has_a_gradient_only_when_asked(model: Any) -> None:
     assert_close(free, bound.detach())
 
 
-def test_logits_are_capped_where_the_model_caps_them() -> None:
-    """Gemma 2 holds its logits within +-cap; its own forward says what they are."""
-    config = Gemma2Config(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=2.0,
-        initializer_range=0.5,
-    )
-    model: Any = Gemma2ForCausalLM(config).eval()
+def own_head(family: str) -> Any:
+    """A decoder that does more than a matrix product to make its logits."""
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 40}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.5, "pad_token_id": 0}
+    configs: dict[str, Any] = {
+        "gemma2": Gemma2Config(**sizes, head_dim=8, final_logit_softcapping=2.0),
+        "granite": GraniteConfig(**sizes, logits_scaling=8.0),
+        "cohere": CohereConfig(**sizes, logit_scale=0.25),
+        "falcon_h1": FalconH1Config(
+            **sizes, lm_head_multiplier=0.25, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
+        ),
+    }
+    return AutoModelForCausalLM.from_config(configs[family]).eval()
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
+def test_logits_are_those_of_the_families_own_heads(family: str) -> None:
+    """Gemma 2 holds them within +-cap, Granite divides them, Cohere multiplies them."""
+    model = own_head(family)
     ids = torch.tensor([[3, 7, 9, 11]])
     theirs = model(ids).logits
-    ours = lm_logits(model, model.model(ids).last_hidden_state)
-    assert theirs.abs().max() > 1.5
-    assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    plain = model.get_output_embeddings()(model.model(ids).last_hidden_state)
+    assert (plain - theirs).abs().max() > 0.5
+    assert_close(lm_logits(model, model.model(ids).last_hidden_state), theirs, atol=1e-5, rtol=1e-5)
+    refuse_other_logprobs(Role("policy", model))
+
+
+def test_a_family_whose_logits_are_not_known_is_refused(tiny_tokenizer: Any) -> None:
+    """Falcon-H1 multiplies them by a number of another name; an engine of it would train on other probabilities."""
+    model = own_head("falcon_h1")
+    model.resize_token_embeddings(len(tiny_tokenizer))
+    message = r": logprobs of a falcon_h1 are .* away from those of transformers' own pass; this family is not"
+    with pytest.raises(ModelError, match=message) as error:
+        LocalEngine(Roles(policy=Role("policy", model)), tiny_tokenizer)
+    assert "\n" not in str(error.value)
 
 
 def classifier(family: str, num_labels: int = 1) -> Any:

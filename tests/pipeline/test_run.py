@@ -245,6 +245,22 @@ def test_completions_can_be_of_any_split(recipe, tiny_model_dir, tmp_path, split
     assert [split_of(item.prompt) for item in items] == [split, split]
 
 
+def test_a_warm_up_longer_than_the_run_is_shortened_and_told(tiny_model_dir, tmp_path):
+    """DPO's default of 150 steps, where 20 pairs at one a step are 20 steps."""
+    notes: list[str] = []
+    display = Silent()
+    display.note = notes.append  # type: ignore[method-assign]
+    rows = [{"prompt": f"{word} now", "chosen": "yes", "rejected": "no"} for word in WORDS[:20]]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    settings = {"comparisons": tmp_path / "pairs.jsonl", "model": tiny_model_dir, "pairs_per_step": 1}
+    text = "splits = { reward = 1.0, rl = 0.0, dev = 0.0, test = 0.0 }\n"
+    (tmp_path / "recipe.toml").write_text(text + stage_toml("dpo", algorithm="dpo", **settings))
+    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run", display=display)
+    assert [note for note in notes if "learning rate" in note] == [
+        "the learning rate rises over 2 steps, not over optimization.warmup_steps = 150: the run has 20"
+    ]
+
+
 def test_the_report_shows_the_newest_answers(out):
     samples = [json.loads(line) for line in (out / "ppo" / "samples.jsonl").read_text().splitlines()]
     page = (out / "ppo" / "report.html").read_text()

@@ -27,7 +27,14 @@ from tuneful.generation.decoding import why_waves
 from tuneful.generation.rollout import Rollout, joined
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
-from tuneful.models.forward import Outputs, policy_logits, policy_outputs, reward_scores, value_outputs
+from tuneful.models.forward import (
+    Outputs,
+    policy_logits,
+    policy_outputs,
+    refuse_other_logprobs,
+    reward_scores,
+    value_outputs,
+)
 from tuneful.models.roles import Role, Roles
 from tuneful.records import Prompt
 
@@ -37,6 +44,9 @@ EXACT_KL_VOCABULARY = 8_192
 
 class LocalEngine:
     """Engine on this process's device (see protocol.Engine). Dropout is off in every role, also while training.
+
+    Raises ModelError for a tokenizer of more tokens than a model embeds, and for a policy of a family whose logprobs it
+    would get wrong.
 
     Among several ranks every call is made by all: each does its share of the rows, balanced by tokens, and all return
     the whole. Where the roles are sharded, each rank holds and updates its part of the layers.
@@ -65,6 +75,8 @@ class LocalEngine:
         for role in (roles.policy, roles.reward):
             if role is not None:
                 _check_vocabulary(role, tokenizer)
+        if roles.policy is not None:
+            refuse_other_logprobs(roles.policy)
 
     @property
     def _optimizer(self) -> torch.optim.AdamW:
@@ -241,7 +253,8 @@ class LocalEngine:
                 weight.copy_(sharding.part_like(weight, state["weights"][name]))
                 if name in state["optimizer"]:
                     self._optimizer.state[weight] = {
-                        moment: number if moment == "step" else sharding.part_like(weight, number)
+                        # AdamW's fused kernel reads the count of steps where the weight is.
+                        moment: number.to(weight.device) if moment == "step" else sharding.part_like(weight, number)
                         for moment, number in state["optimizer"][name].items()
                     }
         facts = json.loads((path / "engine.json").read_text())
@@ -252,8 +265,11 @@ class LocalEngine:
             probe = torch.load(path / "probe.pt", weights_only=True)
             stored = probe.pop("numbers")
             self._probe = Batch(**probe)
-            drift = float((self._numbers(self._probe).cpu() - stored.cpu()).abs().max())
-            if not drift < self._role(self._probe.role).rounding:  # another card rounds differently
+            now, role = self._numbers(self._probe).cpu(), self._role(self._probe.role)
+            away = (now - stored.cpu()).abs()
+            # The mean is that of tokens: zeros stand after the end of a completion.
+            drift = float(away.sum() / now.count_nonzero().clamp_min(1) if role.half else away.max())
+            if not drift < role.rounding:  # another card rounds differently
                 raise CheckError(
                     f"{path}: stored rows now score {drift:.1e} away from what they did; other base model?"
                 )

@@ -23,6 +23,7 @@ transformers' modules keep differs from family to family.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,9 @@ from torch import Tensor, nn
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.sharding import own_part
 from tuneful.functional.head import tokens_together
-from tuneful.generation.decoding import MAX_CACHE, MAX_ROWS
+from tuneful.generation.decoding import rows_together
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
-from tuneful.models.llama import ALONE_FROM, is_llama_like
+from tuneful.models.llama import attends_alone, is_llama_like
 from tuneful.models.loading import Dtype
 from tuneful.models.roles import Role
 
@@ -241,9 +242,8 @@ class Pass:
         return Frame(kept, beside, FLOAT * s.linears * self.trains_all)
 
     def _alone(self, tokens: Tokens) -> bool:
-        """As `attends_alone` in models/llama.py has it."""
-        fits = self.ours and self.on_cpu and self.itemsize == FLOAT
-        return fits and tokens.all >= ALONE_FROM * (tokens.rows + tokens.prefixes)
+        pieces = tokens.rows + tokens.prefixes
+        return self.ours and attends_alone(tokens.all, pieces, on_cpu=self.on_cpu, itemsize=self.itemsize)
 
     def _head(self, tokens: Tokens) -> Frame:
         """Last norm and head."""
@@ -371,11 +371,13 @@ def exact_kl(policy: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -
 def sampling(policy: Pass, rows: Sequence[Row], *, on_cpu: bool) -> Parts:
     """The most that sampling completions of these lengths takes, as many together as the sampler lets (decoding.py).
 
+    Rows of one group are the samples of one prompt of the call.
     In float32 the layers are joined, and on a CPU packed, into copies of the weights (adapters.FrozenLinears).
     """
     s, b = policy.shape, policy.itemsize
     longest = max(row.prompt + row.completion for row in rows)
-    together = min(len(rows), MAX_ROWS, max(MAX_CACHE // (s.cache(b) * longest), 1))
+    samples = max(Counter(row.group for row in rows).values())
+    together = min(len(rows), rows_together(s.cache(b), longest, samples))
     copies = joining = 0
     if b == FLOAT and policy.ours:
         merged = policy.rank > 0

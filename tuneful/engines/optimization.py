@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tuneful.settings import require_above, require_at_least
@@ -16,9 +16,10 @@ class Optimization:
     learning_rate: float = 1e-5
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """From the peak to 0 (linear, cosine) over the run, or not at all."""
+    """After the warm-up, from the peak to 0 where the run ends (linear, cosine), or not at all."""
     warmup_steps: int = 0
-    """Optimizer steps from 0 to the peak."""
+    """Optimizer steps with a rising rate, from peak / `warmup_steps` in the first to the peak in the last. A stage with
+    no more steps than these takes a tenth of its own, and says so."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     adam_eps: float = 1e-5
@@ -27,6 +28,10 @@ class Optimization:
     def __post_init__(self) -> None:
         require_above(0, self, "optimization.", "learning_rate", "adam_eps")
         require_at_least(0, self, "optimization.", "warmup_steps", "weight_decay")
+
+    def within(self, total_steps: int) -> Optimization:
+        """The same for a run of `total_steps`: a warm-up that would not end before it does becomes a tenth of it."""
+        return self if self.warmup_steps < total_steps else replace(self, warmup_steps=total_steps // 10)
 
     def rate(self, step: int, total_steps: int) -> float:
         """Learning rate of optimizer step `step` (from 0) out of `total_steps`."""

@@ -22,7 +22,7 @@ RoleName = Literal["policy", "reference", "value", "reward"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Rows for one optimizer step. `units` numbers rows that must stay in one micro-batch (pairs, whole prompts)."""
+    """R rows for one optimizer step."""
 
     role: Literal["policy", "reward"]
     prompts: Ids
@@ -30,9 +30,13 @@ class Batch:
     width: int | None = None
     """T of the outputs; None: the longest completion of each micro-batch."""
     units: Sequence[int] | None = None
+    """[R]: rows of one number stay in one micro-batch (pairs, whole prompts); None: each row may go alone."""
     with_values: bool = False
+    """Whether the outputs hold values [R, T] too."""
     entropy_grad: bool = False
+    """Whether the entropy [R, T] has a gradient."""
     temperature: float = 1.0
+    """Logits are divided by it."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -57,8 +61,9 @@ class Engine(Protocol):
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
-        """Completions of every prompt under the policy."""
+        """Completions of every prompt under the policy. on_progress: told how many of how many are done."""
         ...
 
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:

@@ -1,7 +1,7 @@
 """Attention of rows of different length, one row after the other: no padding, and nothing kept but what went in.
 
-On a CPU a kernel for batches computes the padding too, and those of today are made for rows longer than a dialogue;
-plain products for each row run at the pace of the linear layers.
+On a CPU a kernel for batches computes the padding too, and today's are tuned for rows longer than a dialogue; plain
+products for each row run at the pace of the linear layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ QUERIES_AT_ONCE = 128
 
 
 class Piece(NamedTuple):
-    """Tokens `start` to `stop` of a flat list, which read those of `before` and of the piece up to themselves."""
+    """Tokens `start` to `stop` (left out) of a flat list [T, ...], which read those of `before` and of the piece up to
+    themselves."""
 
     start: int
     stop: int
@@ -27,7 +28,8 @@ class Piece(NamedTuple):
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], *, scale: float) -> Tensor:
     """softmax(scale q k^T) v over what each token of the pieces reads, piece after piece: float32 [S, H, h].
 
-    q: float32 [T, H, h]; k, v: [T, K, h], H a multiple of K. Scores are made again for the backward pass.
+    q: float32 [T, H, h]; k, v: [T, K, h], H a multiple of K; S = tokens of all pieces. Scores are made again
+    for the backward pass.
     """
     return _RaggedAttention.apply(q, k, v, pieces, scale)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -21,13 +21,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): the halves of each head's h numbers are turned as pairs.
 
-    x: [T, H, h]; cos, sin: [T, h / 2], of one angle per pair. Keeps the angles alone.
+    x: [T, H, h]; cos, sin: [T, h / 2], of one angle per pair. Keeps only the angles.
     """
     return _Rotate.apply(x, cos, sin) if torch.is_grad_enabled() else _turned(x, cos, sin)  # type: ignore[no-untyped-call]
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202), elementwise. Keeps the two alone."""
+    """silu(gate) * up (Shazeer 2020, arXiv 2002.05202), elementwise.
+
+    gate, up: [..., f]. Keeps only the two inputs.
+    """
     return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else silu(gate).mul_(up)  # type: ignore[no-untyped-call]
 
 

@@ -19,7 +19,8 @@ from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
 
 MAX_ROWS = 256
-"""Rows decoded together; more gain nothing on two cores and cost memory."""
+"""Rows decoded together, but for the samples of one prompt; more gain nothing on two cores and cost memory. A
+GPU, for which it holds too, may gain from more: not measured."""
 
 MAX_CACHE = 8 * 2**30
 """Bytes of keys and values held together, which bounds the rows of a large model; a single prompt's may exceed it."""
@@ -75,14 +76,22 @@ def why_waves(policy: Role) -> str | None:
     return f"a {policy.model.config.model_type} that begins beside others computes something else"
 
 
-def rows_together(model: Any, longest: int) -> int:
-    """How many rows of up to `longest` tokens, prompt included, are decoded together."""
+def cache_of_token(model: Any) -> int:
+    """Bytes of a token's keys and values."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     layers = getattr(config, "num_decoder_layers", None) or config.num_hidden_layers
-    row: int = 2 * layers * heads * width * longest * model.dtype.itemsize
-    return min(MAX_ROWS, MAX_CACHE // row)
+    size: int = 2 * layers * heads * width * model.dtype.itemsize
+    return size
+
+
+def rows_together(cache: int, longest: int, num_samples: int) -> int:
+    """How many rows of up to `longest` tokens, prompt included, are decoded together; one prompt's samples always are.
+
+    cache: bytes of a token's keys and values.
+    """
+    return max(min(MAX_ROWS, MAX_CACHE // (cache * longest)), num_samples)
 
 
 class DecoderDecoding:

@@ -54,6 +54,8 @@ class LlamaDecoding:
         """Write keys and values of prompts without their last token into `slots`, [P * num_samples]."""
         lengths = [len(prefix) for prefix in prefixes]
         rows, alone = Rows(lengths, slots.device), pieces(lengths)
+        on_cpu, itemsize = slots.device.type == "cpu", self.model.dtype.itemsize
+        attend_alone = attends_alone(len(rows), len(alone), on_cpu=on_cpu, itemsize=itemsize)
 
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             padded_k, padded_v = rows.pad(k), rows.pad(v)
@@ -61,7 +63,7 @@ class LlamaDecoding:
                 cache[number][slots, : new.shape[1]] = new.repeat_interleave(num_samples, 0)
             if number + 1 == len(self.keys):
                 return q[:0]
-            if attends_alone(self.model, alone):
+            if attend_alone:
                 return ragged_attention(q, k, v, alone, scale=scaling(self.model))
             return rows.flatten(attention(self.model, rows.pad(q), padded_k, padded_v))
 

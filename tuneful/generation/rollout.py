@@ -39,10 +39,14 @@ class Rollout:
     mask: Tensor
     """bool [N, T]: True = a token the policy chose."""
     values: Tensor | None = None
+    """float32 [N, T]: of the states before each token."""
     reference_logprobs: Tensor | None = None
+    """float32 [N, T] under the reference at `temperature`."""
     scores: Tensor | None = None
     """float32 [N]: reward of the whole completion."""
     allowed: list[list[list[int]]] | None = None
+    """The ids that a `choose` hook left for each token of each row, in order, [] where it left all; None where it never
+    forbade one."""
     engine_mismatch: Mapping[str, float] = field(default_factory=dict)
     """Of a remote sampler: `engine_mismatch` and `engine_mismatch_mean`, the largest and the mean distance of a token's
     logprob there from its logprob here."""
@@ -53,11 +57,6 @@ class Rollout:
     @property
     def num_tokens(self) -> int:
         return int(self.mask.sum())
-
-    @property
-    def lengths(self) -> Tensor:
-        """int64 [N]: completion tokens, the end token included when it was sampled."""
-        return torch.tensor([len(c) for c in self.completions])
 
     def as_completions(self) -> list[Completion]:
         """The rows as records, tokens and finish reason kept, for rewards."""
@@ -105,7 +104,7 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
     def numbers(name: str) -> Tensor:
         return torch.cat([F.pad(getattr(part, name), (0, width - part.mask.shape[1])) for part in parts])
 
-    allowed = [rows for part in parts for rows in part.allowed or []]
+    allowed = [rows for part in parts for rows in part.allowed or [[[] for _ in row] for row in part.completions]]
     together = Rollout(
         prompts=[row for part in parts for row in part.prompts],
         completions=[row for part in parts for row in part.completions],
@@ -118,6 +117,6 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
         sampled_logprobs=numbers("sampled_logprobs"),
         mask=numbers("mask"),
         values=None if parts[0].values is None else numbers("values"),
-        allowed=allowed or None,
+        allowed=None if all(part.allowed is None for part in parts) else allowed,
     )
     return together.rows(together.group.argsort(stable=True).tolist())

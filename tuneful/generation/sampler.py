@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneful.data.templates import completion_text, prompt_ids
 from tuneful.errors import GenerationError
 from tuneful.functional.logprobs import token_logprobs
-from tuneful.generation.decoding import Decoding, begin_decoding, rows_together
+from tuneful.generation.decoding import Decoding, begin_decoding, cache_of_token, rows_together
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Draws, Sampling, draw, uniforms
 from tuneful.models.loading import context_length
@@ -102,7 +102,7 @@ class Sampler:
                 )
         samples = sampling.num_samples
         longest = max(map(len, ids)) + sampling.max_new_tokens
-        room = max(rows_together(self.policy.model, longest), samples)
+        room = rows_together(cache_of_token(self.policy.model), longest, samples)
         waiting = sorted(range(len(ids)) if only is None else only, key=lambda i: len(ids[i]))
         total = len(waiting) * samples
         drawn = _Drawn(len(ids) * samples)
@@ -117,6 +117,7 @@ class Sampler:
                 entering = [waiting.pop() for _ in range(min(free, len(waiting)))]
                 begun = (np.array(entering)[:, None] * samples + np.arange(samples)).flatten()
                 _tell(choose, "admit", begun)
+                self.policy.activate()  # a hook may have run another role on the same base
                 states = decoding.admit([ids[i] for i in entering], samples)
                 hidden = states if hidden is None else torch.cat([hidden, states])
                 rows = np.concatenate([rows, begun])
@@ -132,6 +133,7 @@ class Sampler:
                 index = torch.from_numpy(places).to(chosen.device)
                 decoding.keep(index)
                 chosen = chosen[index]
+            self.policy.activate()
             hidden = decoding.step(chosen) if len(rows) else None
         return self._collect(prompts, ids, drawn, sampling)
 
@@ -247,7 +249,7 @@ class _Drawn:
             self.ids[row].append(token)
         if limited is not None:
             for row, finite in zip(rows.tolist(), limited.isfinite(), strict=True):
-                self.allowed[row].append(finite.nonzero().squeeze(-1).tolist())
+                self.allowed[row].append([] if finite.all() else finite.nonzero().squeeze(-1).tolist())
 
     def numbers(self, name: str) -> Tensor:
         """float32 [N, T] of what was recorded under this name, 0 after the end of a row."""

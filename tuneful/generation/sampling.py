@@ -6,6 +6,7 @@ size and resume do not change what is sampled, up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,9 +36,11 @@ class Sampling:
     """A completion ends where its text first contains one of these."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "", "num_samples", "max_new_tokens")
-        if self.temperature < 0:
+        require_at_least(1, self, "", "num_samples", "max_new_tokens", "max_prompt_tokens")
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
+        if "" in self.stop:
+            raise ConfigError("stop holds an empty string, which every text contains; leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ def uniforms(
     sample: npt.NDArray[np.int64],
     token: npt.NDArray[np.int64] | int,
 ) -> Tensor:
-    """float64 [R] in [0, 1) for rows (prompt, sample) at their position `token`, or all at the same; so too `seed`."""
+    """float64 [R] in [0, 1) for rows (prompt, sample) at position `token`; `token` and `seed` are one per row, or one
+    for all."""
     seeds = np.uint64(seed % 2**64) if isinstance(seed, int) else seed
     state = _mix(np.broadcast_to(seeds, prompt.shape))
     for key in (prompt, sample, np.broadcast_to(token, prompt.shape)):

@@ -152,7 +152,8 @@ def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
 
     A float32 adapter is added to its layer's weights W for the length of the product: x (W + s B A)^T costs what x W^T
     does, where x W^T + s (x A^T) B^T goes over every token's output twice more. Layers in half precision or 4 bits,
-    whose weights would round a small update away, run as PEFT has them, and so do layers with none or several adapters.
+    whose weights would round a small update away, run as PEFT has them, and so do layers with none, several, or another
+    kind of adapter.
     """
     outputs = []
     for layer in layers:
@@ -214,21 +215,30 @@ def _whole(layer: Any) -> tuple[Tensor, Tensor | None] | None:
     if found is not None:
         base, down, up, scale = found
         return torch.addmm(base.weight, up, down, alpha=scale), base.bias
-    base = layer.base_layer if getattr(layer, "disable_adapters", False) else layer
+    base = layer.base_layer if hasattr(layer, "base_layer") and not _active_on(layer) else layer
     if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
         return None
     return base.weight.detach(), base.bias
 
 
 def _mergeable(layer: Any) -> tuple[nn.Linear, Tensor, Tensor, float] | None:
-    """A float32 layer and its one active adapter: factors A [r, i] and B [o, r], scale s; else None."""
+    """A float32 layer and its one active adapter: factors A [r, i] and B [o, r], scale s; else None.
+
+    Adapters that are more than W + s B A, as DoRA's and those with biases, are PEFT's to compute.
+    """
     base = getattr(layer, "base_layer", None)
     if type(base) is not nn.Linear or base.weight.dtype != torch.float32 or base.weight.requires_grad:
         return None
-    if layer.disable_adapters or len(layer.active_adapters) != 1:
+    names = _active_on(layer)
+    if len(names) != 1 or names[0] in layer.lora_variant or layer.lora_B[names[0]].bias is not None:
         return None
-    (name,) = layer.active_adapters
+    (name,) = names
     return base, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+
+
+def _active_on(layer: Any) -> list[str]:
+    """The active adapters that have a part on this layer."""
+    return [] if layer.disable_adapters else [name for name in layer.active_adapters if name in layer.lora_A]
 
 
 class _Adapted(torch.autograd.Function):

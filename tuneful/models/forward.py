@@ -16,10 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tuneful.errors import ModelError
 from tuneful.functional.head import head_logprobs
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.llama import is_llama_like, own_states
-from tuneful.models.ragged import Ids, Ragged, refuse_empty
+from tuneful.models.ragged import Ids, Ragged, Rows, refuse_empty
 from tuneful.models.roles import Role
 
 
@@ -52,7 +53,7 @@ def policy_outputs(
 
     A value head on the policy's trunk reads the same hidden states; any other value role runs its own pass.
     """
-    rows = _Rows(prompts, completions, width, policy.device)
+    rows = _Completions(prompts, completions, width, policy.device)
     states = rows.predicting_states(policy)
     logprobs, entropy = head_logprobs(
         partial(lm_logits, policy.model),
@@ -71,13 +72,13 @@ def policy_outputs(
 
 def value_outputs(value: Role, prompts: Ids, completions: Ids, *, width: int | None = None) -> Outputs:
     """Values of the states before each completion token."""
-    rows = _Rows(prompts, completions, width, value.device)
+    rows = _Completions(prompts, completions, width, value.device)
     return Outputs(rows.mask, values=rows.spread(_apply(value.head, rows.predicting_states(value))))
 
 
 def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor, Tensor]:
     """Logits before every completion token, flat [M, V], and the row each belongs to, int [M]."""
-    rows = _Rows(prompts, completions, None, policy.device)
+    rows = _Completions(prompts, completions, None, policy.device)
     return lm_logits(policy.model, rows.predicting_states(policy)), rows.row
 
 
@@ -93,6 +94,27 @@ def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequen
         row = torch.tensor([[*prompt, *completion]], device=policy.device)
         logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
     return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
+
+
+@torch.no_grad()
+def refuse_other_logprobs(policy: Role) -> None:
+    """ModelError when two rows, one shorter, have other logprobs here than transformers' whole model gives each.
+
+    Any decoder can be loaded, and some do more to their logits than `lm_logits` knows of. Models that run on our own
+    pass are held against it by the tests.
+    """
+    if is_llama_like(policy.model):
+        return
+    prompts, completions = [[0, 1, 2], [3]], [[2, 1], [0, 3, 1]]
+    outputs = policy_outputs(policy, prompts, completions)
+    assert outputs.logprobs is not None
+    whole = [whole_model_logprobs(policy, p, c, 1.0) for p, c in zip(prompts, completions, strict=True)]
+    error = float((outputs.logprobs[outputs.mask] - torch.cat(whole)).abs().max())
+    if not error < policy.rounding:
+        raise ModelError(
+            f"{policy.model.name_or_path}: logprobs of a {policy.model.config.model_type} are {error:.1e} away from "
+            "those of transformers' own pass; this family is not supported, please report it"
+        )
 
 
 def reward_scores(
@@ -115,7 +137,7 @@ def class_logits(
     elif padding == "right" and is_llama_like(reward.model):
         reward.activate()
         rows = Ragged(prompts, completions, reward.device)
-        return _read(reward.head, own_states(reward.model, rows, last_only=True, recompute=reward.again))
+        return _read(reward.head, own_states(reward.model, rows, last_only=True, recompute=reward.before_recompute))
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
@@ -149,6 +171,10 @@ def lm_logits(model: Any, states: Tensor) -> Tensor:
     logits: Tensor = model.get_output_embeddings()(states)
     if (bias := getattr(model, "final_logits_bias", None)) is not None:  # BART's
         logits = logits + bias[0]
+    if (scale := getattr(model, "logit_scale", None)) is not None:  # Cohere's
+        logits = logits * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite's
+        logits = logits / divisor
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -162,16 +188,15 @@ def encoded(model: Any, prompts: Ids) -> tuple[Tensor, Tensor]:
     return states, attended
 
 
-class _Rows:
-    """Rows of one pass, and the way between [R, T] and the flat list of completion tokens."""
+class _Completions:
+    """The M completion tokens of R rows in one pass, and the way between [R, T] and their flat list [M]."""
 
     def __init__(self, prompts: Ids, completions: Ids, width: int | None, device: torch.device) -> None:
         self.prompts, self.device = prompts, device
         self.completions = [c[:width] for c in completions]
-        lengths = torch.tensor([len(c) for c in completions], device=device)
-        steps = torch.arange(max(int(lengths.max()), 1) if width is None else width, device=device)
-        self.mask = steps[None, :] < lengths[:, None]
-        self.row, self.step = self.mask.nonzero(as_tuple=True)
+        lengths = [len(c) for c in self.completions]
+        tokens = Rows(lengths, device, width=max(*lengths, 1) if width is None else width)
+        self.mask, self.row, self.place = tokens.mask, tokens.row, tokens.place
         self.targets = torch.tensor([token for c in self.completions for token in c], dtype=torch.int64, device=device)
 
     def predicting_states(self, role: Role) -> Tensor:
@@ -184,14 +209,14 @@ class _Rows:
             hidden = role.model.get_decoder()(
                 input_ids=before, encoder_hidden_states=states, encoder_attention_mask=attended, use_cache=False
             ).last_hidden_state
-            return hidden[self.row, self.step]  # type: ignore[no-any-return]
+            return hidden[self.row, self.place]  # type: ignore[no-any-return]
         if is_llama_like(role.model):
             rows = Ragged(self.prompts, self.completions, self.device, predicting=True)
-            return own_states(role.model, rows, recompute=role.again)
+            return own_states(role.model, rows, recompute=role.before_recompute)
         ids, _ = _padded(self.prompts, self.completions, self.device)
         hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         starts = torch.tensor([len(p) for p in self.prompts], device=self.device)
-        return hidden[self.row, starts[self.row] + self.step - 1]  # type: ignore[no-any-return]
+        return hidden[self.row, starts[self.row] + self.place - 1]  # type: ignore[no-any-return]
 
     def spread(self, flat: Tensor) -> Tensor:
         """Flat [M] numbers to [R, T], zeros elsewhere."""

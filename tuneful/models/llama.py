@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from tuneful.functional.attention import Piece, ragged_attention
+from tuneful.functional.attention import ragged_attention
 from tuneful.functional.layers import rms_norm, rotate, swiglu
 from tuneful.models.adapters import adapted
 from tuneful.models.ragged import Ragged
@@ -72,8 +72,8 @@ def through_layers(
 ) -> Tensor:
     """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those numbered in `read`.
 
-    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. recompute: keep each
-    layer's input alone and compute the layer again for its backward pass, after this call, which switches the same
+    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. recompute: keep only
+    each layer's input and compute the layer again for its backward pass, after this call, which switches the same
     adapters on (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
     """
     trunk = model.base_model
@@ -85,7 +85,7 @@ def through_layers(
         attention, mlp = layer.self_attn, layer.mlp
         normed = _norm(x, layer.input_layernorm)
         q, k, v = (
-            part.view(len(x), -1, attention.head_dim)
+            part.view(len(x), part.shape[-1] // attention.head_dim, attention.head_dim)
             for part in linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)
         )
         if hasattr(attention, "q_norm"):
@@ -124,7 +124,7 @@ def _within_rows(model: Any, rows: Ragged) -> Attend:
     """Prefixes read themselves, own tokens their prefix and themselves; the last layer lets the prefixes go."""
     last = model.config.num_hidden_layers - 1
     every = [*rows.prefix_pieces, *rows.own_pieces]
-    if attends_alone(model, every):
+    if attends_alone(len(rows.ids), len(every), on_cpu=model.device.type == "cpu", itemsize=model.dtype.itemsize):
 
         def attend_alone(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return ragged_attention(q, k, v, rows.own_pieces if number == last else every, scale=scaling(model))
@@ -149,10 +149,12 @@ def _within_rows(model: Any, rows: Ragged) -> Attend:
     return attend
 
 
-def attends_alone(model: Any, pieces: Sequence[Piece]) -> bool:
-    """True where `ragged_attention` is faster than `attention`: float32 on a CPU, rows that are not tiny."""
-    fits = model.device.type == "cpu" and model.dtype == torch.float32
-    return fits and sum(piece.stop - piece.start for piece in pieces) >= ALONE_FROM * len(pieces)
+def attends_alone(num_tokens: int, num_pieces: int, *, on_cpu: bool, itemsize: int) -> bool:
+    """True where `ragged_attention` is faster than `attention`: float32 on a CPU, rows that are not tiny.
+
+    itemsize: bytes of a number of the model.
+    """
+    return on_cpu and itemsize == torch.float32.itemsize and num_tokens >= ALONE_FROM * num_pieces
 
 
 def scaling(model: Any) -> float:

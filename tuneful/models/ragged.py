@@ -1,11 +1,12 @@
 """Rows of prompt and completion as one flat list of tokens, so that a linear layer sees no padding.
 
-A row's prefix is its prompt without the last token; its own tokens are that one and those of the completion. So own
-tokens are just the positions whose states are read, and rows with equal prompts share a prefix, exactly:
+A row's prefix is its prompt without the last token; its own tokens are that one and those of the completion. All own
+tokens but the last predict the completion (`predicting=True` leaves that one out); a reward is read at the last. So no
+state of a prefix is read, and rows with equal prompts share one, exactly:
 
     rows ([7, 9, 4], [8, 2]) and ([7, 9, 4], [5])   ->   one prefix [7, 9]   own tokens [4, 8, 2], [4, 5]
 
-Only attention sees rows; it pads them on the right.
+Only attention sees rows, one by one (functional/attention.py) or padded on the right.
 """
 
 from __future__ import annotations
@@ -63,12 +64,17 @@ class Ragged:
 
 
 class Rows:
-    """N rows of different length: flat [M, ...], or padded on the right [N, L, ...]."""
+    """N rows of different length, M tokens in all: flat [M, ...], or padded on the right [N, L, ...].
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+    lengths, ends: int64 [N], tokens of each row, and of it and those before it. mask: bool [N, L], True on tokens.
+    row, place: int64 [M], where each token stands in [N, L].
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device, *, width: int | None = None) -> None:
+        """width: L, at least the longest row; None: the longest row."""
         self.lengths = torch.tensor(lengths, dtype=torch.int64, device=device)
         self.ends = self.lengths.cumsum(0)
-        steps = torch.arange(max(lengths), device=device)
+        steps = torch.arange(max(lengths) if width is None else width, device=device)
         self.mask = steps < self.lengths[:, None]
         self.row, self.place = self.mask.nonzero(as_tuple=True)
         flat = (self.ends - self.lengths)[:, None] + steps

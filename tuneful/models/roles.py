@@ -51,10 +51,10 @@ class Role:
     head: nn.Linear | None = None
     weights: Mapping[str, nn.Parameter] = field(default_factory=dict)
     recompute: bool = False
-    """Keep each layer's input alone for the backward pass, and compute the layer again then."""
+    """Keep only each layer's input for the backward pass, and compute the layer again then."""
 
     @property
-    def again(self) -> Callable[[], None] | None:
+    def before_recompute(self) -> Callable[[], None] | None:
         """What must happen before a layer is computed again; None: its activations are kept."""
         return self.activate if self.recompute else None
 
@@ -71,7 +71,7 @@ class Role:
     @property
     def rounding(self) -> float:
         """What two correct passes may differ by in a logprob or score: in float32 the largest, in half precision the
-        mean of many, and the largest of a few."""
+        mean, for the largest of some is often above it (docs/decisions/0009)."""
         return 5e-2 if self.half else 1e-4
 
     def activate(self) -> None:

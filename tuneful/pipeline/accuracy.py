@@ -13,7 +13,7 @@ from tuneful.data.templates import pair_ids
 from tuneful.engines import ranks
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.evaluation.text_measures import num_words
-from tuneful.models.forward import policy_outputs
+from tuneful.models.forward import policy_outputs, refuse_other_logprobs
 from tuneful.models.loading import context_length, load_language_model, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.records import Comparison, Completion
@@ -44,6 +44,7 @@ def policy_accuracy(
     on_progress: told how many answers of how many are done.
     """
     role = Role("policy", load_language_model(path))
+    refuse_other_logprobs(role)
     tokenizer = load_tokenizer(path)
     context = context_length(role.model)
     texts = [(c.prompt, text) for c in held_out for text in (c.chosen, c.rejected)]

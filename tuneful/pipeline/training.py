@@ -45,7 +45,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
     num_steps = config.num_steps(len(demonstrations))
     roles = policy_roles(path, lora=given.lora, with_reference=False, **_holding(given), seed=config.seed)
     config = _within_context(config, _present(roles.policy))
-    engine = _engine(roles, tokenizer, config, num_steps, given)
+    engine = _engine(context, roles, tokenizer, config, num_steps, given)
     learner = SFT(engine, demonstrations, config, tokenizer)
     memory.tell_plan(context, record, engine, memory.plan_sft(engine, learner))
     ended = _run(context, learner, record, num_steps, given.save_every)
@@ -66,7 +66,7 @@ def train_reward(
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     groups = group_pairs(comparisons, role, tokenizer, config.max_tokens)
     num_steps = config.num_steps(len(groups))
-    engine = _engine(roles, tokenizer, config, num_steps, given)
+    engine = _engine(context, roles, tokenizer, config, num_steps, given)
     learner = RewardModel(engine, groups, config)
     sampling = Sampling(max_new_tokens=given.max_new_tokens, max_prompt_tokens=given.max_prompt_tokens)
     prompts = context.prompts(given.normalise_prompts).read("rl", purpose="train", stage=record.name)
@@ -117,7 +117,7 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
         **_holding(given),
         seed=config.seed,
     )
-    engine = _engine(roles, tokenizer, config, config.updates, given, remote)
+    engine = _engine(context, roles, tokenizer, config, config.updates, given, remote)
     note_waves(engine, context.display.note)
     if given.share_base:
         assert isinstance(given.reward, str)
@@ -169,7 +169,7 @@ def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, c
     num_steps = config.num_steps(len(comparisons))
     roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
     config = _within_context(config, _present(roles.policy))
-    engine = _engine(roles, tokenizer, config, num_steps, given)
+    engine = _engine(context, roles, tokenizer, config, num_steps, given)
     memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
     learner = DPO(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
@@ -191,6 +191,7 @@ def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> 
 
 
 def _engine(
+    context: Context,
     roles: Roles,
     tokenizer: Any,
     config: Any,
@@ -198,13 +199,19 @@ def _engine(
     given: inputs.TrainingInputs,
     remote: RemoteSampler | None = None,
 ) -> LocalEngine:
+    optimization = config.optimization.within(num_updates)
+    if optimization != config.optimization:
+        context.display.note(
+            f"the learning rate rises over {optimization.warmup_steps} steps, not over optimization.warmup_steps = "
+            f"{config.optimization.warmup_steps}: the run has {num_updates}"
+        )
     if given.shard:
         sharding.shard(roles)
     build = LocalEngine if remote is None else partial(RemoteEngine, remote=remote)
     return build(
         roles.recomputing() if given.recompute_layers else roles,
         tokenizer,
-        optimization=config.optimization,
+        optimization=optimization,
         total_steps=num_updates,
         tokens_per_microbatch=given.tokens_per_microbatch,
     )

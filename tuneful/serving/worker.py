@@ -14,6 +14,7 @@ from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Sampler
 from tuneful.generation.sampling import Draws, Sampling
 from tuneful.models.adapters import AdapterSet
+from tuneful.models.forward import refuse_other_logprobs
 from tuneful.models.loading import context_length, is_adapter
 from tuneful.models.roles import Role
 
@@ -64,6 +65,7 @@ class Worker:
         self.adapter_path = ""
         self._adapters = AdapterSet(model.requires_grad_(False))
         self._model = model
+        refuse_other_logprobs(Role("policy", model))
         self._loads = 0
         self._slot = ""
         self._waiting: queue.Queue[Job | _Change] = queue.Queue(MAX_WAITING)
