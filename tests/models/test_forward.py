@@ -18,6 +18,7 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
     GraniteConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
@@ -25,6 +26,7 @@ from transformers import (
 
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ModelError
+from tuneful.models import forward
 from tuneful.models.forward import (
     class_logits,
     lm_logits,
@@ -162,6 +164,21 @@ def test_a_family_whose_logits_are_not_known_is_refused(tiny_tokenizer: Any) -> 
     with pytest.raises(ModelError, match=message) as error:
         LocalEngine(Roles(policy=Role("policy", model)), tiny_tokenizer)
     assert "\n" not in str(error.value)
+
+
+def test_in_half_precision_the_mean_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One logprob of five that is .12 away is rounding in bfloat16 (docs/decisions/0009), and a fault in float32."""
+    whole_model = forward.whole_model_logprobs
+
+    def away(policy: Role, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
+        said = whole_model(policy, prompt, completion, temperature)
+        return said + 0.12 * torch.tensor([len(completion) == 2, *[False] * (len(completion) - 1)])
+
+    monkeypatch.setattr(forward, "whole_model_logprobs", away)
+    config = GPT2Config(vocab_size=11, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    refuse_other_logprobs(Role("policy", GPT2LMHeadModel(config).eval().bfloat16()))
+    with pytest.raises(ModelError, match=r"logprobs of a gpt2 are 1\.2e-01 away"):
+        refuse_other_logprobs(Role("policy", GPT2LMHeadModel(config).eval()))
 
 
 def classifier(family: str, num_labels: int = 1) -> Any:

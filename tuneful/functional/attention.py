@@ -1,7 +1,7 @@
 """Attention of rows of different length, one row after the other: no padding, and nothing kept but what went in.
 
-On a CPU a kernel for batches computes the padding too, and today's are tuned for rows longer than a dialogue; plain
-products for each row run at the pace of the linear layers.
+On a CPU a kernel for batches computes the padding too, and today's are tuned for rows longer than a dialogue; two plain
+products and a softmax for each row take half the time on one thread (docs/decisions/0011-own-pass.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 QUERIES_AT_ONCE = 128
-"""Of one row: its scores, [H, 128, L], stay small however long it is, and what is masked is not computed."""
+"""Of one row: its scores, [H, 128, L], stay small however long it is, and most of what is masked is not computed."""
 
 
 class Piece(NamedTuple):
@@ -64,10 +64,10 @@ class _RaggedAttention(torch.autograd.Function):
 
 def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tuple[slice, slice], slice, Tensor]]:
     """The queries of each product, the two spans of their keys, their place in the output, and what they don't see."""
-    before = max((piece.stop - piece.start + piece.before.stop - piece.before.start for piece in pieces), default=0)
-    side = min(QUERIES_AT_ONCE, before)
-    mask = like.new_zeros(side, before + side)
-    mask[:, before:] = like.new_full((side, side), float("-inf")).triu_(1)
+    longest = max((piece.stop - piece.start + piece.before.stop - piece.before.start for piece in pieces), default=0)
+    side = min(QUERIES_AT_ONCE, longest)
+    mask = like.new_zeros(side, longest + side)
+    mask[:, longest:] = like.new_full((side, side), float("-inf")).triu_(1)
     place = 0
     for start, stop, earlier in pieces:
         for first in range(start, stop, QUERIES_AT_ONCE):
@@ -77,7 +77,7 @@ def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tupl
                 slice(first, last),
                 (earlier, slice(start, last)),
                 slice(place, place + size),
-                mask[:size, before - seen : before + size],
+                mask[:size, longest - seen : longest + size],
             )
             place += size
 

@@ -122,7 +122,7 @@ class TrainingInputs:
     tokens_per_microbatch: int = TOKENS_PER_PASS
     """Padded tokens per forward pass; changes memory, not results."""
     recompute_layers: bool = False
-    """Keep a layer's input alone and compute the layer again for its backward pass: less memory, a third more time."""
+    """Keep only each layer's input and compute the layer again when going backward: less memory, a third more time."""
     shard: bool = False
     """Under torchrun, each process holds a part of every layer and gathers a layer while it computes, for a model that
     does not fit on one device. Llama, Mistral and Qwen; one process alone holds all."""
