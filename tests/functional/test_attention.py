@@ -39,6 +39,7 @@ LONG = 2 * QUERIES_AT_ONCE + 7
         ([Piece(0, 4), Piece(4, 6), Piece(6, 9, slice(0, 4)), Piece(9, 10, slice(4, 6))], 10),
         ([Piece(0, 4), Piece(4, 7, slice(0, 4)), Piece(7, 8, slice(0, 4))], 8),  # two rows with one prompt
         ([Piece(4, 7, slice(0, 4)), Piece(7, 8, slice(0, 4))], 8),  # whose prompt is read, not asked
+        ([Piece(4, 7, slice(0, 4)), Piece(9, 11, slice(7, 9))], 11),  # prompts that stand before their rows
         ([Piece(0, 0), Piece(0, 3, slice(0, 0))], 3),  # a prompt of one token has no prefix
         ([Piece(0, LONG), Piece(LONG, 2 * LONG, slice(0, LONG))], 2 * LONG),  # several products to a row
     ],

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from tuneful.errors import ModelError
+from tuneful.functional.attention import Piece
 from tuneful.models import llama
 from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.llama import is_llama_like, own_states
@@ -170,9 +171,36 @@ def test_adapters_off_are_the_base(model: Any) -> None:
 def test_equal_prompts_run_once() -> None:
     """Five rows, four prompts, of which two have the same beginning: [7, 9], [], [40 .. 43]."""
     rows = ragged()
-    assert rows.ids.tolist() == [7, 9, 40, 41, 42, 43, 30, 8, 2, 5, 20, 21, 22, 2, 30, 9, 31, 33, 2, 44]
-    assert rows.positions.tolist() == [0, 1, 0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 3, 4, 2, 3, 2, 3, 4, 4]
+    assert rows.ids.tolist() == [7, 9, 30, 8, 2, 30, 9, 31, 33, 2, 5, 20, 21, 22, 2, 40, 41, 42, 43, 44]
+    assert rows.positions.tolist() == [0, 1, 2, 3, 4, 2, 3, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
     assert rows.prefix_of.tolist() == [0, 1, 0, 0, 2]
+    assert rows.of_own(rows.ids).tolist() == [30, 8, 2, 5, 20, 21, 22, 2, 30, 9, 31, 33, 2, 44]
+
+
+def test_a_row_with_a_prompt_of_its_own_is_one_piece() -> None:
+    """Three rows read [7, 9], which stands at 0 and 1; the second row has no prefix, the last one its own."""
+    rows = ragged()
+    shared = slice(0, 2)
+    of_shared = [Piece(2, 5, shared), Piece(5, 7, shared), Piece(7, 10, shared)]
+    assert rows.pieces == [Piece(0, 2), *of_shared, Piece(10, 15), Piece(15, 20)]
+    own = [of_shared[0], Piece(10, 15, slice(10, 10)), *of_shared[1:], Piece(19, 20, slice(15, 19))]
+    assert rows.own_pieces == own
+
+
+def test_padding_and_back() -> None:
+    """What is padded stands in its row and place, and comes back to where it was; padding gets no gradient."""
+    rows = ragged()
+    x = torch.arange(40.0).view(20, 2).requires_grad_()
+    prefixes, own = rows.pad(x)
+    assert prefixes[2, :, 0].tolist() == [30, 32, 34, 36]
+    assert own[1, :, 0].tolist() == [20, 22, 24, 26, 28]
+    assert own[4, 0, 1].item() == 39
+    assert torch.equal(rows.flatten(prefixes, own), x)
+    weights = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((weights * rows.flatten(prefixes, own)).sum(), x)
+    assert torch.equal(gradient, weights)
+    (gradient,) = torch.autograd.grad(rows.of_own(x).sum(), x)
+    assert gradient[:, 0].tolist() == [0, 0, *[1] * 13, 0, 0, 0, 0, 1]
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:

@@ -242,8 +242,7 @@ class Pass:
         return Frame(kept, beside, FLOAT * s.linears * self.trains_all)
 
     def _alone(self, tokens: Tokens) -> bool:
-        pieces = tokens.rows + tokens.prefixes
-        return self.ours and attends_alone(tokens.all, pieces, on_cpu=self.on_cpu, itemsize=self.itemsize)
+        return self.ours and attends_alone(tokens.all, tokens.rows, on_cpu=self.on_cpu, itemsize=self.itemsize)
 
     def _head(self, tokens: Tokens) -> Frame:
         """Last norm and head."""

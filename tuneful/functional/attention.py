@@ -73,9 +73,10 @@ def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tupl
         for first in range(start, stop, QUERIES_AT_ONCE):
             last = min(first + QUERIES_AT_ONCE, stop)
             seen, size = earlier.stop - earlier.start + first - start, last - first
+            adjacent = earlier.stop == start
             yield (
                 slice(first, last),
-                (earlier, slice(start, last)),
+                (slice(0, 0), slice(earlier.start, last)) if adjacent else (earlier, slice(start, last)),
                 slice(place, place + size),
                 mask[:size, longest - seen : longest + size],
             )

@@ -21,11 +21,11 @@ from tuneful.models.adapters import adapted
 from tuneful.models.ragged import Ragged
 
 ALONE_FROM = 16
-"""Tokens of a piece, on average, from which rows attend one after the other; a product of fewer is mostly overhead."""
+"""Tokens of a row, on average, from which rows attend one after the other; a product of fewer is mostly overhead."""
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(number of the layer, queries [T, H, h], keys and values [T, K, h]) -> what the last S tokens read [S, H, h]; only
-these go on."""
+Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(number of the layer, its input [T, d], queries [T, H, h], keys and values [T, K, h]) -> the tokens that go on [S, d]
+and what they read [S, H, h]."""
 
 
 def is_llama_like(model: Any) -> bool:
@@ -70,7 +70,7 @@ def through_layers(
     read: Tensor | None = None,
     recompute: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those numbered in `read`.
+    """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those of them in `read`.
 
     ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. recompute: keep only
     each layer's input and compute the layer again for its backward pass, after this call, which switches the same
@@ -90,8 +90,8 @@ def through_layers(
         )
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
-        mixed = attend(number, rotate(q, cos, sin), rotate(k, cos, sin), v).flatten(1)
-        x = x[len(x) - len(mixed) :]
+        x, read_of_others = attend(number, x, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed = read_of_others.flatten(1)
         if read is not None and number + 1 == len(trunk.layers):
             x, mixed = x[read], mixed[read]
         x = x + linears([attention.o_proj], mixed)[0]
@@ -123,38 +123,37 @@ def _around(module: Any, work: Callable[..., Tensor], *given: Any) -> Tensor:
 def _within_rows(model: Any, rows: Ragged) -> Attend:
     """Prefixes read themselves, own tokens their prefix and themselves; the last layer lets the prefixes go."""
     last = model.config.num_hidden_layers - 1
-    every = [*rows.prefix_pieces, *rows.own_pieces]
-    if attends_alone(len(rows.ids), len(every), on_cpu=model.device.type == "cpu", itemsize=model.dtype.itemsize):
+    on_cpu, itemsize = model.device.type == "cpu", model.dtype.itemsize
+    if attends_alone(len(rows.ids), len(rows.own_pieces), on_cpu=on_cpu, itemsize=itemsize):
 
-        def attend_alone(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return ragged_attention(q, k, v, rows.own_pieces if number == last else every, scale=scaling(model))
+        def attend_alone(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            pieces = rows.own_pieces if number == last else rows.pieces
+            mixed = ragged_attention(q, k, v, pieces, scale=scaling(model))
+            return (rows.of_own(x) if number == last else x), mixed
 
         return attend_alone
 
-    parts = [len(rows.prefixes), len(rows.own)]
     seen = rows.seen()
 
-    def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (torch.split(part, parts) for part in (q, k, v))
-        prefix_k, prefix_v = rows.prefixes.pad(prefix_k), rows.prefixes.pad(prefix_v)
-        keys = torch.cat([rows.of_prefix(prefix_k), rows.own.pad(own_k)], dim=1)
-        values = torch.cat([rows.of_prefix(prefix_v), rows.own.pad(own_v)], dim=1)
-        own = rows.own.flatten(attention(model, rows.own.pad(own_q), keys, values, seen=seen))
-        if number == last or parts[0] == 0:
-            return own
-        return torch.cat(
-            [rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v)), own]
-        )
+    def attend(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (rows.pad(part) for part in (q, k, v))
+        keys = torch.cat([rows.of_prefix(prefix_k), own_k], dim=1)
+        values = torch.cat([rows.of_prefix(prefix_v), own_v], dim=1)
+        own = attention(model, own_q, keys, values, seen=seen)
+        if number == last:
+            return rows.of_own(x), rows.own.flatten(own)
+        prefixes = attention(model, prefix_q, prefix_k, prefix_v) if len(rows.prefixes) else prefix_q
+        return x, rows.flatten(prefixes, own)
 
     return attend
 
 
-def attends_alone(num_tokens: int, num_pieces: int, *, on_cpu: bool, itemsize: int) -> bool:
+def attends_alone(num_tokens: int, num_rows: int, *, on_cpu: bool, itemsize: int) -> bool:
     """True where `ragged_attention` takes less memory, and on one thread less time: float32 on a CPU, no tiny rows.
 
     itemsize: bytes of a number of the model.
     """
-    return on_cpu and itemsize == torch.float32.itemsize and num_tokens >= ALONE_FROM * num_pieces
+    return on_cpu and itemsize == torch.float32.itemsize and num_tokens >= ALONE_FROM * num_rows
 
 
 def scaling(model: Any) -> float:

@@ -6,13 +6,15 @@ state of a prefix is read, and rows with equal prompts share one, exactly:
 
     rows ([7, 9, 4], [8, 2]) and ([7, 9, 4], [5])   ->   one prefix [7, 9]   own tokens [4, 8, 2], [4, 5]
 
-Only attention sees rows, one by one (functional/attention.py) or padded on the right.
+A prefix stands before the own tokens that read it, so that a row with a prompt of its own is one piece. Only attention
+sees rows, one by one (functional/attention.py) or padded on the right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -25,31 +27,51 @@ Ids = Sequence[Sequence[int]]
 
 
 class Ragged:
-    """T tokens: P different prefixes one after the other, then the own tokens of R rows.
+    """T tokens: each of P different prefixes, and after it the own tokens of its rows; M own tokens in R rows.
 
-    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part; the same as pieces of the
-    list of all tokens, where own tokens read their prefix.
+    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part. pieces: what all tokens
+    read. own_pieces: the own tokens, row by row, which read their prefix.
     """
 
     def __init__(self, prompts: Ids, completions: Ids, device: torch.device, *, predicting: bool = False) -> None:
         """predicting: leave out each completion's last token, which predicts nothing."""
         refuse_empty(prompts)
-        number: dict[tuple[int, ...], int] = {}
-        prefix_of = [number.setdefault(tuple(prompt[:-1]), len(number)) for prompt in prompts]
         own = [[prompt[-1], *completion] for prompt, completion in zip(prompts, completions, strict=True)]
         if predicting:
             own = [row[:-1] for row in own]
-        self.prefixes, self.own = Rows([len(prefix) for prefix in number], device), Rows([len(r) for r in own], device)
-        self.prefix_pieces = pieces([len(prefix) for prefix in number])
-        self.own_pieces = [
-            piece._replace(before=slice(*self.prefix_pieces[prefix][:2]))
-            for piece, prefix in zip(pieces([len(r) for r in own], start=len(self.prefixes)), prefix_of, strict=True)
-        ]
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(tuple(prompt[:-1]), []).append(row)
+        ids: list[int] = []
+        prefix_of = [0] * len(own)
+        prefix_pieces: list[Piece] = []
+        self.own_pieces = [Piece(0, 0)] * len(own)
+        self.pieces: list[Piece] = []
+        for prefix, rows in rows_of.items():
+            before = slice(len(ids), len(ids) + len(prefix))
+            ids += prefix
+            for row in rows:
+                prefix_of[row] = len(prefix_pieces)
+                self.own_pieces[row] = Piece(len(ids), len(ids) + len(own[row]), before)
+                ids += own[row]
+            prefix_pieces.append(Piece(before.start, before.stop))
+            if len(rows) == 1:
+                self.pieces.append(Piece(before.start, len(ids)))
+            else:
+                self.pieces += [prefix_pieces[-1], *(self.own_pieces[row] for row in rows)]
+        self.shared = len(prefix_pieces) < len(own)
+        self.prefixes, self.own = (
+            Rows([piece.stop - piece.start for piece in part], device) for part in (prefix_pieces, self.own_pieces)
+        )
+        self.ids = torch.tensor(ids, dtype=torch.int64, device=device)
         self.prefix_of = torch.tensor(prefix_of, device=device)
-        self.shared = len(number) < len(own)
-        self.ids = torch.tensor([*chain(*number, *own)], dtype=torch.int64, device=device)
-        before = self.prefixes.lengths[self.prefix_of]
-        self.positions = torch.cat([self.prefixes.place, before[self.own.row] + self.own.place])
+        starts = [torch.tensor([p.start for p in part], device=device) for part in (prefix_pieces, self.own_pieces)]
+        self._at = torch.cat(
+            [start[part.row] + part.place for start, part in zip(starts, (self.prefixes, self.own), strict=True)]
+        )
+        before_own = self.prefixes.lengths[self.prefix_of][self.own.row]
+        self.positions = torch.empty_like(self.ids)
+        self.positions[self._at] = torch.cat([self.prefixes.place, before_own + self.own.place])
 
     def seen(self) -> Tensor:
         """bool [R, O, L + O]: what each own token reads, its prefix and the own tokens up to itself."""
@@ -62,12 +84,46 @@ class Ragged:
         """Numbers of the prefixes [P, ...] for each row [R, ...]."""
         return padded.index_select(0, self.prefix_of) if self.shared else padded
 
+    def of_own(self, x: Tensor) -> Tensor:
+        """[T, ...] -> [M, ...], the own tokens row by row."""
+        there = self._at[len(self.prefixes) :]
+        back, keep = torch.zeros_like(self._at), torch.zeros_like(self._at, dtype=torch.bool)
+        back[there], keep[there] = torch.arange(len(there), device=there.device), True
+        return _Move.apply(x, there, back, keep)  # type: ignore[no-any-return, no-untyped-call]
+
+    def pad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, ...] -> prefixes [P, L, ...] and own tokens [R, O, ...], see `Rows.pad`."""
+        there, back, _ = self._padding
+        moved = _Move.apply(x, there, back, None)  # type: ignore[no-untyped-call]
+        parts = moved.split([self.prefixes.mask.numel(), self.own.mask.numel()])
+        prefixes, own = (
+            part.unflatten(0, rows.mask.shape) for part, rows in zip(parts, (self.prefixes, self.own), strict=True)
+        )
+        return prefixes, own
+
+    def flatten(self, prefixes: Tensor, own: Tensor) -> Tensor:
+        """[P, L, ...] and [R, O, ...] -> [T, ...]."""
+        there, back, keep = self._padding
+        x = torch.cat([prefixes.flatten(0, 1), own.flatten(0, 1)])
+        return _Move.apply(x, back, there, keep)  # type: ignore[no-any-return, no-untyped-call]
+
+    @cached_property
+    def _padding(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where what stands in the padded rows is taken from, where each of the T tokens stands in them, and which
+        places of them have one."""
+        places = self.prefixes.mask.numel()
+        there = self._at[torch.cat([self.prefixes.taken, len(self.prefixes) + self.own.taken])]
+        back = torch.empty_like(self._at)
+        back[self._at] = torch.cat([self.prefixes.put, places + self.own.put])
+        return there, back, torch.cat([self.prefixes.mask.flatten(), self.own.mask.flatten()])
+
 
 class Rows:
     """N rows of different length, M tokens in all: flat [M, ...], or padded on the right [N, L, ...].
 
     lengths, ends: int64 [N], tokens of each row, and of it and those before it. mask: bool [N, L], True on tokens.
-    row, place: int64 [M], where each token stands in [N, L].
+    row, place: int64 [M], where each token stands in [N, L]; put: the same in [N L]. taken: int64 [N L], which token
+    stands in each place, some other one in the padding.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device, *, width: int | None = None) -> None:
@@ -78,20 +134,20 @@ class Rows:
         self.mask = steps < self.lengths[:, None]
         self.row, self.place = self.mask.nonzero(as_tuple=True)
         flat = (self.ends - self.lengths)[:, None] + steps
-        self._flat = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
-        self._padded = self.row * len(steps) + self.place
+        self.taken = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
+        self.put = self.row * len(steps) + self.place
 
     def __len__(self) -> int:
         return len(self.row)
 
     def pad(self, flat: Tensor) -> Tensor:
         """[M, ...] -> [N, L, ...]. What stands in the padding is finite, and gets no gradient."""
-        moved: Tensor = _Move.apply(flat, self._flat, self._padded, None)  # type: ignore[no-untyped-call]
+        moved: Tensor = _Move.apply(flat, self.taken, self.put, None)  # type: ignore[no-untyped-call]
         return moved.view(*self.mask.shape, *flat.shape[1:])
 
     def flatten(self, padded: Tensor) -> Tensor:
         """[N, L, ...] -> [M, ...]."""
-        return _Move.apply(padded.flatten(0, 1), self._padded, self._flat, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
+        return _Move.apply(padded.flatten(0, 1), self.put, self.taken, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
 
 
 def pieces(lengths: Sequence[int], *, start: int = 0) -> list[Piece]:
