@@ -33,15 +33,14 @@ class Comparison(NamedTuple):
 
 
 def _ppo(workload: str, shape: str, *more: str) -> tuple[str, ...]:
-    return ("ppo.py", "--workload", workload, "--shape", shape, *more)
+    return ("ppo.py", "--workload", workload, "--shape", shape, "--tokens-per-microbatch", "2048", *more)
 
 
 COMPARISONS = [
     Comparison("PPO, ragged, LoRA", _ppo("ragged", "lora"), 4.0, 1 / 4),
-    Comparison("PPO, fixed, LoRA", _ppo("fixed", "lora"), 2.2, 1 / 4),
-    Comparison("PPO, ragged, full", _ppo("ragged", "full", "--tokens-per-microbatch", "2048"), 2.0, 2 / 3),
-    Comparison("PPO, fixed, full", _ppo("fixed", "full", "--tokens-per-microbatch", "2048"), 1.3, 2 / 3),
-    Comparison("PPO, ragged, LoRA, value model", _ppo("ragged", "lora", "--value", "model"), None),
+    Comparison("PPO, fixed, LoRA", _ppo("fixed", "lora"), 2.2),
+    Comparison("PPO, ragged, full", _ppo("ragged", "full"), 2.0),
+    Comparison("PPO, fixed, full", _ppo("fixed", "full"), 1.3),
     *(
         Comparison(f"{name}, {shape}", ("learners.py", bench, "--shape", shape, *more), 1.5, 2 / 3)
         for name, bench, more in (
@@ -55,6 +54,7 @@ COMPARISONS = [
         Comparison(f"generation, {batch} prompts, {shape}", ("generation.py", "--batch", batch, "--shape", shape), 3.0)
         for batch, shape in (("128", "full"), ("128", "lora"), ("32", "full"))
     ),
+    Comparison("PPO, ragged, LoRA, value model", _ppo("ragged", "lora", "--value", "model"), None),
     Comparison("generation, fixed, full", ("generation.py", "--workload", "fixed", "--shape", "full"), None),
 ]
 

@@ -94,9 +94,9 @@ def _add(total: Tensor, spans: tuple[slice, slice], by_head: Tensor) -> None:
     earlier, own = spans
     size = earlier.stop - earlier.start
     part = by_head.transpose(0, 1)
-    total[own] += part[size:]
+    total[own].add_(part[size:])
     if size:
-        total[earlier] += part[:size]
+        total[earlier].add_(part[:size])
 
 
 def _probs(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
