@@ -14,8 +14,9 @@ zensical := zensical==0.0.73
 demo: $(VENV)/core-installed
 	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
 
+# One worker for each core; the tests of a file share what they make, so a file stays with one worker.
 test: $(VENV)/dev-installed
-	$(bin) -m pytest
+	$(bin) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: $(VENV)/dev-installed
 	$(bin) -m ruff format --check .

@@ -1,9 +1,9 @@
 """`small_run` by several ranks, and the step after one of its checkpoints; as a program, with torchrun's environment:
 
-MODEL HELD OUT                 the run
-MODEL HELD CHECKPOINT TO       what `next_step` returns, into TO by rank 0
+MODEL TRAINED OUT                 the run
+MODEL TRAINED CHECKPOINT TO       what `next_step` returns, into TO by rank 0
 
-HELD is "whole", or "sharded" where each rank holds a part of the layers.
+TRAINED as for `small_run.roles_of`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from tests.end_to_end.small_run import CONFIG, PROMPTS, train, variety
+from tests.end_to_end.small_run import CONFIG, PROMPTS, Trained, roles_of, train, variety
 from tuneful.algorithms.ppo import PPO
 from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
 from tuneful.models.loading import load_tokenizer
-from tuneful.models.roles import policy_roles
 
 
 class StandingEngine(LocalEngine):
@@ -47,11 +46,9 @@ class Watched(PPO):
         return self.rollout
 
 
-def next_step(model: Path, checkpoint: Path, *, sharded: bool = False) -> dict[str, Any]:
+def next_step(model: Path, checkpoint: Path, trained: Trained) -> dict[str, Any]:
     """What a run that goes on from `checkpoint` has loaded, and what it samples and finds in its next step."""
-    roles = policy_roles(model, value="head")
-    if sharded:
-        sharding.shard(roles)
+    roles = roles_of(model, trained)
     engine = StandingEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
     learner = Watched(engine, PROMPTS, variety, CONFIG)
     engine.load(checkpoint)
@@ -74,10 +71,11 @@ def next_step(model: Path, checkpoint: Path, *, sharded: bool = False) -> dict[s
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with ranks.process_group():
-        model, held, path, *to = sys.argv[1:]
+        model, path, *to = map(Path, [sys.argv[1], *sys.argv[3:]])
+        trained = cast(Trained, sys.argv[2])
         if not to:
-            train(Path(model), Path(path), sharded=held == "sharded")
+            train(model, path, trained)
         else:
-            found = next_step(Path(model), Path(path), sharded=held == "sharded")
+            found = next_step(model, path, trained)
             if ranks.rank() == 0:
                 torch.save(found, to[0])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end import small_run
-from tests.end_to_end.small_run import EVALUATE_EVERY, NUM_STEPS, SAVE_EVERY
+from tests.end_to_end.small_run import EVALUATE_EVERY, NUM_STEPS, SAVE_EVERY, Trained
 
 PROGRAM = Path(small_run.__file__)
 NUM_ROWS = NUM_STEPS + 1 + NUM_STEPS // EVALUATE_EVERY
@@ -55,11 +55,11 @@ class Runner:
 
 
 @contextmanager
-def runner(model: Path, errors: Path) -> Iterator[Runner]:
+def runner(model: Path, errors: Path, trained: Trained = "weights") -> Iterator[Runner]:
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(model)],
+            [sys.executable, str(PROGRAM), str(model), trained],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -1,7 +1,8 @@
 """A small real PPO run as a process of its own, for tests that kill it.
 
-Reads lines `DIRECTORY [full disk]` on standard input and answers each with two lines: the number of the process that
-trains there, and once that is over, its exit status. Loading torch once and forking for every run keeps them short.
+Started with MODEL TRAINED, see `roles_of`. Reads lines `DIRECTORY [full disk]` on standard input and answers each with
+two lines: the number of the process that trains there, and once that is over, its exit status. Loading torch once and
+forking for every run keeps them short.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -24,8 +26,9 @@ from tuneful.engines.ranks import run_directory
 from tuneful.engines.sharding import shard
 from tuneful.errors import TunefulError
 from tuneful.generation.sampling import Sampling
+from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_tokenizer
-from tuneful.models.roles import policy_roles
+from tuneful.models.roles import Roles, policy_roles
 from tuneful.records import Completion, Prompt
 
 NUM_STEPS = 12
@@ -50,11 +53,19 @@ def variety(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Ten
     return torch.tensor([len(set(w)) / len(w) for w in words])
 
 
-def train(model: Path, out: Path, progress: Progress | None = None, *, sharded: bool = False) -> None:
-    """sharded: several ranks hold a part of the layers each."""
-    roles = policy_roles(model, value="head")
-    if sharded:
+Trained = Literal["weights", "adapters", "parts"]
+
+
+def roles_of(model: Path, trained: Trained) -> Roles:
+    """A policy with a value head: all its weights are trained, or adapters, or each of several ranks holds a part."""
+    roles = policy_roles(model, lora=LoRA(rank=2) if trained == "adapters" else None, value="head")
+    if trained == "parts":
         shard(roles)
+    return roles
+
+
+def train(model: Path, out: Path, trained: Trained = "weights", progress: Progress | None = None) -> None:
+    roles = roles_of(model, trained)
     engine = LocalEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
 
     def evaluate(step: int) -> Evaluation:
@@ -84,14 +95,14 @@ def fill_disk(step: int, num_steps: int, metrics: object) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    model = Path(sys.argv[1])
+    model, trained = Path(sys.argv[1]), cast(Trained, sys.argv[2])
     for line in sys.stdin:
         out, _, disk = line.strip().partition(" ")
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                train(model, Path(out), fill_disk if disk else None)
+                train(model, Path(out), trained, fill_disk if disk else None)
                 status = 0
             except TunefulError as error:
                 sys.stderr.write(f"{type(error).__name__}: {error}\n")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -28,11 +28,11 @@ from tuneful.pipeline.run import run_recipe
 PROGRAM = ranks_run.__name__
 
 
-@pytest.fixture(scope="module", params=["whole", "sharded"])
+@pytest.fixture(scope="module", params=["weights", "adapters", "parts"])
 def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that rank 1 was killed in after 5 steps, with what rank 0 wrote to stderr beside it, and what it held."""
     folder = tmp_path_factory.mktemp("killed")
-    (folder / "held").write_text(request.param)
+    (folder / "trained").write_text(request.param)
     first, second = start_ranks(PROGRAM, tiny_model_dir, request.param, folder / "run", errors=folder / "errors")
     half = logged(folder / "run", 5 + 2)  # and the evaluations at steps 0 and 3
     while not half() and first.poll() is None:
@@ -54,9 +54,9 @@ def test_the_other_rank_says_where_it_was(killed: Path) -> None:
 def test_one_process_goes_on_where_two_were(killed: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     (*_, checkpoint) = sorted((killed / "run" / "checkpoints").iterdir())
     assert checkpoint.name in ("step-00000004", "step-00000006")
-    held = (killed / "held").read_text()
-    processes = start_ranks(PROGRAM, tiny_model_dir, held, checkpoint, tmp_path / "two.pt", errors=tmp_path)
-    one = ranks_run.next_step(tiny_model_dir, checkpoint)
+    trained = trained_in(killed)
+    processes = start_ranks(PROGRAM, tiny_model_dir, trained, checkpoint, tmp_path / "two.pt", errors=tmp_path)
+    one = ranks_run.next_step(tiny_model_dir, checkpoint, _by_one(trained))
     assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
     two = torch.load(tmp_path / "two.pt", weights_only=False)
 
@@ -74,7 +74,7 @@ def test_one_process_goes_on_where_two_were(killed: Path, tiny_model_dir: Path, 
 def test_two_that_hold_parts_go_on_where_one_was(tiny_model_dir: Path, tmp_path: Path) -> None:
     small_run.train(tiny_model_dir, tmp_path / "run")
     (*_, checkpoint) = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    processes = start_ranks(PROGRAM, tiny_model_dir, "sharded", checkpoint, tmp_path / "two.pt", errors=tmp_path)
+    processes = start_ranks(PROGRAM, tiny_model_dir, "parts", checkpoint, tmp_path / "two.pt", errors=tmp_path)
     assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
     found = torch.load(tmp_path / "two.pt", weights_only=False)
     weights, moments = stored(checkpoint)
@@ -83,10 +83,20 @@ def test_two_that_hold_parts_go_on_where_one_was(tiny_model_dir: Path, tmp_path:
 
 
 def test_the_run_ends_in_one_process(killed: Path, tiny_model_dir: Path) -> None:
-    small_run.train(tiny_model_dir, killed / "run")
+    small_run.train(tiny_model_dir, killed / "run", _by_one(trained_in(killed)))
     rows = [json.loads(line) for line in (killed / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, small_run.NUM_STEPS + 1))
     assert (killed / "run" / "checkpoints" / f"step-{small_run.NUM_STEPS:08d}").is_dir()
+
+
+def trained_in(folder: Path) -> small_run.Trained:
+    """What the killed run in `folder` trained."""
+    return cast(small_run.Trained, (folder / "trained").read_text())
+
+
+def _by_one(trained: small_run.Trained) -> small_run.Trained:
+    """The same in one process, which holds all parts."""
+    return "weights" if trained == "parts" else trained
 
 
 def stored(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

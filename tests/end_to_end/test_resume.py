@@ -14,9 +14,11 @@ from tests.end_to_end.resume import NUM_ROWS, Runner, kill, logged, moments, out
 from tests.end_to_end.small_run import EVALUATE_EVERY, NUM_STEPS, PROMPTS
 
 
-@pytest.fixture(scope="module")
-def program(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with runner(tiny_model_dir, tmp_path_factory.mktemp("errors") / "stderr") as running:
+@pytest.fixture(scope="module", params=["weights", "adapters"])
+def program(
+    request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runner]:
+    with runner(tiny_model_dir, tmp_path_factory.mktemp("errors") / "stderr", request.param) as running:
         yield running
 
 
@@ -60,6 +62,7 @@ def test_control_c(program: Runner, whole: dict[str, Any], tmp_path: Path) -> No
     assert outcome(out) == whole
 
 
+@pytest.mark.parametrize("program", ["weights"], indirect=True)  # adapters would fit
 def test_a_full_disk_while_saving_keeps_the_earlier_checkpoint(
     program: Runner, whole: dict[str, Any], tmp_path: Path
 ) -> None:
