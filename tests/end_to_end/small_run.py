@@ -53,13 +53,13 @@ def variety(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Ten
     return torch.tensor([len(set(w)) / len(w) for w in words])
 
 
-Trained = Literal["weights", "adapters", "parts"]
+Trained = Literal["weights", "adapters", "sharded"]
 
 
 def roles_of(model: Path, trained: Trained) -> Roles:
     """A policy with a value head: all its weights are trained, or adapters, or each of several ranks holds a part."""
     roles = policy_roles(model, lora=LoRA(rank=2) if trained == "adapters" else None, value="head")
-    if trained == "parts":
+    if trained == "sharded":
         shard(roles)
     return roles
 

@@ -28,9 +28,9 @@ from tuneful.pipeline.run import run_recipe
 PROGRAM = ranks_run.__name__
 
 
-@pytest.fixture(scope="module", params=["weights", "adapters", "parts"])
+@pytest.fixture(scope="module", params=["weights", "adapters", "sharded"])
 def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that rank 1 was killed in after 5 steps, with what rank 0 wrote to stderr beside it, and what it held."""
+    """A run that rank 1 was killed in after 5 steps; beside it what rank 0 wrote to stderr, and what it trained."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "trained").write_text(request.param)
     first, second = start_ranks(PROGRAM, tiny_model_dir, request.param, folder / "run", errors=folder / "errors")
@@ -74,7 +74,7 @@ def test_one_process_goes_on_where_two_were(killed: Path, tiny_model_dir: Path, 
 def test_two_that_hold_parts_go_on_where_one_was(tiny_model_dir: Path, tmp_path: Path) -> None:
     small_run.train(tiny_model_dir, tmp_path / "run")
     (*_, checkpoint) = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    processes = start_ranks(PROGRAM, tiny_model_dir, "parts", checkpoint, tmp_path / "two.pt", errors=tmp_path)
+    processes = start_ranks(PROGRAM, tiny_model_dir, "sharded", checkpoint, tmp_path / "two.pt", errors=tmp_path)
     assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
     found = torch.load(tmp_path / "two.pt", weights_only=False)
     weights, moments = stored(checkpoint)
@@ -96,7 +96,7 @@ def trained_in(folder: Path) -> small_run.Trained:
 
 def _by_one(trained: small_run.Trained) -> small_run.Trained:
     """The same in one process, which holds all parts."""
-    return "weights" if trained == "parts" else trained
+    return "weights" if trained == "sharded" else trained
 
 
 def stored(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

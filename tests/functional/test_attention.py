@@ -41,7 +41,10 @@ LONG = 2 * QUERIES_AT_ONCE + 7
         ([Piece(4, 7, slice(0, 4)), Piece(7, 8, slice(0, 4))], 8),  # whose prompt is read, not asked
         ([Piece(4, 7, slice(0, 4)), Piece(9, 11, slice(7, 9))], 11),  # prompts that stand before their rows
         ([Piece(0, 0), Piece(0, 3, slice(0, 0))], 3),  # a prompt of one token has no prefix
-        ([Piece(0, LONG), Piece(LONG, 2 * LONG, slice(0, LONG))], 2 * LONG),  # several products to a row
+        (
+            [Piece(0, LONG), Piece(LONG, 2 * LONG, slice(0, LONG)), Piece(2 * LONG, 3 * LONG, slice(0, LONG))],
+            3 * LONG,
+        ),  # several products to a row
     ],
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])

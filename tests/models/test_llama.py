@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
@@ -174,7 +175,7 @@ def test_equal_prompts_run_once() -> None:
     assert rows.ids.tolist() == [7, 9, 30, 8, 2, 30, 9, 31, 33, 2, 5, 20, 21, 22, 2, 40, 41, 42, 43, 44]
     assert rows.positions.tolist() == [0, 1, 2, 3, 4, 2, 3, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
     assert rows.prefix_of.tolist() == [0, 1, 0, 0, 2]
-    assert rows.of_own(rows.ids).tolist() == [30, 8, 2, 5, 20, 21, 22, 2, 30, 9, 31, 33, 2, 44]
+    assert rows.parts(rows.ids)[1].tolist() == [30, 8, 2, 5, 20, 21, 22, 2, 30, 9, 31, 33, 2, 44]
 
 
 def test_a_row_with_a_prompt_of_its_own_is_one_piece() -> None:
@@ -187,20 +188,47 @@ def test_a_row_with_a_prompt_of_its_own_is_one_piece() -> None:
     assert rows.own_pieces == own
 
 
-def test_padding_and_back() -> None:
-    """What is padded stands in its row and place, and comes back to where it was; padding gets no gradient."""
+def test_parts_and_back() -> None:
     rows = ragged()
-    x = torch.arange(40.0).view(20, 2).requires_grad_()
-    prefixes, own = rows.pad(x)
-    assert prefixes[2, :, 0].tolist() == [30, 32, 34, 36]
-    assert own[1, :, 0].tolist() == [20, 22, 24, 26, 28]
-    assert own[4, 0, 1].item() == 39
-    assert torch.equal(rows.flatten(prefixes, own), x)
-    weights = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
-    (gradient,) = torch.autograd.grad((weights * rows.flatten(prefixes, own)).sum(), x)
-    assert torch.equal(gradient, weights)
-    (gradient,) = torch.autograd.grad(rows.of_own(x).sum(), x)
-    assert gradient[:, 0].tolist() == [0, 0, *[1] * 13, 0, 0, 0, 0, 1]
+    x = torch.arange(20.0).requires_grad_()
+    prefixes, own = rows.parts(x)
+    assert prefixes.tolist() == [0, 1, 15, 16, 17, 18]
+    assert own.tolist() == [2, 3, 4, 10, 11, 12, 13, 14, 5, 6, 7, 8, 9, 19]
+    assert torch.equal(rows.joined(prefixes, own), x)
+    (gradient,) = torch.autograd.grad((own * own.detach()).sum(), x)
+    assert gradient.tolist() == [0, 0, *range(2, 15), 0, 0, 0, 0, 19]
+
+
+def test_padding_gets_no_gradient() -> None:
+    rows = ragged()
+    padded = torch.ones(5, 5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(rows.own.flatten(padded).sum(), padded)
+    assert gradient.sum(1).tolist() == [3, 5, 2, 3, 1]
+    assert torch.equal(gradient.bool(), rows.own.mask)
+
+
+@pytest.mark.usefixtures("alone_from")
+@pytest.mark.parametrize(
+    ("prompts", "completions"),
+    [
+        ([[5], [8]], [[9, 2], [7]]),  # no prefix at all
+        ([[5, 6, 7], [8, 9]], [[9, 2], [7]]),  # none shared
+        ([[5, 6], [5, 6]], [[], []]),  # nothing to predict
+    ],
+)
+def test_batches_of_one_kind(prompts: list[list[int]], completions: list[list[int]]) -> None:
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE))
+    weight = model.model.layers[0].self_attn.k_proj.weight
+    found = own_states(model, Ragged(prompts, completions, torch.device("cpu"), predicting=True))
+    rows = [
+        model.base_model(torch.tensor([[*prompt, *completion]])).last_hidden_state[0][len(prompt) - 1 : -1]
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    expected = torch.cat(rows)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    ours, theirs = (torch.autograd.grad(states.square().sum(), weight)[0] for states in (found, expected))
+    assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:

@@ -20,7 +20,7 @@ from tuneful.functional.layers import rms_norm, rotate, swiglu
 from tuneful.models.adapters import adapted
 from tuneful.models.ragged import Ragged
 
-ALONE_FROM = 16
+ALONE_FROM = 32
 """Tokens of a row, on average, from which rows attend one after the other; a product of fewer is mostly overhead."""
 
 Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -90,8 +90,8 @@ def through_layers(
         )
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
-        x, read_of_others = attend(number, x, rotate(q, cos, sin), rotate(k, cos, sin), v)
-        mixed = read_of_others.flatten(1)
+        x, attended = attend(number, x, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed = attended.flatten(1)
         if read is not None and number + 1 == len(trunk.layers):
             x, mixed = x[read], mixed[read]
         x = x + linears([attention.o_proj], mixed)[0]
@@ -129,21 +129,23 @@ def _within_rows(model: Any, rows: Ragged) -> Attend:
         def attend_alone(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             pieces = rows.own_pieces if number == last else rows.pieces
             mixed = ragged_attention(q, k, v, pieces, scale=scaling(model))
-            return (rows.of_own(x) if number == last else x), mixed
+            return (rows.parts(x)[1] if number == last else x), mixed
 
         return attend_alone
 
     seen = rows.seen()
 
     def attend(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (rows.pad(part) for part in (q, k, v))
-        keys = torch.cat([rows.of_prefix(prefix_k), own_k], dim=1)
-        values = torch.cat([rows.of_prefix(prefix_v), own_v], dim=1)
-        own = attention(model, own_q, keys, values, seen=seen)
+        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (rows.parts(part) for part in (q, k, v))
+        prefix_k, prefix_v = rows.prefixes.pad(prefix_k), rows.prefixes.pad(prefix_v)
+        keys = torch.cat([rows.of_prefix(prefix_k), rows.own.pad(own_k)], dim=1)
+        values = torch.cat([rows.of_prefix(prefix_v), rows.own.pad(own_v)], dim=1)
+        own = rows.own.flatten(attention(model, rows.own.pad(own_q), keys, values, seen=seen))
         if number == last:
-            return rows.of_own(x), rows.own.flatten(own)
-        prefixes = attention(model, prefix_q, prefix_k, prefix_v) if len(rows.prefixes) else prefix_q
-        return x, rows.flatten(prefixes, own)
+            return rows.parts(x)[1], own
+        if len(rows.prefixes):
+            prefix_q = rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v))
+        return x, rows.joined(prefix_q, own)
 
     return attend
 

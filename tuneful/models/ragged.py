@@ -13,7 +13,6 @@ sees rows, one by one (functional/attention.py) or padded on the right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -29,8 +28,8 @@ Ids = Sequence[Sequence[int]]
 class Ragged:
     """T tokens: each of P different prefixes, and after it the own tokens of its rows; M own tokens in R rows.
 
-    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part. pieces: what all tokens
-    read. own_pieces: the own tokens, row by row, which read their prefix.
+    ids, positions: int64 [T]. prefix_of: int64 [R]. prefixes, own: the rows of either part. pieces: all T tokens in
+    their order; own_pieces: the own tokens row by row, with their prefix before them.
     """
 
     def __init__(self, prompts: Ids, completions: Ids, device: torch.device, *, predicting: bool = False) -> None:
@@ -66,12 +65,14 @@ class Ragged:
         self.ids = torch.tensor(ids, dtype=torch.int64, device=device)
         self.prefix_of = torch.tensor(prefix_of, device=device)
         starts = [torch.tensor([p.start for p in part], device=device) for part in (prefix_pieces, self.own_pieces)]
-        self._at = torch.cat(
+        # Where the tokens of all prefixes, then the own tokens row by row, stand in the list; and the other way.
+        self._there = torch.cat(
             [start[part.row] + part.place for start, part in zip(starts, (self.prefixes, self.own), strict=True)]
         )
+        self._back = torch.empty_like(self._there)
+        self._back[self._there] = torch.arange(len(self._there), device=device)
         before_own = self.prefixes.lengths[self.prefix_of][self.own.row]
-        self.positions = torch.empty_like(self.ids)
-        self.positions[self._at] = torch.cat([self.prefixes.place, before_own + self.own.place])
+        self.positions = torch.cat([self.prefixes.place, before_own + self.own.place])[self._back]
 
     def seen(self) -> Tensor:
         """bool [R, O, L + O]: what each own token reads, its prefix and the own tokens up to itself."""
@@ -84,46 +85,22 @@ class Ragged:
         """Numbers of the prefixes [P, ...] for each row [R, ...]."""
         return padded.index_select(0, self.prefix_of) if self.shared else padded
 
-    def of_own(self, x: Tensor) -> Tensor:
-        """[T, ...] -> [M, ...], the own tokens row by row."""
-        there = self._at[len(self.prefixes) :]
-        back, keep = torch.zeros_like(self._at), torch.zeros_like(self._at, dtype=torch.bool)
-        back[there], keep[there] = torch.arange(len(there), device=there.device), True
-        return _Move.apply(x, there, back, keep)  # type: ignore[no-any-return, no-untyped-call]
-
-    def pad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[T, ...] -> prefixes [P, L, ...] and own tokens [R, O, ...], see `Rows.pad`."""
-        there, back, _ = self._padding
-        moved = _Move.apply(x, there, back, None)  # type: ignore[no-untyped-call]
-        parts = moved.split([self.prefixes.mask.numel(), self.own.mask.numel()])
-        prefixes, own = (
-            part.unflatten(0, rows.mask.shape) for part, rows in zip(parts, (self.prefixes, self.own), strict=True)
-        )
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, ...] -> the tokens of the prefixes, one after the other, and the own tokens row by row [M, ...]."""
+        moved: Tensor = _Move.apply(x, self._there, self._back, None)  # type: ignore[no-untyped-call]
+        prefixes, own = torch.split(moved, [len(self.prefixes), len(self.own)])
         return prefixes, own
 
-    def flatten(self, prefixes: Tensor, own: Tensor) -> Tensor:
-        """[P, L, ...] and [R, O, ...] -> [T, ...]."""
-        there, back, keep = self._padding
-        x = torch.cat([prefixes.flatten(0, 1), own.flatten(0, 1)])
-        return _Move.apply(x, back, there, keep)  # type: ignore[no-any-return, no-untyped-call]
-
-    @cached_property
-    def _padding(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where what stands in the padded rows is taken from, where each of the T tokens stands in them, and which
-        places of them have one."""
-        places = self.prefixes.mask.numel()
-        there = self._at[torch.cat([self.prefixes.taken, len(self.prefixes) + self.own.taken])]
-        back = torch.empty_like(self._at)
-        back[self._at] = torch.cat([self.prefixes.put, places + self.own.put])
-        return there, back, torch.cat([self.prefixes.mask.flatten(), self.own.mask.flatten()])
+    def joined(self, prefixes: Tensor, own: Tensor) -> Tensor:
+        """The way back."""
+        return _Move.apply(torch.cat([prefixes, own]), self._back, self._there, None)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Rows:
     """N rows of different length, M tokens in all: flat [M, ...], or padded on the right [N, L, ...].
 
     lengths, ends: int64 [N], tokens of each row, and of it and those before it. mask: bool [N, L], True on tokens.
-    row, place: int64 [M], where each token stands in [N, L]; put: the same in [N L]. taken: int64 [N L], which token
-    stands in each place, some other one in the padding.
+    row, place: int64 [M], where each token stands in [N, L].
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device, *, width: int | None = None) -> None:
@@ -134,25 +111,25 @@ class Rows:
         self.mask = steps < self.lengths[:, None]
         self.row, self.place = self.mask.nonzero(as_tuple=True)
         flat = (self.ends - self.lengths)[:, None] + steps
-        self.taken = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
-        self.put = self.row * len(steps) + self.place
+        self._flat = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
+        self._padded = self.row * len(steps) + self.place
 
     def __len__(self) -> int:
         return len(self.row)
 
     def pad(self, flat: Tensor) -> Tensor:
         """[M, ...] -> [N, L, ...]. What stands in the padding is finite, and gets no gradient."""
-        moved: Tensor = _Move.apply(flat, self.taken, self.put, None)  # type: ignore[no-untyped-call]
+        moved: Tensor = _Move.apply(flat, self._flat, self._padded, None)  # type: ignore[no-untyped-call]
         return moved.view(*self.mask.shape, *flat.shape[1:])
 
     def flatten(self, padded: Tensor) -> Tensor:
         """[N, L, ...] -> [M, ...]."""
-        return _Move.apply(padded.flatten(0, 1), self.put, self.taken, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
+        return _Move.apply(padded.flatten(0, 1), self._padded, self._flat, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
 
 
-def pieces(lengths: Sequence[int], *, start: int = 0) -> list[Piece]:
-    """Rows of these lengths, one after the other from place `start`."""
-    ends = list(accumulate(lengths, initial=start))
+def pieces(lengths: Sequence[int]) -> list[Piece]:
+    """Rows of these lengths, one after the other."""
+    ends = list(accumulate(lengths, initial=0))
     return [Piece(first, end) for first, end in pairwise(ends)]
 
 
