@@ -56,7 +56,7 @@ def test_one_process_goes_on_where_two_were(killed: Path, tiny_model_dir: Path, 
     assert checkpoint.name in ("step-00000004", "step-00000006")
     trained = trained_in(killed)
     processes = start_ranks(PROGRAM, tiny_model_dir, trained, checkpoint, tmp_path / "two.pt", errors=tmp_path)
-    one = ranks_run.next_step(tiny_model_dir, checkpoint, _by_one(trained))
+    one = ranks_run.next_step(tiny_model_dir, checkpoint, in_one_process(trained))
     assert [process.wait(timeout=120) for process in processes] == [0, 0], (tmp_path / "0").read_text()
     two = torch.load(tmp_path / "two.pt", weights_only=False)
 
@@ -83,7 +83,7 @@ def test_two_that_hold_parts_go_on_where_one_was(tiny_model_dir: Path, tmp_path:
 
 
 def test_the_run_ends_in_one_process(killed: Path, tiny_model_dir: Path) -> None:
-    small_run.train(tiny_model_dir, killed / "run", _by_one(trained_in(killed)))
+    small_run.train(tiny_model_dir, killed / "run", in_one_process(trained_in(killed)))
     rows = [json.loads(line) for line in (killed / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, small_run.NUM_STEPS + 1))
     assert (killed / "run" / "checkpoints" / f"step-{small_run.NUM_STEPS:08d}").is_dir()
@@ -94,7 +94,7 @@ def trained_in(folder: Path) -> small_run.Trained:
     return cast(small_run.Trained, (folder / "trained").read_text())
 
 
-def _by_one(trained: small_run.Trained) -> small_run.Trained:
+def in_one_process(trained: small_run.Trained) -> small_run.Trained:
     """The same in one process, which holds all parts."""
     return "weights" if trained == "sharded" else trained
 
