@@ -117,7 +117,6 @@ class Tokens:
     """What a pass over some rows (models/ragged.py) sees: real tokens, and the padded places of attention."""
 
     rows: int
-    prefixes: int
     prefix: int
     own: int
     prefix_places: int
@@ -134,7 +133,6 @@ class Tokens:
         keys = len(rows) * (max(prefixes) + max(own))
         return cls(
             rows=len(rows),
-            prefixes=len(prefixes),
             prefix=sum(prefixes),
             own=sum(own),
             prefix_places=len(prefixes) * max(prefixes),
