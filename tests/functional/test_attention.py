@@ -11,8 +11,8 @@ from tuneful.functional.attention import QUERIES_AT_ONCE, Piece, ragged_attentio
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, pieces: list[Piece], scale: float) -> Tensor:
-    """One softmax over [T, T] for each head, with all that a token must not read masked out."""
-    seen = torch.zeros(len(q), len(q), dtype=torch.bool)
+    """One softmax over [S, T] for each head, with all that a token must not read masked out."""
+    seen = torch.zeros(len(k), len(k), dtype=torch.bool)
     for start, stop, before in pieces:
         for token in range(start, stop):
             seen[token, before] = True
@@ -20,7 +20,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, pieces: list[Piece], scale: float) ->
     read = torch.cat([torch.arange(start, stop) for start, stop, _ in pieces])
     keys, values = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
     scores = scale * torch.einsum("thd,shd->hts", q, keys)
-    probs = scores.masked_fill(~seen, float("-inf"))[:, read].softmax(-1)
+    probs = scores.masked_fill(~seen[read], float("-inf")).softmax(-1)
     return torch.einsum("hts,shd->thd", probs, values)
 
 
@@ -49,7 +49,8 @@ LONG = 2 * QUERIES_AT_ONCE + 7
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
 def test_values_and_gradients(pieces: list[Piece], tokens: int, heads: int, kv_heads: int) -> None:
-    inputs = drawn(tokens, heads), drawn(tokens, kv_heads), drawn(tokens, kv_heads)
+    asking = sum(piece.stop - piece.start for piece in pieces)
+    inputs = drawn(asking, heads), drawn(tokens, kv_heads), drawn(tokens, kv_heads)
     found, expected = ragged_attention(*inputs, pieces, scale=0.3), plain(*inputs, pieces, 0.3)
     assert_close(found, expected)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -26,10 +26,10 @@ class Piece(NamedTuple):
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], *, scale: float) -> Tensor:
-    """softmax(scale q k^T) v over what each token of the pieces reads, piece after piece: float32 [S, H, h].
+    """softmax(scale q k^T) v over what each token of the pieces reads: float32 [S, H, h], S = tokens of all pieces.
 
-    q: float32 [T, H, h]; k, v: [T, K, h], H a multiple of K; S = tokens of all pieces. Scores are made again
-    for the backward pass.
+    q: float32 [S, H, h], piece after piece; k, v: [T, K, h], H a multiple of K. Scores are made again for the backward
+    pass.
     """
     return _RaggedAttention.apply(q, k, v, pieces, scale)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -39,20 +39,20 @@ class _RaggedAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], scale: float) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.pieces, ctx.scale = pieces, scale
-        out = q.new_empty(sum(piece.stop - piece.start for piece in pieces), *q.shape[1:])
+        out = torch.empty_like(q)
         heads = k.shape[1]
-        for queries, keys, place, mask in _blocks(pieces, q):
+        for queries, keys, mask in _blocks(pieces, q):
             probs = _probs(_by_head(q[queries], heads), _rows(k, keys), mask, scale)
-            out[place] = _by_token(torch.bmm(probs, _rows(v, keys).transpose(0, 1)), q.shape[1])
+            out[queries] = _by_token(torch.bmm(probs, _rows(v, keys).transpose(0, 1)), q.shape[1])
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        of_q, of_k, of_v = (torch.zeros_like(part) for part in (q, k, v))
+        of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         heads = k.shape[1]
-        for queries, keys, place, mask in _blocks(ctx.pieces, q):
-            query, key, out = _by_head(q[queries], heads), _rows(k, keys), _by_head(grad[place], heads)
+        for queries, keys, mask in _blocks(ctx.pieces, q):
+            query, key, out = _by_head(q[queries], heads), _rows(k, keys), _by_head(grad[queries], heads)
             probs = _probs(query, key, mask, ctx.scale)
             _add(of_v, keys, torch.bmm(probs.transpose(1, 2), out))
             of_probs = torch.bmm(out, _rows(v, keys).permute(1, 2, 0))
@@ -62,8 +62,8 @@ class _RaggedAttention(torch.autograd.Function):
         return of_q, of_k, of_v, None, None
 
 
-def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tuple[slice, slice], slice, Tensor]]:
-    """The queries of each product, the two spans of their keys, their place in the output, and what they don't see."""
+def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tuple[slice, slice], Tensor]]:
+    """The queries of each product, the two spans of their keys, and what they don't see."""
     longest = max((piece.stop - piece.start + piece.before.stop - piece.before.start for piece in pieces), default=0)
     side = min(QUERIES_AT_ONCE, longest)
     mask = like.new_zeros(side, longest + side)
@@ -75,9 +75,8 @@ def _blocks(pieces: Sequence[Piece], like: Tensor) -> Iterator[tuple[slice, tupl
             seen, size = earlier.stop - earlier.start + first - start, last - first
             adjacent = earlier.stop == start
             yield (
-                slice(first, last),
-                (slice(0, 0), slice(earlier.start, last)) if adjacent else (earlier, slice(start, last)),
                 slice(place, place + size),
+                (slice(0, 0), slice(earlier.start, last)) if adjacent else (earlier, slice(start, last)),
                 mask[:size, longest - seen : longest + size],
             )
             place += size

@@ -76,12 +76,8 @@ class _Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     one, two = x.chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    out = torch.empty_like(x)
-    first, second = out.chunk(2, dim=-1)
-    torch.mul(one, cos, out=first).addcmul_(two, sin, value=-1)
-    torch.mul(two, cos, out=second).addcmul_(one, sin)
-    return out
+    both, turns = torch.cat([cos, cos], dim=-1)[:, None], torch.cat([-sin, sin], dim=-1)[:, None]
+    return (x * both).addcmul_(torch.cat([two, one], dim=-1), turns)
 
 
 class _SwiGLU(torch.autograd.Function):

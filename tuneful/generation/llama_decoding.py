@@ -57,19 +57,19 @@ class LlamaDecoding:
         on_cpu, itemsize = slots.device.type == "cpu", self.model.dtype.itemsize
         attend_alone = attends_alone(len(rows), len(alone), on_cpu=on_cpu, itemsize=itemsize)
 
-        def attend(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             padded_k, padded_v = rows.pad(k), rows.pad(v)
             for cache, new in ((self.keys, padded_k), (self.values, padded_v)):
                 cache[number][slots, : new.shape[1]] = new.repeat_interleave(num_samples, 0)
             if number + 1 == len(self.keys):
-                return x[:0], q[:0]
+                return q
             if attend_alone:
-                return x, ragged_attention(q, k, v, alone, scale=scaling(self.model))
-            return x, rows.flatten(attention(self.model, rows.pad(q), padded_k, padded_v))
+                return ragged_attention(q, k, v, alone, scale=scaling(self.model))
+            return rows.flatten(attention(self.model, rows.pad(q), padded_k, padded_v))
 
         if len(rows):
             ids = torch.tensor([*chain(*prefixes)], device=slots.device)
-            through_layers(self.model, ids, rows.place, attend)
+            through_layers(self.model, ids, rows.place, attend, go_on=lambda x: x[:0])
 
     def step(self, chosen: Tensor) -> Tensor:
         return self._advance(chosen, slice(0, len(chosen)))
@@ -93,11 +93,11 @@ class LlamaDecoding:
         rows = torch.arange(slots.start, slots.stop, device=ids.device)
         seen = torch.arange(width, device=ids.device) <= positions[:, None]
 
-        def attend(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.keys[number][rows, positions] = k
             self.values[number][rows, positions] = v
             keys, values = (cache[number][slots, :width] for cache in (self.keys, self.values))
-            return x, attention(self.model, q[:, None], keys, values, seen=seen[:, None])[:, 0]
+            return attention(self.model, q[:, None], keys, values, seen=seen[:, None])[:, 0]
 
         hidden = through_layers(self.model, ids, positions, attend, linears=self.linears)
         self.lengths[slots] += 1

@@ -23,9 +23,9 @@ from tuneful.models.ragged import Ragged
 ALONE_FROM = 32
 """Tokens of a row, on average, from which rows attend one after the other; a product of fewer is mostly overhead."""
 
-Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(number of the layer, its input [T, d], queries [T, H, h], keys and values [T, K, h]) -> the tokens that go on [S, d]
-and what they read [S, H, h]."""
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(number of the layer, queries [S, H, h], keys and values [T, K, h]) -> what the queries read [S, H, h]. S is T, but
+in the last layer the number of tokens that go on."""
 
 
 def is_llama_like(model: Any) -> bool:
@@ -57,7 +57,8 @@ def own_states(
     recompute: see `through_layers`.
     """
     ends = rows.own.ends - 1 if last_only else None
-    return through_layers(model, rows.ids, rows.positions, _within_rows(model, rows), read=ends, recompute=recompute)
+    attend = _within_rows(model, rows)
+    return through_layers(model, rows.ids, rows.positions, attend, go_on=rows.own_of, read=ends, recompute=recompute)
 
 
 def through_layers(
@@ -67,32 +68,38 @@ def through_layers(
     attend: Attend,
     *,
     linears: Callable[[Sequence[Any], Tensor], Sequence[Tensor]] = adapted,
+    go_on: Callable[[Tensor], Tensor] | None = None,
     read: Tensor | None = None,
     recompute: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Hidden states after the last norm [S, d] of the tokens that `attend` leaves, or of those of them in `read`.
+    """Hidden states after the last norm [S, d] of the tokens that go on, or of those of them in `read`.
 
-    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. recompute: keep only
-    each layer's input and compute the layer again for its backward pass, after this call, which switches the same
-    adapters on (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
+    ids, positions: int64 [T]. linears: (layers that read the same input, it) -> their outputs. go_on: numbers of all
+    tokens [T, ...] -> of those [S, ...] that leave more in the last layer than keys and values; None: all. recompute:
+    keep only each layer's input and compute the layer again for its backward pass, after this call, which switches the
+    same adapters on (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
     """
     trunk = model.base_model
     embedded = trunk.embed_tokens(ids)
-    cos, sin = (part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(embedded, positions[None]))
+    angles = [part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(embedded, positions[None])]
 
     def through(x: Tensor, number: int) -> Tensor:
         layer = trunk.layers[number]
-        attention, mlp = layer.self_attn, layer.mlp
-        normed = _norm(x, layer.input_layernorm)
-        q, k, v = (
-            part.view(len(x), part.shape[-1] // attention.head_dim, attention.head_dim)
-            for part in linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)
-        )
+        attention, mlp, is_last = layer.self_attn, layer.mlp, number + 1 == len(trunk.layers)
+        normed, asking = _norm(x, layer.input_layernorm), angles
+        if is_last and go_on is not None:
+            x, asking = go_on(x), [go_on(part) for part in angles]
+            found = [
+                *linears([attention.q_proj], go_on(normed)),
+                *linears([attention.k_proj, attention.v_proj], normed),
+            ]
+        else:
+            found = [*linears([attention.q_proj, attention.k_proj, attention.v_proj], normed)]
+        q, k, v = (part.view(len(part), part.shape[-1] // attention.head_dim, attention.head_dim) for part in found)
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
-        x, attended = attend(number, x, rotate(q, cos, sin), rotate(k, cos, sin), v)
-        mixed = attended.flatten(1)
-        if read is not None and number + 1 == len(trunk.layers):
+        mixed = attend(number, rotate(q, *asking), rotate(k, *angles), v).flatten(1)
+        if is_last and read is not None:
             x, mixed = x[read], mixed[read]
         x = x + linears([attention.o_proj], mixed)[0]
         gate, up = linears([mlp.gate_proj, mlp.up_proj], _norm(x, layer.post_attention_layernorm))
@@ -121,31 +128,31 @@ def _around(module: Any, work: Callable[..., Tensor], *given: Any) -> Tensor:
 
 
 def _within_rows(model: Any, rows: Ragged) -> Attend:
-    """Prefixes read themselves, own tokens their prefix and themselves; the last layer lets the prefixes go."""
+    """Prefixes read themselves, own tokens their prefix and themselves; in the last layer own tokens alone ask."""
     last = model.config.num_hidden_layers - 1
     on_cpu, itemsize = model.device.type == "cpu", model.dtype.itemsize
     if attends_alone(len(rows.ids), len(rows.own_pieces), on_cpu=on_cpu, itemsize=itemsize):
 
-        def attend_alone(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        def attend_alone(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pieces = rows.own_pieces if number == last else rows.pieces
-            mixed = ragged_attention(q, k, v, pieces, scale=scaling(model))
-            return (rows.parts(x)[1] if number == last else x), mixed
+            return ragged_attention(q, k, v, pieces, scale=scaling(model))
 
         return attend_alone
 
     seen = rows.seen()
 
-    def attend(number: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        (prefix_q, own_q), (prefix_k, own_k), (prefix_v, own_v) = (rows.parts(part) for part in (q, k, v))
+    def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        (prefix_k, own_k), (prefix_v, own_v) = rows.parts(k), rows.parts(v)
+        prefix_q, own_q = (None, q) if number == last else rows.parts(q)
         prefix_k, prefix_v = rows.prefixes.pad(prefix_k), rows.prefixes.pad(prefix_v)
         keys = torch.cat([rows.of_prefix(prefix_k), rows.own.pad(own_k)], dim=1)
         values = torch.cat([rows.of_prefix(prefix_v), rows.own.pad(own_v)], dim=1)
         own = rows.own.flatten(attention(model, rows.own.pad(own_q), keys, values, seen=seen))
-        if number == last:
-            return rows.parts(x)[1], own
+        if prefix_q is None:
+            return own
         if len(rows.prefixes):
             prefix_q = rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v))
-        return x, rows.joined(prefix_q, own)
+        return rows.joined(prefix_q, own)
 
     return attend
 

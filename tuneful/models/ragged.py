@@ -71,6 +71,8 @@ class Ragged:
         )
         self._back = torch.empty_like(self._there)
         self._back[self._there] = torch.arange(len(self._there), device=device)
+        to_own = self._back - len(self.prefixes)
+        self._own = self._there[len(self.prefixes) :], to_own.clamp_min(0), to_own >= 0
         before_own = self.prefixes.lengths[self.prefix_of][self.own.row]
         self.positions = torch.cat([self.prefixes.place, before_own + self.own.place])[self._back]
 
@@ -90,6 +92,10 @@ class Ragged:
         moved: Tensor = _Move.apply(x, self._there, self._back, None)  # type: ignore[no-untyped-call]
         prefixes, own = torch.split(moved, [len(self.prefixes), len(self.own)])
         return prefixes, own
+
+    def own_of(self, x: Tensor) -> Tensor:
+        """[T, ...] -> of the own tokens row by row [M, ...]."""
+        return _Move.apply(x, *self._own)  # type: ignore[no-any-return, no-untyped-call]
 
     def joined(self, prefixes: Tensor, own: Tensor) -> Tensor:
         """The way back."""
@@ -150,6 +156,8 @@ class _Move(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         back, keep = ctx.saved_tensors
+        if not len(grad):  # of no own tokens, where completions are empty
+            return grad.new_zeros(len(back), *grad.shape[1:]), None, None, None
         moved = grad.index_select(0, back)
         if keep is not None:
             moved *= keep.view(-1, *[1] * (moved.dim() - 1))
