@@ -1,4 +1,4 @@
-"""The layer parts against plain compositions of torch's operations, values and gradients in float64."""
+"""The layer parts against plain compositions of torch's operations, values and gradients."""
 
 from __future__ import annotations
 
@@ -52,4 +52,6 @@ def test_rotate_turns_each_pair_as_a_complex_number() -> None:
         turned = torch.complex(x[..., :3], x[..., 3:]) * torch.polar(torch.ones_like(angles), angles)[:, None]
         return torch.cat([turned.real, turned.imag], dim=-1)
 
-    same(lambda x: rotate(x, angles.cos(), angles.sin()), plain, drawn(4, 2, 6))
+    cos = torch.cat([angles.cos(), angles.cos()], dim=-1)[:, None]
+    sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)[:, None]
+    same(lambda x: rotate(x, cos, sin), plain, drawn(4, 2, 6))

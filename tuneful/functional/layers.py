@@ -21,7 +21,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): the halves of each head's h numbers are turned as pairs.
 
-    x: [T, H, h]; cos, sin: [T, h / 2], of one angle per pair. Keeps only the angles.
+    x: [T, H, h]; cos, sin: [T, 1, h], of each pair's angle for its first and its second number, where the sine of the
+    first is negated. Keeps only these two.
     """
     return _Rotate.apply(x, cos, sin) if torch.is_grad_enabled() else _turned(x, cos, sin)  # type: ignore[no-untyped-call]
 
@@ -76,8 +77,7 @@ class _Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     one, two = x.chunk(2, dim=-1)
-    both, turns = torch.cat([cos, cos], dim=-1)[:, None], torch.cat([-sin, sin], dim=-1)[:, None]
-    return (x * both).addcmul_(torch.cat([two, one], dim=-1), turns)
+    return (x * cos).addcmul_(torch.cat([two, one], dim=-1), sin)
 
 
 class _SwiGLU(torch.autograd.Function):

@@ -81,14 +81,16 @@ def through_layers(
     """
     trunk = model.base_model
     embedded = trunk.embed_tokens(ids)
-    angles = [part[0].chunk(2, dim=-1)[0] for part in trunk.rotary_emb(embedded, positions[None])]
+    cos, sin = (part[0, :, None] for part in trunk.rotary_emb(embedded, positions[None]))
+    first, second = sin.chunk(2, dim=-1)
+    angles = cos, torch.cat([-first, second], dim=-1)
 
     def through(x: Tensor, number: int) -> Tensor:
         layer = trunk.layers[number]
         attention, mlp, is_last = layer.self_attn, layer.mlp, number + 1 == len(trunk.layers)
-        normed, asking = _norm(x, layer.input_layernorm), angles
+        normed, query_angles = _norm(x, layer.input_layernorm), angles
         if is_last and go_on is not None:
-            x, asking = go_on(x), [go_on(part) for part in angles]
+            x, query_angles = go_on(x), (go_on(angles[0]), go_on(angles[1]))
             found = [
                 *linears([attention.q_proj], go_on(normed)),
                 *linears([attention.k_proj, attention.v_proj], normed),
@@ -98,7 +100,7 @@ def through_layers(
         q, k, v = (part.view(len(part), part.shape[-1] // attention.head_dim, attention.head_dim) for part in found)
         if hasattr(attention, "q_norm"):
             q, k = _norm(q, attention.q_norm), _norm(k, attention.k_norm)
-        mixed = attend(number, rotate(q, *asking), rotate(k, *angles), v).flatten(1)
+        mixed = attend(number, rotate(q, *query_angles), rotate(k, *angles), v).flatten(1)
         if is_last and read is not None:
             x, mixed = x[read], mixed[read]
         x = x + linears([attention.o_proj], mixed)[0]
@@ -150,9 +152,10 @@ def _within_rows(model: Any, rows: Ragged) -> Attend:
         own = rows.own.flatten(attention(model, rows.own.pad(own_q), keys, values, seen=seen))
         if prefix_q is None:
             return own
+        of_prefixes = prefix_q
         if len(rows.prefixes):
-            prefix_q = rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v))
-        return rows.joined(prefix_q, own)
+            of_prefixes = rows.prefixes.flatten(attention(model, rows.prefixes.pad(prefix_q), prefix_k, prefix_v))
+        return rows.joined(of_prefixes, own)
 
     return attend
 
