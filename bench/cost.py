@@ -125,6 +125,7 @@ def work(*, prompts: int, length: int, model: str, samples: int) -> PPOWork:
     width, layers = shape["hidden_size"], shape["num_hidden_layers"]
     return PPOWork(
         num_params=peer.trunk_params(model),
+        closing_params=peer.closing_params(model),
         head_params=peer.VOCABULARY * width,
         rows=prompts * samples,
         prompt_tokens=peer.PROMPT_TOKENS["fixed"],

@@ -14,6 +14,8 @@ class PPOWork:
 
     num_params: float
     """Weights that every token goes through: without embeddings and head."""
+    closing_params: float = 0.0
+    """Those of them in the last layer that do not make keys and values: nobody asks for what they make of a prompt."""
     head_params: float = 0.0
     """Weights of the language model's head, which completion tokens alone go through."""
     rows: int
@@ -44,18 +46,18 @@ def ppo_limit(work: PPOWork, *, flops: float, bytes_per_s: float) -> dict[str, f
     """
     of_completion = work.rows * work.completion_tokens
     prompts = work.rows * work.prompt_tokens
-    tokens, once = prompts + of_completion, prompts / work.samples_per_prompt + of_completion
+    once = prompts / work.samples_per_prompt
+    of_prompts = work.num_params - work.closing_params
+    trunk, trunk_once = (of_prompts * times + work.num_params * of_completion for times in (prompts, once))
     trunk_and_head = work.num_params + work.head_params
     read = work.bytes_per_param * trunk_and_head
     read += work.rows * (work.prompt_tokens + work.completion_tokens / 2) * work.cache_bytes
     backward_and_forward = (4 if work.frozen_base else 6) * work.epochs
     parts = {
-        "prefill": 2 * work.num_params * prompts / work.samples_per_prompt / flops,
+        "prefill": 2 * of_prompts * once / flops,
         "decode": work.completion_tokens * max(2 * trunk_and_head * work.rows / flops, read / bytes_per_s),
-        "score": 2 * (work.num_params * once * work.scoring_passes + work.head_params * of_completion) / flops,
-        "train": backward_and_forward
-        * (work.num_params * tokens * work.trained_models + work.head_params * of_completion)
-        / flops,
+        "score": 2 * (trunk_once * work.scoring_passes + work.head_params * of_completion) / flops,
+        "train": backward_and_forward * (trunk * work.trained_models + work.head_params * of_completion) / flops,
     }
     return parts | {"step": sum(parts.values())}
 

@@ -91,6 +91,12 @@ def trunk_params(size: str) -> int:
     return shape["num_hidden_layers"] * (4 * width**2 + 3 * width * shape["intermediate_size"])
 
 
+def closing_params(size: str) -> int:
+    """Those of them in the last layer that make no keys and values."""
+    width = SIZES[size]["hidden_size"]
+    return 2 * width**2 + 3 * width * SIZES[size]["intermediate_size"]
+
+
 def prompts(path: Path, count: int, workload: Workload) -> list[Any]:
     """Prompts of HH's test file: for the fixed workload those of at least 64 tokens, all cut to 64 by the sampler."""
     from tuneful.data.formats import read_comparisons

@@ -133,6 +133,7 @@ def work(given: argparse.Namespace, measured: dict[str, float]) -> PPOWork:
     lora = given.shape == "lora"
     return PPOWork(
         num_params=peer.trunk_params(given.size),
+        closing_params=peer.closing_params(given.size),
         head_params=peer.VOCABULARY * shape["hidden_size"],
         rows=ROLLOUTS,
         prompt_tokens=measured["prompt_tokens"],
