@@ -24,8 +24,8 @@ def plain(q: Tensor, k: Tensor, v: Tensor, pieces: list[Piece], scale: float) ->
     return torch.einsum("hts,shd->thd", probs, values)
 
 
-def drawn(tokens: int, heads: int, width: int = 8) -> Tensor:
-    generator = torch.Generator().manual_seed(tokens + heads)
+def drawn(tokens: int, heads: int, *, seed: int, width: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
     return torch.randn(tokens, heads, width, generator=generator, dtype=torch.float64).requires_grad_()
 
 
@@ -50,7 +50,7 @@ LONG = 2 * QUERIES_AT_ONCE + 7
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
 def test_values_and_gradients(pieces: list[Piece], tokens: int, heads: int, kv_heads: int) -> None:
     asking = sum(piece.stop - piece.start for piece in pieces)
-    inputs = drawn(asking, heads), drawn(tokens, kv_heads), drawn(tokens, kv_heads)
+    inputs = drawn(asking, heads, seed=0), drawn(tokens, kv_heads, seed=2), drawn(tokens, kv_heads, seed=3)
     found, expected = ragged_attention(*inputs, pieces, scale=0.3), plain(*inputs, pieces, 0.3)
     assert_close(found, expected)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -14,7 +14,6 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
-    LlamaForCausalLM,
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
@@ -195,8 +194,22 @@ def test_parts_and_back() -> None:
     assert prefixes.tolist() == [0, 1, 15, 16, 17, 18]
     assert own.tolist() == [2, 3, 4, 10, 11, 12, 13, 14, 5, 6, 7, 8, 9, 19]
     assert torch.equal(rows.joined(prefixes, own), x)
-    (gradient,) = torch.autograd.grad((own * own.detach()).sum(), x)
-    assert gradient.tolist() == [0, 0, *range(2, 15), 0, 0, 0, 0, 19]
+    assert torch.equal(rows.own_of(x), own)
+    for part in (own, rows.own_of(x)):
+        (gradient,) = torch.autograd.grad((part * part.detach()).sum(), x)
+        assert gradient.tolist() == [0, 0, *range(2, 15), 0, 0, 0, 0, 19]
+
+
+def test_padding_on_the_right_and_back() -> None:
+    """Rows of 3, 5, 2, 3 and 1 tokens."""
+    own = ragged().own
+    flat = torch.arange(1.0, 15.0).requires_grad_()
+    padded = own.pad(flat)
+    expected = [[1, 2, 3, 0, 0], [4, 5, 6, 7, 8], [9, 10, 0, 0, 0], [11, 12, 13, 0, 0], [14, 0, 0, 0, 0]]
+    assert padded.masked_fill(~own.mask, 0).tolist() == expected
+    assert torch.equal(own.flatten(padded), flat)
+    (gradient,) = torch.autograd.grad((padded * padded.detach()).sum(), flat)
+    assert gradient.tolist() == flat.tolist()
 
 
 def test_padding_gets_no_gradient() -> None:
@@ -216,9 +229,7 @@ def test_padding_gets_no_gradient() -> None:
         ([[5, 6], [5, 6]], [[], []]),  # nothing to predict
     ],
 )
-def test_batches_of_one_kind(prompts: list[list[int]], completions: list[list[int]]) -> None:
-    torch.manual_seed(3)
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE))
+def test_batches_of_one_kind(model: Any, prompts: list[list[int]], completions: list[list[int]]) -> None:
     weight = model.model.layers[0].self_attn.k_proj.weight
     found = own_states(model, Ragged(prompts, completions, torch.device("cpu"), predicting=True))
     rows = [

@@ -37,6 +37,7 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], *
 class _RaggedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[Piece], scale: float) -> Tensor:
+        assert len(q) == sum(piece.stop - piece.start for piece in pieces), "a query for each token of the pieces"
         ctx.save_for_backward(q, k, v)
         ctx.pieces, ctx.scale = pieces, scale
         out = torch.empty_like(q)

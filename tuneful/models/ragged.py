@@ -72,6 +72,7 @@ class Ragged:
         self._back = torch.empty_like(self._there)
         self._back[self._there] = torch.arange(len(self._there), device=device)
         to_own = self._back - len(self.prefixes)
+        # Where the own tokens stand, which of them each token is, and whether it is one: what `_Move` asks for.
         self._own = self._there[len(self.prefixes) :], to_own.clamp_min(0), to_own >= 0
         before_own = self.prefixes.lengths[self.prefix_of][self.own.row]
         self.positions = torch.cat([self.prefixes.place, before_own + self.own.place])[self._back]
@@ -88,17 +89,17 @@ class Ragged:
         return padded.index_select(0, self.prefix_of) if self.shared else padded
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[T, ...] -> the tokens of the prefixes, one after the other, and the own tokens row by row [M, ...]."""
+        """[T, ...] -> tokens of the prefixes [T - M, ...], one after the other, and own tokens row by row [M, ...]."""
         moved: Tensor = _Move.apply(x, self._there, self._back, None)  # type: ignore[no-untyped-call]
         prefixes, own = torch.split(moved, [len(self.prefixes), len(self.own)])
         return prefixes, own
 
     def own_of(self, x: Tensor) -> Tensor:
-        """[T, ...] -> of the own tokens row by row [M, ...]."""
+        """The second of `parts` alone."""
         return _Move.apply(x, *self._own)  # type: ignore[no-any-return, no-untyped-call]
 
     def joined(self, prefixes: Tensor, own: Tensor) -> Tensor:
-        """The way back."""
+        """`parts` undone: [T - M, ...] and [M, ...] -> [T, ...]."""
         return _Move.apply(torch.cat([prefixes, own]), self._back, self._there, None)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -117,20 +118,20 @@ class Rows:
         self.mask = steps < self.lengths[:, None]
         self.row, self.place = self.mask.nonzero(as_tuple=True)
         flat = (self.ends - self.lengths)[:, None] + steps
-        self._flat = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
-        self._padded = self.row * len(steps) + self.place
+        self._token_of_place = flat.minimum(self.ends[:, None] - 1).clamp_min(0).flatten()
+        self._place_of_token = self.row * len(steps) + self.place
 
     def __len__(self) -> int:
         return len(self.row)
 
     def pad(self, flat: Tensor) -> Tensor:
         """[M, ...] -> [N, L, ...]. What stands in the padding is finite, and gets no gradient."""
-        moved: Tensor = _Move.apply(flat, self._flat, self._padded, None)  # type: ignore[no-untyped-call]
+        moved: Tensor = _Move.apply(flat, self._token_of_place, self._place_of_token, None)  # type: ignore[no-untyped-call]
         return moved.view(*self.mask.shape, *flat.shape[1:])
 
     def flatten(self, padded: Tensor) -> Tensor:
         """[N, L, ...] -> [M, ...]."""
-        return _Move.apply(padded.flatten(0, 1), self._padded, self._flat, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
+        return _Move.apply(padded.flatten(0, 1), self._place_of_token, self._token_of_place, self.mask.flatten())  # type: ignore[no-any-return, no-untyped-call]
 
 
 def pieces(lengths: Sequence[int]) -> list[Piece]:
