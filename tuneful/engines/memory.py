@@ -14,8 +14,10 @@ In half precision and 4 bits, where each adapter reads a float32 copy of its lay
 
     24 d + 8 q + 4 k + 8 f  bytes, and 4 for each of the 7 ranks.
 
-The last layer lets go of prompts, and for a reward of all but one token of a row. `recompute_layers` keeps d numbers a
-layer, and one layer in full. The head adds logits in parts, never [tokens, vocabulary].
+The last layer asks prompts for keys and values alone and lets go of them: of the others it keeps what queries are made
+of beside what all keys and values are made of. For a reward it lets go of all but one token of a row.
+`recompute_layers` keeps d numbers a layer, and one layer in full. The head adds logits in parts, never
+[tokens, vocabulary].
 
 Llama-like models run in a pass of our own, and so the plan of theirs is close; for others it is rough, since what
 transformers' modules keep differs from family to family.
@@ -222,20 +224,22 @@ class Pass:
         s, b = self.shape, self.itemsize
         every = tokens.all
         after = (tokens.rows if self.ends_only else tokens.own) if last and self.ours else every
+        apart = tokens.own if last and self.ours else 0  # whose queries are made from a copy of their input
+        asking = apart or every
         if self._alone(tokens):
-            kept = every * b * (s.queries + 2 * s.keys)
+            kept = b * (asking * s.queries + 2 * every * s.keys)
         else:
             prefixes = 0 if last and self.ours else tokens.prefix_places
             places = tokens.own_places + prefixes
             kept = b * 2 * (places * s.queries + (tokens.key_places + prefixes) * s.keys) + b * tokens.seen
             kept += FLOAT * places * s.heads
         if self.rank and b < FLOAT:
-            kept += every * (b * s.hidden + 3 * FLOAT * (s.hidden + self.rank))
+            kept += every * b * s.hidden + (2 * every + asking) * FLOAT * (s.hidden + self.rank)
             kept += after * (b * (s.hidden + 2 * s.feed_forward))
             kept += after * FLOAT * (s.queries + 2 * s.hidden + s.feed_forward + 4 * self.rank)
             beside = after * (2 * b * s.hidden + 3 * FLOAT * s.feed_forward)
         else:
-            kept += every * b * 2 * s.hidden + after * b * (s.queries + 2 * s.hidden + 3 * s.feed_forward)
+            kept += (2 * every + apart) * b * s.hidden + after * b * (s.queries + 2 * s.hidden + 3 * s.feed_forward)
             beside = after * b * (2 * s.hidden + 3 * s.feed_forward)
         return Frame(kept, beside, FLOAT * s.linears * self.trains_all)
 
