@@ -43,3 +43,16 @@ def test_a_row_tells_what_was_reached_and_what_is_asked(results: Path) -> None:
 
 def test_names_are_told_apart() -> None:
     assert len({one.name for one in COMPARISONS}) == len(COMPARISONS)
+
+
+def test_the_page_names_what_is_asked() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    printed = {row[0]: (row[2], row[4]) for row in rows if len(row) == 7}
+    asked = {
+        one.name: tuple(form % what if what else "" for form, what in (("%.1f", one.speed), ("%.2f", one.memory)))
+        for one in COMPARISONS
+    }
+    told = {name: cells for name, cells in printed.items() if name in asked}
+    assert len(told) >= 12
+    assert told == {name: asked[name] for name in told}
