@@ -2,8 +2,8 @@
 
     python bench/exactness.py [--size S] [--steps 200] [--tokens 10000] [--json]
 
-A ragged base (peer.py) gets an adapter of rank 16, trained by PPO updates on a planted reward (the share of tokens in a
-fixed set), so that policy and base differ. Then completions are sampled with room for 1, 7, 32 and 256 rows, prompts
+A ragged base (peer.py) gets an adapter of rank 16, trained by PPO updates on a planted reward (tokens in a fixed set),
+so that policy and base differ. Then completions are sampled with room for 1, 7, 32 and 256 rows, prompts
 entering as others leave, and scored again by the trainer's pass in micro-batches of 256, 1,024 and 8,192 tokens, and
 every eighth row alone by transformers' whole model. Printed: the largest difference of any token from either.
 """
@@ -31,6 +31,7 @@ from tuneful.models.roles import policy_roles
 from tuneful.records import Completion, Prompt
 
 ROOMS, MICROBATCHES, UPDATES_PER_STEP = (1, 7, 32, 256), (256, 1_024, 8_192), 4
+NEW_TOKENS, PROMPT_TOKENS = 64, 128
 
 
 def main() -> None:
@@ -46,12 +47,12 @@ def main() -> None:
     for room in ROOMS:
         decoding.MAX_ROWS = room
         num_prompts = max(room, 16)
-        tokens, seed = 0, 0
+        tokens, rows, seed = 0, 0, 0
         worst = {f"room_{room}_microbatch_{size}": 0.0 for size in MICROBATCHES} | {f"room_{room}_whole_model": 0.0}
         while tokens < given.tokens / len(ROOMS):
-            sampling = Sampling(max_new_tokens=64, max_prompt_tokens=128)
+            sampling = Sampling(max_new_tokens=NEW_TOKENS, max_prompt_tokens=PROMPT_TOKENS)
             rollout = engine.sample(peer.prompts(base, num_prompts, "ragged"), sampling, seed=seed)
-            tokens, seed = tokens + rollout.num_tokens, seed + 1
+            tokens, rows, seed = tokens + rollout.num_tokens, rows + len(rollout), seed + 1
             for size in MICROBATCHES:
                 engine.tokens_per_microbatch = size
                 largest(worst, f"room_{room}_microbatch_{size}", (engine.score("policy", rollout) - rollout.logprobs))
@@ -62,7 +63,7 @@ def main() -> None:
                 with torch.no_grad():
                     alone = whole_model_logprobs(policy, rollout.prompts[k], row, rollout.temperature)
                 largest(worst, f"room_{room}_whole_model", alone - rollout.logprobs[k, : len(row)])
-        result |= worst | {f"room_{room}_tokens": tokens}
+        result |= worst | {f"room_{room}_tokens": tokens, f"room_{room}_mean_length": tokens / rows}
     result["largest"] = max(value for key, value in result.items() if "_microbatch_" in key)
     result["largest_whole_model"] = max(value for key, value in result.items() if key.endswith("_whole_model"))
     result["tokens"] = sum(value for key, value in result.items() if key.endswith("_tokens"))
@@ -75,8 +76,8 @@ def trained(base: Any, steps: int) -> LocalEngine:
     config = PPOConfig(
         num_steps=steps // UPDATES_PER_STEP,
         prompts_per_step=32,
-        max_new_tokens=64,
-        max_prompt_tokens=128,
+        max_new_tokens=NEW_TOKENS,
+        max_prompt_tokens=PROMPT_TOKENS,
         epochs=2,
         minibatches=UPDATES_PER_STEP // 2,
         optimization=Optimization(learning_rate=1e-3),
@@ -89,10 +90,9 @@ def trained(base: Any, steps: int) -> LocalEngine:
 
 
 def planted(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
-    """The share of tokens with an even id."""
-    return torch.tensor(
-        [sum(token % 2 == 0 for token in c.tokens or ()) / max(1, len(c.tokens or ())) for c in completions]
-    )
+    """Tokens with an even id, of those that there is room for: a share of the answer would be had for one token, and
+    no step of decoding would be compared."""
+    return torch.tensor([sum(token % 2 == 0 for token in c.tokens or ()) / NEW_TOKENS for c in completions])
 
 
 def largest(worst: dict[str, float], name: str, difference: Tensor) -> None:
