@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import StoreError
@@ -278,7 +278,7 @@ def _room(connection: Connection, item_id: str, but: str | None, now: float) -> 
             assignment.c.item == item_id,
             assignment.c.state == "live",
             assignment.c.lease_until > now,
-            or_(but is None, assignment.c.id != but),
+            assignment.c.id != (but or ""),
         )
         .scalar_subquery()
     )

@@ -2,7 +2,7 @@
 
 SQLite by default, PostgreSQL by URL. What is answered for is on disk: SQLite writes its log through to the disk at each
 commit (WAL, synchronous=FULL), and takes the write lock when a transaction begins, for one that reads first and locks
-later fails at once where it should wait (research on both: docs/decisions/0012).
+later fails at once where it should wait (docs/decisions/0012).
 """
 
 from __future__ import annotations
