@@ -158,7 +158,7 @@ def upgrade() -> None:
         sa.Column("instructions", sa.Text(), nullable=True),
         sa.Column("note", sa.Text(), server_default=sa.text("('')"), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=True),
-        sa.Column("late", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("late", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("replaces", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),

@@ -1,12 +1,10 @@
-"""Claims and submits on a real file: what the rules of the store say, also when many ask at once."""
+"""Claims and submits on either database: what the rules of the store say, also when many ask at once."""
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -19,13 +17,6 @@ from tuneful.feedback.tables import assignment, draft, item
 from tuneful.records import Candidates, Completion, Prompt
 
 AFTER = LEASE_SECONDS + 1
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "judgments.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -31,8 +31,7 @@ def test_sqlite_answers_for_what_it_committed(path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}  # 2 is FULL
 
 
-def test_migrations_make_the_tables_of_the_code(path: Path) -> None:
-    store = Store.open(path)
+def test_migrations_make_the_tables_of_the_code(store: Store) -> None:
     with store.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
