@@ -8,6 +8,7 @@ TunefulError
 ├── RewardError      a reward is missing, not finite or of the wrong shape
 ├── TrainingError    an update would leave weights that are not finite
 ├── CheckError       a start-up check failed; the message is the report
+├── StoreError       the store of judgments cannot be reached, is newer than this version, or says no
 └── RunError         a run directory is in use, belongs to another recipe, or cannot be written
 
 The command line prints the message of a TunefulError as one line and exits with 2; any other exception is a bug and
@@ -50,6 +51,10 @@ class TrainingError(TunefulError):
 
 class CheckError(TunefulError):
     """A start-up check failed."""
+
+
+class StoreError(TunefulError):
+    """The store of judgments cannot be reached, is newer than this version, or refuses what was asked."""
 
 
 class RunError(TunefulError):

@@ -1,0 +1,151 @@
+"""A database of judgments: opened, brought to the newest form, and changed in transactions that hold or never were.
+
+SQLite by default, PostgreSQL by URL. What is answered for is on disk: SQLite writes its log through to the disk at each
+commit (WAL, synchronous=FULL), and takes the write lock when a transaction begins, for one that reads first and locks
+later fails at once where it should wait (docs/decisions/0012).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from tuneful.errors import StoreError
+
+T = TypeVar("T")
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+ATTEMPTS: Final = 8
+"""How often a transaction is tried that another one was in the way of."""
+
+LOCK_SECONDS: Final = 5.0
+"""How long SQLite waits for the write lock before it gives up an attempt."""
+
+_IN_THE_WAY: Final = ("40001", "40P01", "55P03")
+"""PostgreSQL's codes for a serialization failure, a deadlock and a lock that could not be had."""
+
+
+class Store:
+    """Connections to one database. Safe to share among threads; each transaction has a connection of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use `Store.open`."""
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+
+    @classmethod
+    def open(cls, url: str | Path) -> Store:
+        """The store at a path (SQLite) or a database URL, made if it is not there, and migrated if it is older.
+
+        Raises StoreError when the database cannot be reached or read, or is newer than this version of tuneful.
+        """
+        place = _url(url)
+        if place.get_backend_name() == "sqlite" and place.database:
+            Path(place.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(place, connect_args=_connect_args(place))
+        if place.get_backend_name() == "sqlite":
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        store = cls(engine)
+        try:
+            store.write(_migrate)
+        except (DBAPIError, CommandError) as error:
+            engine.dispose()
+            raise StoreError(f"{place.render_as_string()}: {_told(error)}") from error
+        return store
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def dialect(self) -> str:
+        """ "sqlite" or "postgresql"."""
+        return self._engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot: what others commit meanwhile is not seen."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """`work` in one transaction, from the beginning again while another transaction is in its way.
+
+        Raises StoreError when it was in the way every time; nothing is changed then.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._writer.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not _was_in_the_way(error):
+                    raise
+                if attempt == ATTEMPTS:
+                    raise StoreError(f"the database was busy {ATTEMPTS} times in a row; nothing was changed") from error
+            time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise AssertionError("unreachable")
+
+
+def _url(url: str | Path) -> URL:
+    if isinstance(url, Path) or "://" not in url:
+        return URL.create("sqlite", database=str(url))
+    place = make_url(url)
+    if place.get_backend_name() == "postgresql" and place.drivername == "postgresql":
+        place = place.set(drivername="postgresql+psycopg")
+    if place.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(f"{place.render_as_string()}: a store is a path, sqlite:///PATH or postgresql://…")
+    return place
+
+
+def _connect_args(place: URL) -> dict[str, Any]:
+    return {"timeout": LOCK_SECONDS} if place.get_backend_name() == "sqlite" else {}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; `_begin_sqlite` does
+    cursor = connection.cursor()
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _was_in_the_way(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlstate", None)
+    if code is not None:
+        return code in _IN_THE_WAY
+    return isinstance(error, OperationalError) and "database is locked" in str(error.orig)
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the tables to the newest form, all steps in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(f'its tables are of revision "{found}", which this version does not know; update tuneful')
+    command.upgrade(config, "head")
+
+
+def _told(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
