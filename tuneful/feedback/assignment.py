@@ -102,16 +102,18 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
     """
 
     def work(connection: Connection) -> Receipt:
+        # Held until the end, so that the same word said twice at once is stored by one of the two.
+        given = connection.execute(
+            select(assignment, item.c.project, item.c.completions)
+            .join(item, item.c.id == assignment.c.item)
+            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
+            .with_for_update(of=assignment)
+        ).first()
         stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).first()
         if stored is not None:
             if (stored.assignment, stored.rater) != (assignment_id, rater_id):
                 raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
             return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True)
-        given = connection.execute(
-            select(assignment, item.c.project, item.c.completions)
-            .join(item, item.c.id == assignment.c.item)
-            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
-        ).first()
         if given is None:
             raise StoreError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
         _require_fit(said, given.completions)
@@ -215,8 +217,11 @@ def _own(connection: Connection, assignment_id: str, rater_id: str) -> Any:
 
 
 def _require_member(connection: Connection, project_id: str, rater_id: str) -> None:
+    """Also makes claims of one rater wait for each other, so that two tabs do not take two items."""
     found = connection.execute(
-        select(membership.c.role).where(membership.c.project == project_id, membership.c.rater == rater_id)
+        select(membership.c.role)
+        .where(membership.c.project == project_id, membership.c.rater == rater_id)
+        .with_for_update()
     ).first()
     if found is None:
         known = connection.execute(select(project.c.id).where(project.c.id == project_id)).first()

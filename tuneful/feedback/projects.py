@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection, func, insert, select
@@ -163,7 +164,7 @@ def judgments(store: Store, project_id: str, *, surplus: bool = True) -> list[Ju
             shown_order=tuple(row["shown_order"]),
             instructions=row["instructions"] or "",
             seconds=row["seconds"],
-            created_at=str(row["created_at"]),
+            created_at=datetime.fromtimestamp(row["created_at"], UTC).isoformat(timespec="milliseconds"),
             replaces=row["replaces"],
         )
         for row in rows

@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from tuneful.errors import StoreError
 from tuneful.feedback.assignment import LEASE_SECONDS, Said, claim, extend, save_draft, skip, submit
+from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.feedback.projects import add_items, add_rater, create_project, judgments, progress, publish_instructions
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import assignment, draft, item
@@ -59,6 +61,24 @@ def test_saying_it_again_is_saying_it_once(store: Store, project: str) -> None:
     assert submit(store, given.id, ann, word, now=AFTER).again
     assert [one.id for one in judgments(store, project)] == [word.id]
     assert progress(store, project).have == 1
+
+
+def test_a_judgment_comes_back_as_it_was_said(store: Store, project: str, tmp_path: Path) -> None:
+    """And as a file's row, which is the same record."""
+    add_items(store, project, candidates(1), overlap=1, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    given = claim(store, project, ann, now=0.0)
+    assert given is not None
+    flagged = given.shown_order[0]
+    word = said((2, None, 1), flags={flagged: ("unsafe",)}, values={"sure": 0.5}, seconds=12.5)
+    submit(store, given.id, ann, word, now=86_400.25)
+    (found,) = judgments(store, project)
+    assert (found.id, found.item, found.rater, found.kind) == (word.id, given.item, ann, "ranking")
+    assert (found.ranks, found.flags, found.values) == ((2, None, 1), {flagged: ("unsafe",)}, {"sure": 0.5})
+    assert (found.seconds, found.created_at) == (12.5, "1970-01-02T00:00:00.250+00:00")
+    assert found.shown_order == given.shown_order
+    write_judgments(tmp_path / "judgments.jsonl", [found])
+    assert read_judgments(tmp_path / "judgments.jsonl") == [found]
 
 
 def test_a_revision_is_another_row_and_the_last_word_counts(store: Store, project: str) -> None:
@@ -243,6 +263,28 @@ def test_many_at_once_never_pass_the_overlap(store: Store, project: str) -> None
     with store.read() as connection:
         assert connection.execute(select(item.c.id).where(item.c.submitted != 3)).first() is None
         assert connection.execute(select(assignment.c.id).where(assignment.c.state != "submitted")).first() is None
+
+
+def test_one_rater_in_many_tabs_has_one_item(store: Store, project: str) -> None:
+    add_items(store, project, candidates(20), overlap=2, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    with ThreadPoolExecutor(8) as pool:
+        given = list(pool.map(lambda _: claim(store, project, ann, now=1.0), range(16)))
+    assert len({one.id for one in given if one is not None}) == 1
+    assert None not in given
+
+
+def test_a_word_said_many_times_at_once_is_stored_once(store: Store, project: str) -> None:
+    add_items(store, project, candidates(1), overlap=3, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    given = claim(store, project, ann, now=0.0)
+    assert given is not None
+    word, assigned = said(), given.id
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(lambda _: submit(store, assigned, ann, word, now=1.0), range(16)))
+    assert sorted(receipt.again for receipt in receipts) == [False] + [True] * 15
+    assert all(receipt.counted for receipt in receipts)
+    assert progress(store, project).have == len(judgments(store, project)) == 1
 
 
 def test_items_come_once(store: Store, project: str) -> None:
