@@ -14,8 +14,8 @@ zensical := zensical==0.0.73
 demo: $(VENV)/core-installed
 	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
 
-# One worker for each core, eight at most for the memory they take. The tests of a file share what they make, so a file stays with one worker; in the order of
-# their names the longest files are not the last.
+# One worker for each core, eight at most for the memory they take. The tests of a file share what they make, so a file
+# stays with one worker; in the order of their names the longest files are not the last.
 test: $(VENV)/dev-installed
 	$(bin) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 

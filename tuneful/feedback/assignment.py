@@ -111,31 +111,30 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
         ).first()
         stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).first()
         if stored is not None:
-            if (stored.assignment, stored.rater) != (assignment_id, rater_id):
+            if given is None or (stored.item, stored.rater) != (given.item, rater_id):
                 raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
             return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True)
         if given is None:
             raise StoreError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
         _require_fit(said, given.completions)
         late = given.state == "released" or (given.state == "live" and given.lease_until <= now)
-        if given.state in ("submitted", "surplus"):
-            counted, replaces = given.state == "submitted", _latest(connection, assignment_id)
-            if said.replaces not in (None, replaces):
-                raise StoreError(f'judgment "{said.replaces}": revised already, by "{replaces}"; revise that one')
-        else:
-            counted, replaces = _take_place(connection, given.item, assignment_id, now), None
-            connection.execute(
-                update(assignment)
-                .where(assignment.c.id == assignment_id)
-                .values(state="submitted" if counted else "surplus")
-            )
+        place, state = _stands_for(connection, given)
+        judged = state in ("submitted", "surplus")
+        replaces = _latest(connection, place) if judged else None
+        if said.replaces not in (None, replaces):
+            latest = "there is none yet" if replaces is None else f'the latest is "{replaces}"'
+            raise StoreError(f'judgment "{said.id}": it revises "{said.replaces}", but {latest}')
+        counted = state == "submitted" if judged else _take_place(connection, given.item, place, now)
+        if not judged:
+            now_is = "submitted" if counted else "surplus"
+            connection.execute(update(assignment).where(assignment.c.id == place).values(state=now_is))
         connection.execute(
             insert(judgment).values(
                 id=said.id,
                 project=given.project,
                 item=given.item,
                 rater=rater_id,
-                assignment=assignment_id,
+                assignment=place,
                 ranks=list(said.ranks),
                 flags={name: list(flags) for name, flags in said.flags.items()},
                 values=dict(said.values),
@@ -150,7 +149,7 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
                 created_at=now,
             )
         )
-        connection.execute(draft.delete().where(draft.c.assignment == assignment_id))
+        connection.execute(draft.delete().where(draft.c.assignment.in_([assignment_id, place])))
         return Receipt(judgment=said.id, counted=counted, late=late, again=False)
 
     return store.write(work)
@@ -205,6 +204,19 @@ def save_draft(store: Store, assignment_id: str, rater_id: str, content: Mapping
         )
 
     store.write(work)
+
+
+def _stands_for(connection: Connection, given: Any) -> tuple[str, str]:
+    """Id and state of the assignment that holds the rater's place on the item: of one that was released and claimed
+    again the new one, so that work sent late under the old one finds its place."""
+    if given.state != "released":
+        return given.id, given.state
+    again = connection.execute(
+        select(assignment.c.id, assignment.c.state)
+        .where(assignment.c.item == given.item, assignment.c.rater == given.rater, assignment.c.state != "released")
+        .with_for_update()
+    ).first()
+    return (given.id, given.state) if again is None else (again.id, again.state)
 
 
 def _own(connection: Connection, assignment_id: str, rater_id: str) -> Any:

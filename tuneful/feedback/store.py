@@ -45,6 +45,8 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         """Use `Store.open`."""
         self._engine = engine
+        whole = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
 
     @classmethod
@@ -79,7 +81,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: what others commit meanwhile is not seen."""
-        with self._engine.begin() as connection:
+        with self._reader.begin() as connection:
             yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:

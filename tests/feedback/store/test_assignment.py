@@ -91,7 +91,7 @@ def test_a_revision_is_another_row_and_the_last_word_counts(store: Store, projec
     submit(store, given.id, ann, second, now=2.0)
     (latest,) = judgments(store, project)
     assert (latest.ranks, latest.replaces) == ((3, 2, 1), first.id)
-    with pytest.raises(StoreError, match="revised already"):
+    with pytest.raises(StoreError, match="the latest is"):
         submit(store, given.id, ann, said(replaces=first.id), now=3.0)
     submit(store, given.id, ann, third, now=4.0)
     (latest,) = judgments(store, project)
@@ -122,6 +122,34 @@ def test_late_work_counts_while_there_is_room(store: Store, project: str) -> Non
     assert given is not None
     receipt = submit(store, given.id, ann, said(), now=AFTER)
     assert (receipt.counted, receipt.late) == (True, True)
+
+
+def test_late_work_under_an_old_lease_finds_the_new_one(store: Store, project: str) -> None:
+    """The page was offline, its rater opened the item once more elsewhere, then the outbox arrived, and again."""
+    add_items(store, project, candidates(1), overlap=1, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    old, new = claim(store, project, ann, now=0.0), claim(store, project, ann, now=AFTER)
+    assert old is not None
+    assert new is not None
+    assert (new.item, new.id != old.id) == (old.item, True)
+    word = said((3, 2, 1))
+    receipt = submit(store, old.id, ann, word, now=AFTER + 1)
+    assert (receipt.counted, receipt.late, receipt.again) == (True, True, False)
+    assert submit(store, old.id, ann, word, now=AFTER + 2).again
+    submit(store, new.id, ann, said((1, 2, 3)), now=AFTER + 3)
+    (latest,) = judgments(store, project)
+    assert (latest.ranks, latest.replaces) == ((1, 2, 3), word.id)
+    assert progress(store, project).have == 1
+
+
+def test_a_revision_of_nothing_is_refused(store: Store, project: str) -> None:
+    add_items(store, project, candidates(1), overlap=1, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    given = claim(store, project, ann, now=0.0)
+    assert given is not None
+    with pytest.raises(StoreError, match="there is none yet"):
+        submit(store, given.id, ann, said(replaces="elsewhere"), now=1.0)
+    assert progress(store, project).have == 0
 
 
 def test_a_lease_is_extended_while_nobody_else_has_the_place(store: Store, project: str) -> None:
