@@ -146,7 +146,8 @@ class Judgment:
     """One rater's word on one item: a JSONL row, and later a row of the store (docs/decisions/0003).
 
     `completions` are ids in stored order; `ranks` is aligned with them: 1 is best, equal numbers tie, None was not
-    ranked. `shown_order` is the order on the rater's screen. `replaces` names the earlier revision of this judgment.
+    ranked. `shown_order` is the order on the rater's screen. `text` is what the rater wrote: a demonstration.
+    `replaces` names the earlier revision of this judgment.
     """
 
     id: str
@@ -159,6 +160,7 @@ class Judgment:
     ranks: tuple[int | None, ...] = ()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    text: str = ""
     criterion: str = "preference"
     shown_order: tuple[str, ...] = ()
     instructions: str = ""

@@ -16,7 +16,8 @@ from typing import Any
 from tuneful.data.fields import text_of
 from tuneful.data.rankings import comparisons_from_ranking
 from tuneful.data.row import Row, Skip, json_kind
-from tuneful.records import Candidates, Comparison, Completion, Demonstration, Message, Prompt
+from tuneful.errors import DataError
+from tuneful.records import Candidates, Comparison, Completion, Demonstration, Message, Prompt, content_hash
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
@@ -27,6 +28,14 @@ class _Reply:
 
     completion: Completion
     rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedReplies:
+    """A turn of the prompter with the replies to it, and the rank of each: 0 is the best, None was not ranked."""
+
+    candidates: Candidates
+    ranks: tuple[int | None, ...]
 
 
 def prompts(rows: Iterable[Row], on_skip: Skip) -> Iterator[Prompt]:
@@ -51,6 +60,14 @@ def comparisons(rows: Iterable[Row], on_skip: Skip) -> Iterator[Comparison]:
         yield from comparisons_from_ranking(prompt, list(texts), list(texts.values()))
 
 
+def rankings(rows: Iterable[Row], on_skip: Skip) -> Iterator[RankedReplies]:
+    """Every turn of the prompter with its replies and their ranks, where two of them are ranked at least."""
+    for prompt, replies in _turns(rows, on_skip):
+        ranks = tuple(reply.rank for reply in replies)
+        if len(ranks) - ranks.count(None) >= 2:
+            yield RankedReplies(Candidates(prompt, tuple(reply.completion for reply in replies)), ranks)
+
+
 def demonstrations(rows: Iterable[Row], on_skip: Skip) -> Iterator[Demonstration]:
     """The best reply to every turn: the only one, or the one that is ranked best."""
     for prompt, replies in _turns(rows, on_skip):
@@ -60,6 +77,58 @@ def demonstrations(rows: Iterable[Row], on_skip: Skip) -> Iterator[Demonstration
             yield Demonstration(prompt, best.completion.text)
         elif len(replies) == 1:
             yield Demonstration(prompt, replies[0].completion.text)
+
+
+def tree_row(tree_id: str, ranked: RankedReplies) -> dict[str, Any]:
+    """The tree of one ranking: the turns of its prompt, each the reply to the one before, and the replies to the last.
+
+    A prompt of plain text is one turn of the prompter. Raises DataError for a conversation that does not go from
+    user to assistant and back, beginning with the user, and for a turn or reply without text.
+    """
+    prompt = ranked.candidates.prompt
+    turns = (Message("user", prompt.content),) if isinstance(prompt.content, str) else prompt.content
+    speakers = ["user", "assistant"] * (len(turns) // 2) + ["user"]
+    if [turn.role for turn in turns] != speakers:
+        raise DataError(
+            f"a tree has no place for the turns {', '.join(turn.role for turn in turns)}; "
+            "they must go from user to assistant and back"
+        )
+    completions = ranked.candidates.completions
+    if not all(text.strip() for text in (*(turn.content for turn in turns), *(one.text for one in completions))):
+        raise DataError("a tree has no place for a turn or reply without text; leave it out")
+    ids = [content_hash("turn", tree_id, depth) for depth in range(len(turns))]
+    replies = [
+        _node(one.id or content_hash("reply", tree_id, n), one.text, "assistant", ids[-1], rank=rank, model=one.model)
+        for n, (one, rank) in enumerate(zip(completions, ranked.ranks, strict=True))
+    ]
+    for depth in reversed(range(len(turns))):
+        parent = ids[depth - 1] if depth else None
+        replies = [_node(ids[depth], turns[depth].content, turns[depth].role, parent, replies)]
+    return {"message_tree_id": tree_id, "tree_state": "ready_for_export", "prompt": replies[0]}
+
+
+def _node(
+    message_id: str,
+    text: str,
+    role: str,
+    parent_id: str | None,
+    replies: Iterable[dict[str, Any]] = (),
+    *,
+    rank: int | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """A message as Open-Assistant writes it; what is not known, such as the language, is left out."""
+    [speaker] = (theirs for theirs, ours in _ROLES.items() if ours == role)
+    known = {"parent_id": parent_id, "rank": rank, "model_name": model}
+    return {
+        "message_id": message_id,
+        **{key: value for key, value in known.items() if value is not None},
+        "text": text,
+        "role": speaker,
+        "review_result": True,
+        "deleted": False,
+        "replies": list(replies),
+    }
 
 
 def _turns(rows: Iterable[Row], on_skip: Skip) -> Iterator[tuple[Prompt, list[_Reply]]]:

@@ -25,7 +25,7 @@ def read_judgments(path: Path) -> list[Judgment]:
     """
     judgments, line_of = [], dict[str, int]()
     for row in read_rows(path):
-        judgment = _judgment(row)
+        judgment = judgment_in(row)
         if judgment.id in line_of:
             problem = f'"{judgment.id}" stands on line {line_of[judgment.id]} already'
             raise row.error(problem, "every judgment has an id of its own; a revision names the earlier one", "id")
@@ -39,15 +39,17 @@ def write_judgments(path: Path, judgments: Iterable[Judgment], *, force: bool = 
 
     Raises DataError when the file exists, unless `force`.
     """
-    return write_jsonl(path, (_fields(judgment) for judgment in judgments), force=force)
+    return write_jsonl(path, map(judgment_row, judgments), force=force)
 
 
-def _fields(judgment: Judgment) -> dict[str, Any]:
+def judgment_row(judgment: Judgment) -> dict[str, Any]:
+    """The row of a file that holds a judgment."""
     row = {name: getattr(judgment, name) for name in _FIELDS}
     return row | {"flags": dict(judgment.flags), "values": dict(judgment.values)}
 
 
-def _judgment(row: Row) -> Judgment:
+def judgment_in(row: Row) -> Judgment:
+    """The judgment that a row holds. Raises DataError as `read_judgments` does."""
     for name in row.fields:
         if name not in _FIELDS:
             raise row.error("unknown", f"remove it{did_you_mean(name, _FIELDS)}", name)
@@ -56,7 +58,7 @@ def _judgment(row: Row) -> Judgment:
             raise row.error("missing", f"every judgment has {', '.join(_REQUIRED)}", name)
     kind = _choice(row, "kind", get_args(JudgmentKind), "ranking")
     completions = _ids(row, "completions", row.fields["completions"])
-    if not completions:
+    if not completions and kind != "demonstration":
         raise row.error("empty", "name the completions that were judged", "completions")
     shown = _ids(row, "shown_order", row.fields.get("shown_order", []))
     if shown and sorted(shown) != sorted(completions):
@@ -72,6 +74,7 @@ def _judgment(row: Row) -> Judgment:
         ranks=_ranks(row, kind, len(completions)),
         flags=_flags(row, completions),
         values=_values(row),
+        text=_text(row, "text", ""),
         criterion=_text(row, "criterion", "preference"),
         shown_order=shown,
         instructions=_text(row, "instructions", ""),

@@ -1,0 +1,361 @@
+"""Judgments as a dataset: a folder that `datasets.load_dataset` reads, with a card and a manifest.
+
+    preferences-SPLIT     pairs in TRL's form, with p, weight, group and what is known of their labels
+    ties-SPLIT            pairs whose p is about one half
+    flagged-SPLIT         pairs with a side that is gibberish, unsafe and the like
+    unpaired-SPLIT        single answers, good or bad, as for KTO
+    demonstrations-SPLIT  what raters wrote
+    transcripts-SPLIT     pairs as whole conversations, as in HH data
+    trees-SPLIT.jsonl     rankings as Open-Assistant's trees
+    judgments.jsonl       every judgment and revision, raters by pseudonym
+    judgments.csv         the latest ones, for a spreadsheet
+    completions.jsonl     the prompts and completions that these speak of
+    manifest.json         what the folder was made of and with, SHA-256 and rows of every file
+    README.md             the card; it is yours to complete, so the manifest leaves it out
+
+Nothing in it tells when it was made, and rows are in the order of ids: the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from tuneful import __version__
+from tuneful.data.completions import candidates_row
+from tuneful.data.files import write_rows
+from tuneful.data.jsonl import write_jsonl
+from tuneful.data.parquet import need_pyarrow
+from tuneful.data.splits import SHARES, split_of
+from tuneful.data.writing import written_whole
+from tuneful.errors import DataError, did_you_mean
+from tuneful.feedback.dataset_card import Config, card
+from tuneful.feedback.dataset_rows import TABLES, Judged, columns, make_rows
+from tuneful.feedback.judgments import judgment_row, write_judgments
+from tuneful.records import Candidates, Judgment, Prompt
+from tuneful.runs.directory import written_folder
+from tuneful.runs.manifest import file_hash
+
+FORMATS = (*TABLES, "trees", "judgments", "csv", "completions")
+"""Kinds of files that a dataset may hold."""
+
+FEWEST = 5
+"""People that a group must have to be told of: of fewer, one could tell who they are."""
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_MANIFEST = "manifest.json"
+_CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a dataset was made of and with.
+
+    query: what was asked of the store, in the words of whoever asked. inputs: SHA-256 of the judgments, of the
+    candidates and of each version of the instructions. agreement: Krippendorff's alpha by criterion. left_out: what
+    gave no row, by reason.
+    """
+
+    name: str
+    audience: str | None
+    version: str
+    query: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    agreement: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, int]
+    files: tuple[WrittenFile, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As manifest.json holds it, `sha256` being that of all the rest."""
+        content = {"format": 1, **dataclasses.asdict(self)}
+        return content | {"sha256": _hash([json.dumps(content, sort_keys=True)])}
+
+
+def write_dataset(
+    folder: Path,
+    judged: Sequence[Judgment],
+    candidates: Sequence[Candidates],
+    *,
+    name: str,
+    instructions: Mapping[str, str] = _NONE,
+    audience: str | None = None,
+    groups: Mapping[str, Collection[str]] | None = None,
+    shares: Mapping[str, float] = SHARES,
+    formats: Collection[str] = FORMATS,
+    container: Literal["jsonl", "parquet"] = "jsonl",
+    flagged_as_rejected: bool = False,
+    margins: bool = False,
+    query: Mapping[str, Any] = _NONE,
+    force: bool = False,
+) -> Manifest:
+    """Write a dataset of judgments into `folder`, which appears whole or not at all.
+
+    judged: all revisions. candidates: the prompts and completions that they speak of. instructions: text by version.
+    groups: by rater, what they say of themselves; with it, `audience` keeps the judgments of the raters of one group,
+    without it `audience` only says whose judgments these are.
+    shares: of the splits, by first user turn. formats: which files, see FORMATS. container: of the tables.
+    flagged_as_rejected: whether gibberish may be the rejected side of a pair, and a bad answer; nothing else that is
+    flagged is trained on. margins: adds a column `margin`, the difference of the scores in the units of the loss. Only
+    for a trainer that does not read p: TRL's reward loss, and ours, subtract a margin wherever there is one.
+
+    An earlier dataset in the folder is replaced with `force` only, and nothing else is. Raises DataError for input that
+    does not fit together, and when an audience has fewer than five people; RunError when the disk refuses.
+    """
+    _check(folder, name, formats, container, shares, force=force)
+    judgments = _sorted(_of_audience(judged, audience, groups))
+    offered = _used(candidates, judgments)
+    known = Judged.of(judgments, offered)
+    rows = make_rows(known, shares=shares, kinds=formats, flagged_as_rejected=flagged_as_rejected, margins=margins)
+    written: list[WrittenFile] = []
+    configs: dict[str, Config] = {}
+    with written_folder(folder) as part:
+        for title, kind, split, is_text, found in rows.files():
+            is_table = kind in TABLES
+            path = part / f"{title}-{split}.{container if is_table else 'jsonl'}"
+            written.append(_written(path, write_rows(path, found)))
+            if is_table:
+                made = Config(title, columns(kind, is_text=is_text, margins=margins), {})
+                configs.setdefault(title, made).files[split] = path.name
+        if "judgments" in formats:
+            path = part / "judgments.jsonl"
+            written.append(_written(path, write_judgments(path, judgments)))
+        if "csv" in formats:
+            path = part / "judgments.csv"
+            written.append(_written(path, _write_csv(path, known.latest)))
+        if "completions" in formats and offered:
+            path = part / "completions.jsonl"
+            written.append(_written(path, write_jsonl(path, map(_offered_row, offered))))
+        manifest = Manifest(
+            name=name,
+            audience=audience,
+            version=__version__,
+            query=dict(query),
+            settings={
+                "shares": dict(shares),
+                "formats": [kind for kind in FORMATS if kind in formats],
+                "container": container,
+                "flagged_as_rejected": flagged_as_rejected,
+                "margins": margins,
+            },
+            inputs={
+                "judgments": _hash(json.dumps(judgment_row(one), sort_keys=True) for one in judgments),
+                "candidates": _hash(json.dumps(candidates_row(one), sort_keys=True) for one in offered),
+                "instructions": {version: _hash([text]) for version, text in instructions.items()},
+            },
+            counts=_counts(judgments, known, offered, groups or {}, shares),
+            agreement=_agreement(known),
+            left_out={reason: number for reason, number in sorted(rows.left_out.items()) if number},
+            files=tuple(sorted(written, key=lambda file: file.name)),
+        )
+        _write(part / _MANIFEST, _rendered(manifest.as_json()))
+        used = Counter(one.instructions for one in known.latest)
+        told = {version: (text, used[version]) for version, text in instructions.items()}
+        _write(part / _CARD, card(manifest.as_json(), list(configs.values()), told, fewest=FEWEST).encode())
+    return manifest
+
+
+def verify_dataset(folder: Path) -> list[str]:
+    """One line for each file of a dataset that differs from its manifest, is missing, or is not in it.
+
+    The card is not looked at. Raises DataError when the folder has no manifest.
+    """
+    try:
+        content = (folder / _MANIFEST).read_bytes()
+        manifest = json.loads(content)
+        files = {str(file["name"]): str(file["sha256"]) for file in manifest["files"]}
+    except FileNotFoundError:
+        raise DataError(f"{folder}: has no {_MANIFEST}, so it is no dataset that can be verified") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}; give the folder of a dataset") from None
+    except (ValueError, KeyError, TypeError):
+        return [f"{_MANIFEST}: is no manifest any more; write the dataset anew"]
+    seal = manifest.pop("sha256", None)
+    whole = manifest | {"sha256": _hash([json.dumps(manifest, sort_keys=True)])}
+    wrong = (
+        [] if seal == whole["sha256"] and _rendered(whole) == content else [f"{_MANIFEST}: differs from its own hash"]
+    )
+    for name, sha256 in files.items():
+        path = folder / name
+        if Path(name).name != name:
+            wrong.append(f"{name}: lies elsewhere")
+        elif not path.is_file():
+            wrong.append(f"{name}: missing")
+        elif file_hash(path) != sha256:
+            wrong.append(f"{name}: differs from the manifest")
+    strangers = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+    return wrong + [f"{name}: not in the manifest" for name in sorted(strangers - files.keys() - {_MANIFEST, _CARD})]
+
+
+def _check(
+    folder: Path,
+    name: str,
+    formats: Collection[str],
+    container: str,
+    shares: Mapping[str, float],
+    *,
+    force: bool,
+) -> None:
+    if not name.strip():
+        raise DataError("a dataset needs a name")
+    for kind in formats:
+        if kind not in FORMATS:
+            raise DataError(f'a dataset has no files "{kind}"{did_you_mean(kind, FORMATS)}')
+    split_of(Prompt("any"), shares)  # says when they do not add up
+    for split in shares:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", split):
+            raise DataError(f'split "{split}": the name may have letters, digits and _ only')
+    if container == "parquet":
+        need_pyarrow(folder)
+    if not folder.name:
+        raise DataError(f"{folder}: is no name for a new folder; give it one")
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is no directory; choose another name")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MANIFEST).is_file():
+            raise DataError(f"{folder}: holds other things than a dataset, which are not replaced; choose another name")
+        if not force:
+            raise DataError(f"{folder}: exists already; choose another name or use --force to replace it")
+
+
+def _of_audience(
+    judged: Sequence[Judgment], audience: str | None, groups: Mapping[str, Collection[str]] | None
+) -> list[Judgment]:
+    """The judgments of the raters of one group; all of them where none is asked for, or nothing is known of groups."""
+    if audience is None or groups is None:
+        return list(judged)
+    members = {rater for rater, theirs in groups.items() if audience in theirs}
+    kept = [one for one in judged if one.rater in members]
+    people = {one.rater for one in kept if one.rater_kind == "human"}
+    if not kept:
+        known = {group for theirs in groups.values() for group in theirs}
+        raise DataError(f'audience "{audience}": nobody of it judged anything{did_you_mean(audience, known)}')
+    if 0 < len(people) < FEWEST:
+        raise DataError(
+            f'audience "{audience}": has fewer than {FEWEST} people, so one could tell who they are; '
+            "ask more of them or export without it"
+        )
+    return kept
+
+
+def _sorted(judged: Iterable[Judgment]) -> list[Judgment]:
+    """In the order of items and times, not of arrival."""
+    judgments = sorted(judged, key=lambda one: (one.item, one.created_at, one.id))
+    if not judgments:
+        raise DataError("there are no judgments, so there is no dataset of them")
+    for one_id, times in Counter(one.id for one in judgments).items():
+        if times > 1:
+            raise DataError(f'judgment "{one_id}" comes {times} times; ids must be unique')
+    for one in judgments:
+        if "@" in one.rater:
+            raise DataError(f'rater "{one.rater}": looks like an address; give raters pseudonyms')
+    return judgments
+
+
+def _used(candidates: Sequence[Candidates], judgments: Sequence[Judgment]) -> list[Candidates]:
+    """The candidates that a judgment speaks of, each once, in the order of prompts."""
+    completions = {one for judgment in judgments for one in judgment.completions}
+    prompts = {one.prompt for one in judgments}
+    used = {
+        item: json.dumps([item.prompt.id, candidates_row(item)], sort_keys=True)
+        for item in candidates
+        if any(one.id in completions for one in item.completions) or item.prompt.id in prompts
+    }
+    return sorted(used, key=used.__getitem__)
+
+
+def _counts(
+    judgments: Sequence[Judgment],
+    known: Judged,
+    offered: Sequence[Candidates],
+    groups: Mapping[str, Collection[str]],
+    shares: Mapping[str, float],
+) -> dict[str, Any]:
+    kinds = {one.rater: one.rater_kind for one in known.latest}
+    people = Counter(group for rater, kind in kinds.items() if kind == "human" for group in set(groups.get(rater, ())))
+    return {
+        "judgments": len(judgments),
+        "latest": len(known.latest),
+        "items": len({one.item for one in known.latest}),
+        "prompts": {
+            split: sum(split_of(prompt, shares) == split for prompt in {item.prompt for item in offered})
+            for split in shares
+        },
+        "raters": dict(sorted(Counter(kinds.values()).items())),
+        "judgments_by_rater_kind": dict(sorted(Counter(one.rater_kind for one in known.latest).items())),
+        "judgments_by_kind": dict(sorted(Counter(one.kind for one in known.latest).items())),
+        "groups": {group: number for group, number in sorted(people.items()) if number >= FEWEST},
+    }
+
+
+def _agreement(known: Judged) -> dict[str, dict[str, Any]]:
+    from tuneful.feedback.agreement import ranking_alpha
+
+    told = {}
+    for criterion, items in sorted(known.ordered.items()):
+        alpha = ranking_alpha(one for said in items.values() for one, _ in said)
+        interval = None if alpha.interval is None else list(alpha.interval)
+        told[criterion] = {"alpha": alpha.value, "interval": interval, "pairs": alpha.num_units, "reason": alpha.reason}
+    return told
+
+
+def _offered_row(offered: Candidates) -> dict[str, Any]:
+    """Whoever judged an answer of empty text saw that a model had ended there, also where nobody noted it."""
+    ended = (one if one.text.strip() or one.finish else replace(one, finish="eos") for one in offered.completions)
+    return candidates_row(Candidates(offered.prompt, tuple(ended)))
+
+
+def _written(path: Path, rows: int) -> WrittenFile:
+    return WrittenFile(name=path.name, rows=rows, sha256=file_hash(path))
+
+
+def _write_csv(path: Path, judgments: Sequence[Judgment]) -> int:
+    """A cell holds text as it is, what else it may be as JSON."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(field.name for field in dataclasses.fields(Judgment))
+    table.writerows(map(_cell, judgment_row(one).values()) for one in judgments)
+    _write(path, text.getvalue().encode())
+    return len(judgments)
+
+
+def _cell(value: Any) -> str:
+    """A spreadsheet runs what begins like a formula; an apostrophe in front makes text of it."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_whole(path, force=False) as file:
+        file.write(content)
+
+
+def _rendered(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def _hash(lines: Iterable[str]) -> str:
+    """SHA-256, in hex, of lines of text."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
