@@ -6,20 +6,20 @@ between two lines that hold a hash of it, which no answer can hold itself, and o
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tuneful.errors import ConfigError, RewardError
+from tuneful.errors import ConfigError
 from tuneful.records import Completion, Prompt, content_hash
-from tuneful.servers import NoAnswerError, ask, refuse_no_url, short
+from tuneful.rewards.chat import ChatModel, text_of
+from tuneful.servers import refuse_no_url, short
 from tuneful.settings import require_above, require_at_least
 
 if TYPE_CHECKING:
@@ -81,12 +81,10 @@ class JudgeReward:
 
         Raises RewardError when the judge cannot be reached, refuses, or gives no grade when asked a second time.
         """
-        import httpx2
-
         pairs = {_mark(p, c): (p, c) for p, c in zip(prompts, completions, strict=True)}
         new = [mark for mark in pairs if mark not in self._grades]
         with (
-            httpx2.Client(headers=self._headers(), timeout=self.given.timeout) as client,
+            self._chat().client() as client,
             ThreadPoolExecutor(self.given.concurrency) as threads,
         ):
             for mark, grade in zip(new, threads.map(lambda m: self._grade(client, *pairs[m]), new), strict=True):
@@ -111,18 +109,24 @@ class JudgeReward:
         )
         return [{"role": "system", "content": task}, {"role": "user", "content": shown}]
 
+    def _chat(self) -> ChatModel:
+        judge = self.given
+        return ChatModel(judge.judge, judge.model, judge.key_variable, judge.timeout, judge.retries, self.sleep)
+
     def _grade(self, client: httpx2.Client, prompt: Prompt, completion: Completion) -> float:
         messages = self.messages(prompt, completion)
-        reply = self._ask(client, messages)
+        reply = text_of(self._chat().choose(client, messages))
         grade = self._read(reply)
         if grade is None:
             worst, best = self.given.scale
             again = f"Only the grade now, on one line: Grade: and a number from {worst:g} to {best:g}."
             messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": again}]
-            reply = self._ask(client, messages)
+            reply = text_of(self._chat().choose(client, messages))
             grade = self._read(reply)
         if grade is None:
-            raise self._error(f'gives no grade, asked twice; its last reply was "{short(reply)}"; see its instructions')
+            raise self._chat().error(
+                f'gives no grade, asked twice; its last reply was "{short(reply)}"; see its instructions'
+            )
         return grade
 
     def _read(self, reply: str) -> float | None:
@@ -134,41 +138,6 @@ class JudgeReward:
         grade = float(number[1].replace("−", "-").replace(",", "."))
         worst, best = self.given.scale
         return grade if worst <= grade <= best else None
-
-    def _ask(self, client: httpx2.Client, messages: list[dict[str, str]]) -> str:
-        """The reply to `messages`, asked again after growing waits while that may help."""
-        url = self.given.judge.rstrip("/") + "/chat/completions"
-        body = {"model": self.given.model, "messages": messages, "temperature": 0}
-        try:
-            return self._reply(ask(lambda: client.post(url, json=body), retries=self.given.retries, sleep=self.sleep))
-        except NoAnswerError as error:
-            if error.status is not None:
-                raise self._error(f"refuses: {error.problem}; look at its URL, model and key") from None
-            raise self._error(
-                f"cannot be reached, tried {error.tries} times: {error.problem}; is the server there?"
-            ) from None
-
-    def _reply(self, response: httpx2.Response) -> str:
-        """The text of the first choice; "" when the model said nothing."""
-        try:
-            said: Any = response.json()["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            told = short(response.text)
-            raise self._error(f'answers "{told}", which is no chat completion; its URL ends in /v1 as a rule') from None
-        return said if isinstance(said, str) else ""
-
-    def _headers(self) -> dict[str, str]:
-        if self.given.key_variable is None:
-            return {}
-        key = os.environ.get(self.given.key_variable, "").strip()
-        if not key:
-            raise self._error(f"needs a key, and the environment has no {self.given.key_variable}; set it")
-        if not (key.isascii() and key.isprintable()):
-            raise self._error(f"needs a key, and {self.given.key_variable} holds what is none; set it anew")
-        return {"Authorization": f"Bearer {key}"}
-
-    def _error(self, problem: str) -> RewardError:
-        return RewardError(f"judge {self.given.model} at {self.given.judge} {problem}")
 
 
 def _mark(prompt: Prompt, completion: Completion) -> str:
