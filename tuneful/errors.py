@@ -9,6 +9,10 @@ TunefulError
 ├── TrainingError    an update would leave weights that are not finite
 ├── CheckError       a start-up check failed; the message is the report
 ├── StoreError       the store of judgments cannot be reached, is newer than this version, or says no
+│   ├── AccessError       to this person or program
+│   ├── GoneError         the item is not in the rater's hands any more
+│   ├── MissingError      what was named is not there
+│   └── UnavailableError  for the moment: the database is busy, full or away, and nothing was changed
 └── RunError         a run directory is in use, belongs to another recipe, or cannot be written
 
 The command line prints the message of a TunefulError as one line and exits with 2; any other exception is a bug and
@@ -55,6 +59,22 @@ class CheckError(TunefulError):
 
 class StoreError(TunefulError):
     """The store of judgments cannot be reached, is newer than this version, or refuses what was asked."""
+
+
+class AccessError(StoreError):
+    """A person or program may not do what it asks for."""
+
+
+class GoneError(StoreError):
+    """An item is not in the rater's hands any more."""
+
+
+class MissingError(StoreError):
+    """What was named is not in the store."""
+
+
+class UnavailableError(StoreError):
+    """The database is busy, full or away; nothing was changed, and asking again may help."""
 
 
 class RunError(TunefulError):

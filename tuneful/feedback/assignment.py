@@ -6,17 +6,18 @@ notice. Work is never thrown away: what comes late counts while there is room an
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tuneful.errors import StoreError
-from tuneful.feedback.store import Store
+from tuneful.errors import AccessError, GoneError, StoreError
+from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
 
 LEASE_SECONDS: Final = 600.0
@@ -28,10 +29,22 @@ LEASE_OF_MEDIAN: Final = 3.0
 RECENT: Final = 25
 """Judgments of a rater whose median is taken."""
 
+SOME: Final = 5
+"""Judgments that tell a median."""
+
+LONGEST_LEASE: Final = 3600.0
+"""A judgment that lay open over night must not hold the next item as long."""
+
+AHEAD: Final = 3
+"""Items of a project that one rater can have in hand: that on the page, and those the page has fetched before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """An item in a rater's hands until `lease_until`, its completions in the order in which they are shown."""
+    """An item in a rater's hands until `lease_until`, its completions in the order in which they are shown.
+
+    quiz: one of those that a labeler begins with, to learn and to be tried.
+    """
 
     id: str
     item: str
@@ -39,118 +52,38 @@ class Assignment:
     lease_until: float
     shown_order: tuple[str, ...]
     instructions: str | None
+    quiz: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a rater said of an item; `id` is made by the client, so that saying it twice is saying it once.
-
-    ranks, in the order in which the item stores its completions: 1 is best, equal numbers tie, None was not ranked.
-    replaces: the judgment that this one revises.
-    """
-
-    id: str
-    ranks: tuple[int | None, ...] = ()
-    flags: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, float]
-    criterion: str = "preference"
-    instructions: str | None = None
-    note: str = ""
-    seconds: float | None = None
-    replaces: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """What became of a judgment. counted: within the item's overlap. late: its lease was over. again: it had been
-    stored before, and this is the same answer once more."""
-
-    judgment: str
-    counted: bool
-    late: bool
-    again: bool
-
-
-def claim(store: Store, project_id: str, rater_id: str, *, now: float) -> Assignment | None:
+def claim(
+    store: Store, project_id: str, rater_id: str, *, besides: Sequence[str] = (), now: float
+) -> Assignment | None:
     """The item that the rater has, else the next open one; None when there is none for them.
 
-    Raises StoreError when the rater is no member of the project.
+    besides: assignments that the rater has in hand and does not ask for, to fetch what comes after them; more than
+    `AHEAD` at once are not given. A labeler who has a quiz to pass gets its items first.
+
+    Raises AccessError when the rater is no member of the project.
     """
 
     def work(connection: Connection) -> Assignment | None:
-        _require_member(connection, project_id, rater_id)
+        tried = standing(connection, project_id, rater_id)
         _release_expired(connection, rater_id, now)
         held = connection.execute(
-            select(assignment)
+            select(assignment, item.c.gold.is_not(None).label("gold"))
             .join(item, item.c.id == assignment.c.item)
             .where(assignment.c.rater == rater_id, assignment.c.state == "live", item.c.project == project_id)
             .order_by(assignment.c.created_at)
-        ).first()
-        if held is not None:
-            return _assignment(held._mapping)
-        chosen = _next_open(connection, project_id, rater_id, now)
-        return None if chosen is None else _assign(connection, chosen, project_id, rater_id, now)
-
-    return store.write(work)
-
-
-def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: float) -> Receipt:
-    """Store a judgment. The same id again gives the same receipt, `again` apart, and changes nothing.
-
-    Raises StoreError for an assignment of somebody else, a judgment that does not fit the item, an id that means
-    another judgment already, and a revision of what has been revised.
-    """
-
-    def work(connection: Connection) -> Receipt:
-        # Held until the end, so that the same word said twice at once is stored by one of the two.
-        given = connection.execute(
-            select(assignment, item.c.project, item.c.completions)
-            .join(item, item.c.id == assignment.c.item)
-            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
-            .with_for_update(of=assignment)
-        ).first()
-        stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).first()
-        if stored is not None:
-            if given is None or (stored.item, stored.rater) != (given.item, rater_id):
-                raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
-            return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True)
-        if given is None:
-            raise StoreError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
-        _require_fit(said, given.completions)
-        late = given.state == "released" or (given.state == "live" and given.lease_until <= now)
-        place, state = _stands_for(connection, given)
-        judged = state in ("submitted", "surplus")
-        replaces = _latest(connection, place) if judged else None
-        if said.replaces not in (None, replaces):
-            latest = "there is none yet" if replaces is None else f'the latest is "{replaces}"'
-            raise StoreError(f'judgment "{said.id}": it revises "{said.replaces}", but {latest}')
-        counted = state == "submitted" if judged else _take_place(connection, given.item, place, now)
-        if not judged:
-            now_is = "submitted" if counted else "surplus"
-            connection.execute(update(assignment).where(assignment.c.id == place).values(state=now_is))
-        connection.execute(
-            insert(judgment).values(
-                id=said.id,
-                project=given.project,
-                item=given.item,
-                rater=rater_id,
-                assignment=place,
-                ranks=list(said.ranks),
-                flags={name: list(flags) for name, flags in said.flags.items()},
-                values=dict(said.values),
-                criterion=said.criterion,
-                shown_order=given.shown_order,
-                instructions=said.instructions or given.instructions,
-                note=said.note,
-                seconds=said.seconds,
-                late=late,
-                counted=counted,
-                replaces=replaces,
-                created_at=now,
-            )
-        )
-        connection.execute(draft.delete().where(draft.c.assignment.in_([assignment_id, place])))
-        return Receipt(judgment=said.id, counted=counted, late=late, again=False)
+        ).all()
+        for one in held:
+            if one.id not in besides:
+                return _assignment(one._mapping, quiz=one.gold and not tried.passed)
+        if len(held) >= AHEAD:
+            return None
+        chosen = _next_item(connection, project_id, rater_id, tried, len(held), now)
+        if chosen is None:
+            return None
+        return _assign(connection, chosen, project_id, rater_id, now, quiz=not tried.passed)
 
     return store.write(work)
 
@@ -158,15 +91,15 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
 def extend(store: Store, assignment_id: str, rater_id: str, *, now: float) -> float:
     """Begin the lease anew; returns when it ends. Also one that is over, while nobody else has the place.
 
-    Raises StoreError when it is not the rater's, is finished, or has been given away.
+    Raises AccessError when it is not the rater's, GoneError when it is finished or has been given away.
     """
 
     def work(connection: Connection) -> float:
         held = _own(connection, assignment_id, rater_id)
         if held.state != "live":
-            raise StoreError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
-        if held.lease_until <= now and not _room(connection, held.item, assignment_id, now):
-            raise StoreError(f'assignment "{assignment_id}": its time was over and another rater has it now')
+            raise GoneError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
+        if held.lease_until <= now and not has_room(connection, held.item, assignment_id, now):
+            raise GoneError(f'assignment "{assignment_id}": its time was over and another rater has it now')
         until = now + _lease(connection, rater_id)
         connection.execute(update(assignment).where(assignment.c.id == assignment_id).values(lease_until=until))
         return until
@@ -174,17 +107,22 @@ def extend(store: Store, assignment_id: str, rater_id: str, *, now: float) -> fl
     return store.write(work)
 
 
-def skip(store: Store, assignment_id: str, rater_id: str) -> None:
-    """Give the item back for good: this rater is not asked again.
+def skip(store: Store, assignment_id: str, rater_id: str, reason: str = "") -> None:
+    """Give the item back for good: this rater is not asked again. The reason is for the project's lead.
 
-    Raises StoreError when it is not the rater's or not in hand.
+    Raises AccessError when it is not the rater's, GoneError when it is not in hand.
     """
 
     def work(connection: Connection) -> None:
         held = _own(connection, assignment_id, rater_id)
         if held.state != "live":
-            raise StoreError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
-        connection.execute(update(assignment).where(assignment.c.id == assignment_id).values(state="skipped"))
+            raise GoneError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
+        of_item = connection.execute(select(item.c.gold, item.c.project).where(item.c.id == held.item)).one()
+        if of_item.gold is not None and not standing(connection, of_item.project, rater_id).passed:
+            raise StoreError("an item of the quiz cannot be skipped; judge it as well as you can")
+        connection.execute(
+            update(assignment).where(assignment.c.id == assignment_id).values(state="skipped", reason=reason)
+        )
 
     store.write(work)
 
@@ -192,8 +130,9 @@ def skip(store: Store, assignment_id: str, rater_id: str) -> None:
 def save_draft(store: Store, assignment_id: str, rater_id: str, content: Mapping[str, Any], *, now: float) -> None:
     """Keep what a rater has so far; the last one saved is kept.
 
-    Raises StoreError when the assignment is not the rater's.
+    Raises AccessError when the assignment is not the rater's.
     """
+    require_storable(json.dumps(content, ensure_ascii=False), "the draft")
 
     def work(connection: Connection) -> None:
         _own(connection, assignment_id, rater_id)
@@ -206,39 +145,55 @@ def save_draft(store: Store, assignment_id: str, rater_id: str, content: Mapping
     store.write(work)
 
 
-def _stands_for(connection: Connection, given: Any) -> tuple[str, str]:
-    """Id and state of the assignment that holds the rater's place on the item: of one that was released and claimed
-    again the new one, so that work sent late under the old one finds its place."""
-    if given.state != "released":
-        return given.id, given.state
-    again = connection.execute(
-        select(assignment.c.id, assignment.c.state)
-        .where(assignment.c.item == given.item, assignment.c.rater == given.rater, assignment.c.state != "released")
-        .with_for_update()
-    ).first()
-    return (given.id, given.state) if again is None else (again.id, again.state)
-
-
 def _own(connection: Connection, assignment_id: str, rater_id: str) -> Any:
     held = connection.execute(
-        select(assignment).where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
+        select(assignment).where(assignment.c.id == assignment_id, assignment.c.rater == rater_id).with_for_update()
     ).first()
     if held is None:
-        raise StoreError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
+        raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
     return held
 
 
-def _require_member(connection: Connection, project_id: str, rater_id: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a project asks of its labelers, and whether this one has passed its quiz or has none to pass."""
+
+    quiz: int
+    pass_share: float
+    gold_every: int
+    passed: bool
+
+
+def standing(connection: Connection, project_id: str, rater_id: str) -> Standing:
     """Also makes claims of one rater wait for each other, so that two tabs do not take two items."""
     found = connection.execute(
-        select(membership.c.role)
+        select(membership.c.role, membership.c.passed_at, project.c.quiz, project.c.pass_share, project.c.gold_every)
+        .join(project, project.c.id == membership.c.project)
         .where(membership.c.project == project_id, membership.c.rater == rater_id)
-        .with_for_update()
+        .with_for_update(of=membership)
     ).first()
     if found is None:
         known = connection.execute(select(project.c.id).where(project.c.id == project_id)).first()
         missing = f'rater "{rater_id}" is no member of it' if known else "there is no such project"
-        raise StoreError(f'project "{project_id}": {missing}')
+        raise AccessError(f'project "{project_id}": {missing}')
+    passed = found.quiz == 0 or found.passed_at is not None or found.role == "lead"
+    return Standing(found.quiz, found.pass_share, found.gold_every, passed)
+
+
+def _next_item(
+    connection: Connection, project_id: str, rater_id: str, tried: Standing, held: int, now: float
+) -> RowMapping | None:
+    """In the quiz a gold item; after it now and then one, if there is one left; else the next open one."""
+    if not tried.passed:
+        return _next_open(connection, project_id, rater_id, now, gold=True)
+    if tried.gold_every:
+        of_project = (judgment.c.project == project_id, judgment.c.rater == rater_id, judgment.c.replaces.is_(None))
+        judged = connection.execute(select(func.count()).select_from(judgment).where(*of_project)).scalar_one()
+        if (judged + held + 1) % tried.gold_every == 0:
+            known = _next_open(connection, project_id, rater_id, now, gold=True)
+            if known is not None:
+                return known
+    return _next_open(connection, project_id, rater_id, now, gold=False)
 
 
 def _release_expired(connection: Connection, rater_id: str, now: float) -> None:
@@ -249,11 +204,17 @@ def _release_expired(connection: Connection, rater_id: str, now: float) -> None:
     )
 
 
+def lock_item(connection: Connection, item_id: str) -> None:
+    """Until the transaction ends nobody else counts or changes this item. SQLite has locked everything already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(item.c.id).where(item.c.id == item_id).with_for_update(key_share=True))
+
+
 def _live(now: float) -> Any:
     return and_(assignment.c.item == item.c.id, assignment.c.state == "live", assignment.c.lease_until > now)
 
 
-def _next_open(connection: Connection, project_id: str, rater_id: str, now: float) -> RowMapping | None:
+def _next_open(connection: Connection, project_id: str, rater_id: str, now: float, *, gold: bool) -> RowMapping | None:
     mine = select(assignment.c.id).where(
         assignment.c.item == item.c.id, assignment.c.rater == rater_id, assignment.c.state != "released"
     )
@@ -262,6 +223,7 @@ def _next_open(connection: Connection, project_id: str, rater_id: str, now: floa
         select(item)
         .where(
             item.c.project == project_id,
+            item.c.gold.is_not(None) if gold else item.c.gold.is_(None),
             item.c.submitted < item.c.overlap,
             ~mine.exists(),
             item.c.submitted + in_hand < item.c.overlap,
@@ -278,15 +240,15 @@ def _next_open(connection: Connection, project_id: str, rater_id: str, now: floa
 def _locked(connection: Connection, query: Any, now: float) -> RowMapping | None:
     """On PostgreSQL: the first open item that no other claim is looking at, counted again once it is ours alone."""
     while True:
-        found = connection.execute(query.with_for_update(skip_locked=True, of=item)).first()
+        found = connection.execute(query.with_for_update(skip_locked=True, of=item, key_share=True)).first()
         if found is None:
             return None
-        if _room(connection, found.id, None, now):
+        if has_room(connection, found.id, None, now):
             return found._mapping
         query = query.where(item.c.id != found.id)
 
 
-def _room(connection: Connection, item_id: str, but: str | None, now: float) -> bool:
+def has_room(connection: Connection, item_id: str, but: str | None, now: float) -> bool:
     """Whether the item wants another rater than those who have judged it or have it in hand, `but` apart."""
     in_hand = (
         select(func.count())
@@ -303,7 +265,9 @@ def _room(connection: Connection, item_id: str, but: str | None, now: float) -> 
     return int(connection.execute(free).scalar_one()) > 0
 
 
-def _assign(connection: Connection, chosen: RowMapping, project_id: str, rater_id: str, now: float) -> Assignment:
+def _assign(
+    connection: Connection, chosen: RowMapping, project_id: str, rater_id: str, now: float, *, quiz: bool
+) -> Assignment:
     shown = list(chosen["completions"])
     random.Random(f"{chosen['id']} {rater_id}").shuffle(shown)
     newest = connection.execute(
@@ -323,10 +287,10 @@ def _assign(connection: Connection, chosen: RowMapping, project_id: str, rater_i
         "created_at": now,
     }
     connection.execute(insert(assignment).values(**row))
-    return _assignment(row)
+    return _assignment(row, quiz=quiz)
 
 
-def _assignment(row: Mapping[str, Any] | RowMapping) -> Assignment:
+def _assignment(row: Mapping[str, Any] | RowMapping, *, quiz: bool) -> Assignment:
     return Assignment(
         id=row["id"],
         item=row["item"],
@@ -334,11 +298,12 @@ def _assignment(row: Mapping[str, Any] | RowMapping) -> Assignment:
         lease_until=row["lease_until"],
         shown_order=tuple(row["shown_order"]),
         instructions=row["instructions"],
+        quiz=quiz,
     )
 
 
 def _lease(connection: Connection, rater_id: str) -> float:
-    """Seconds: ten minutes, and for a slow reader three times the median of their last judgments."""
+    """Seconds: ten minutes, and for a slow reader three times the median of their last judgments, an hour at most."""
     times = connection.execute(
         select(judgment.c.seconds)
         .where(judgment.c.rater == rater_id, judgment.c.seconds.is_not(None))
@@ -346,36 +311,5 @@ def _lease(connection: Connection, rater_id: str) -> float:
         .limit(RECENT)
     ).scalars()
     recent = sorted(times)
-    median = recent[len(recent) // 2] if recent else 0.0
-    return max(LEASE_SECONDS, LEASE_OF_MEDIAN * median)
-
-
-def _take_place(connection: Connection, item_id: str, assignment_id: str, now: float) -> bool:
-    """One more judgment towards the item's overlap, if there is room for it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(item.c.id).where(item.c.id == item_id).with_for_update())
-    if not _room(connection, item_id, assignment_id, now):
-        return False
-    connection.execute(update(item).where(item.c.id == item_id).values(submitted=item.c.submitted + 1))
-    return True
-
-
-def _latest(connection: Connection, assignment_id: str) -> str:
-    """The judgment of this assignment that no other one replaces."""
-    later = judgment.alias()
-    return str(
-        connection.execute(
-            select(judgment.c.id).where(
-                judgment.c.assignment == assignment_id,
-                ~select(later.c.id).where(later.c.replaces == judgment.c.id).exists(),
-            )
-        ).scalar_one()
-    )
-
-
-def _require_fit(said: Said, completions: list[str]) -> None:
-    if said.ranks and len(said.ranks) != len(completions):
-        raise StoreError(f'judgment "{said.id}": {len(said.ranks)} ranks for {len(completions)} completions')
-    for name in said.flags:
-        if name not in completions:
-            raise StoreError(f'judgment "{said.id}": flags for "{name}", which is no completion of the item')
+    median = recent[len(recent) // 2] if len(recent) >= SOME else 0.0
+    return min(max(LEASE_SECONDS, LEASE_OF_MEDIAN * median), LONGEST_LEASE)

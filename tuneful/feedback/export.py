@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
-from tuneful.records import Comparison, Prompt
+from tuneful.records import Candidates, Comparison, Prompt
+
+
+def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:
+    """The pairs of a consensus with their texts, which are those of the completions `judged`."""
+    return to_comparisons(found, {c.id: (item.prompt, c.text) for item in judged for c in item.completions})
 
 
 def to_comparisons(consensus: Consensus, texts: Mapping[str, tuple[Prompt, str]]) -> list[Comparison]:

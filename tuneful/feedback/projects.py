@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, func, insert, or_, select, update
 
-from tuneful.errors import StoreError
-from tuneful.feedback.store import Store
-from tuneful.feedback.tables import completion, instructions, item, judgment, membership, project, prompt, rater
-from tuneful.records import Candidates, Judgment, JudgmentKind, RaterKind, content_hash
+from tuneful.errors import MissingError, StoreError, did_you_mean
+from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.tables import instructions, item, judgment, membership, project, rater
+from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
 
 Role = Literal["lead", "labeler"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """One question asked about many items. quiz, pass_share, gold_every: see `set_quiz`."""
+
+    id: str
+    name: str
+    kind: JudgmentKind
+    criteria: tuple[str, ...]
+    quiz: int
+    pass_share: float
+    gold_every: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """items: in all; done: with as many judgments as were asked for; wanted, have: judgments of all items."""
+    """items: in all; done: with as many judgments as were asked for; wanted, have: judgments of all items.
+
+    Gold items have no part in it.
+    """
 
     items: int
     done: int
@@ -32,7 +48,12 @@ class Progress:
 def create_project(
     store: Store, name: str, kind: JudgmentKind = "ranking", *, criteria: Sequence[str] = ("preference",), now: float
 ) -> str:
-    """A new project's id. Raises StoreError when the name is taken."""
+    """A new project's id. Raises StoreError when the name is taken or empty."""
+    name = name.strip()
+    if not name:
+        raise StoreError("a project needs a name")
+    for text in (name, *criteria):
+        require_storable(text, "the project")
 
     def work(connection: Connection) -> str:
         if connection.execute(select(project.c.id).where(project.c.name == name)).first():
@@ -45,8 +66,58 @@ def create_project(
     return store.write(work)
 
 
+def set_quiz(store: Store, project_id: str, *, quiz: int, pass_share: float = 0.7, gold_every: int = 0) -> None:
+    """What labelers begin with, and how often they meet a known item later.
+
+    quiz: gold items that a labeler begins with, to be told the answer after each and to get `pass_share` of it right.
+    gold_every: afterwards one item in so many is a gold one, which the labeler cannot tell; 0: none.
+
+    Raises StoreError for a quiz of more items than have a known answer, which nobody could pass, and for numbers that
+    mean nothing.
+    """
+
+    def work(connection: Connection) -> None:
+        known = (item.c.project == project_id, item.c.gold.is_not(None))
+        gold = connection.execute(select(func.count()).select_from(item).where(*known)).scalar_one()
+        if quiz > gold:
+            raise StoreError(f"a quiz of {quiz} items, and {gold} have a known answer; add some, or ask less")
+        row = {"quiz": quiz, "pass_share": pass_share, "gold_every": gold_every}
+        connection.execute(update(project).where(project.c.id == project_id).values(**row))
+
+    if quiz < 0 or gold_every < 0 or gold_every == 1 or not 0 <= pass_share <= 1:
+        raise StoreError(
+            f"quiz {quiz}, pass_share {pass_share}, gold_every {gold_every}: none below 0, a share up to 1"
+        )
+    store.write(work)
+
+
+def projects(store: Store) -> list[Project]:
+    """All of them, oldest first."""
+    with store.read() as connection:
+        rows = connection.execute(select(project).order_by(project.c.created_at, project.c.id)).mappings().all()
+    return [project_from_row(row) for row in rows]
+
+
+def find_project(store: Store, name_or_id: str) -> Project:
+    """Raises MissingError, naming those there are, when there is none of that name or id."""
+    with store.read() as connection:
+        asked = select(project).where(or_(project.c.id == name_or_id, project.c.name == name_or_id))
+        row = connection.execute(asked).mappings().first()
+    if row is not None:
+        return project_from_row(row)
+    names = [one.name for one in projects(store)]
+    there = f"there are: {', '.join(names)}" if names else "there is none yet; make one with `tuneful label create`"
+    raise MissingError(f'project "{name_or_id}": unknown{did_you_mean(name_or_id, names)}; {there}')
+
+
+def project_from_row(row: Any) -> Project:
+    names = (field.name for field in dataclasses.fields(Project))
+    return Project(**{name: row[name] for name in names} | {"criteria": tuple(row["criteria"])})
+
+
 def publish_instructions(store: Store, project_id: str, text: str, *, now: float) -> str:
     """The id of a new version of the instructions, or of the newest when it says the same. Older ones stay."""
+    require_storable(text, "the instructions")
 
     def work(connection: Connection) -> str:
         digest = content_hash("instructions", text)
@@ -81,40 +152,21 @@ def add_rater(
     return store.write(work)
 
 
-def add_items(
-    store: Store, project_id: str, candidates: Sequence[Candidates], *, overlap: int, priority: int = 0, now: float
-) -> list[str]:
-    """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
+def member_named(store: Store, project_id: str, name: str, *, kind: RaterKind, now: float) -> str:
+    """The id of the member of this kind and name, a new one where there is none: a model that rates once more."""
+    with store.read() as connection:
+        found = connection.execute(
+            select(rater.c.id)
+            .join(membership, membership.c.rater == rater.c.id)
+            .where(membership.c.project == project_id, rater.c.kind == kind, rater.c.name == name)
+        ).scalar()
+    return found or add_rater(store, project_id, kind=kind, name=name, now=now)
 
-    All of them or none. An item that is there already, with the same completions, is left as it is.
-    """
 
-    def work(connection: Connection) -> list[str]:
-        insert_new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        first = connection.execute(
-            select(func.coalesce(func.max(item.c.position) + 1, 0)).where(item.c.project == project_id)
-        ).scalar_one()
-        made: list[str] = []
-        for place, given in enumerate(candidates):
-            shared: dict[str, Any] = {"project": project_id, "created_at": now}
-            asked = given.prompt.id
-            prompt_row = {"id": asked, "content": given.prompt.as_json()} | shared
-            connection.execute(insert_new(prompt).values(**prompt_row).on_conflict_do_nothing())
-            answers = [
-                {"id": content_hash(project_id, asked, one.id, one.text), "prompt": asked, "text": one.text}
-                | {"model": one.model, "settings": {}}
-                | shared
-                for one in given.completions
-            ]
-            connection.execute(insert_new(completion).values(answers).on_conflict_do_nothing())
-            ids = [answer["id"] for answer in answers]
-            of_item = {"id": content_hash("item", project_id, asked, ids), "prompt": asked, "completions": ids}
-            of_item |= {"overlap": overlap, "priority": priority, "position": first + place} | shared
-            connection.execute(insert_new(item).values(**of_item).on_conflict_do_nothing())
-            made.append(str(of_item["id"]))
-        return made
-
-    return store.write(work)
+def add_member(store: Store, project_id: str, rater_id: str, *, role: Role, now: float) -> None:
+    """Somebody who is a rater elsewhere, in this project too."""
+    row = {"project": project_id, "rater": rater_id, "role": role, "created_at": now}
+    store.write(lambda connection: connection.execute(insert(membership).values(**row)))
 
 
 def progress(store: Store, project_id: str) -> Progress:
@@ -125,13 +177,13 @@ def progress(store: Store, project_id: str) -> Progress:
             done,
             func.coalesce(func.sum(item.c.overlap), 0),
             func.coalesce(func.sum(item.c.submitted), 0),
-        ).where(item.c.project == project_id)
+        ).where(item.c.project == project_id, item.c.gold.is_(None))
         items, finished, wanted, have = connection.execute(counts).one()
     return Progress(items=items, done=finished, wanted=wanted, have=have)
 
 
-def judgments(store: Store, project_id: str, *, surplus: bool = True) -> list[Judgment]:
-    """The latest revision of every judgment of a project, oldest first, as files have them.
+def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisions: bool = False) -> list[Judgment]:
+    """The latest revision of every judgment of a project, oldest first, as files have them; those of a quiz left out.
 
     surplus: with those that came after an item had all that were asked for.
     """
@@ -141,9 +193,11 @@ def judgments(store: Store, project_id: str, *, surplus: bool = True) -> list[Ju
         .join(item, item.c.id == judgment.c.item)
         .join(rater, rater.c.id == judgment.c.rater)
         .join(project, project.c.id == judgment.c.project)
-        .where(judgment.c.project == project_id, ~select(later.c.id).where(later.c.replaces == judgment.c.id).exists())
+        .where(judgment.c.project == project_id, ~judgment.c.quiz)
         .order_by(judgment.c.created_at, judgment.c.id)
     )
+    if not all_revisions:
+        query = query.where(~select(later.c.id).where(later.c.replaces == judgment.c.id).exists())
     if not surplus:
         query = query.where(judgment.c.counted)
     with store.read() as connection:
@@ -160,6 +214,7 @@ def judgments(store: Store, project_id: str, *, surplus: bool = True) -> list[Ju
             ranks=tuple(row["ranks"]),
             flags={name: tuple(flags) for name, flags in row["flags"].items()},
             values=row["values"],
+            text=row["text"],
             criterion=row["criterion"],
             shown_order=tuple(row["shown_order"]),
             instructions=row["instructions"] or "",

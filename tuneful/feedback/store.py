@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 from alembic import command
@@ -21,9 +22,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tuneful.errors import StoreError
+from tuneful.errors import StoreError, UnavailableError
 
 T = TypeVar("T")
 
@@ -35,8 +37,9 @@ ATTEMPTS: Final = 8
 LOCK_SECONDS: Final = 5.0
 """How long SQLite waits for the write lock before it gives up an attempt."""
 
-_IN_THE_WAY: Final = ("40001", "40P01", "55P03")
-"""PostgreSQL's codes for a serialization failure, a deadlock and a lock that could not be had."""
+_IN_THE_WAY: Final = ("40001", "40P01", "55P03", "23505")
+"""PostgreSQL's codes for a serialization failure, a deadlock, a lock that could not be had, and a row that another
+transaction made in the same moment, which is there when it is tried again."""
 
 
 class Store:
@@ -48,23 +51,29 @@ class Store:
         whole = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
+        # SQLite's waiting is polling, with pauses of up to a tenth of a second; threads of one process take turns.
+        self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @classmethod
-    def open(cls, url: str | Path) -> Store:
+    def open(cls, url: str | Path, *, make: bool = True) -> Store:
         """The store at a path (SQLite) or a database URL, made if it is not there, and migrated if it is older.
 
-        Raises StoreError when the database cannot be reached or read, or is newer than this version of tuneful.
+        make: False refuses a file that is not there. Raises StoreError when the database cannot be reached or read, or
+        is newer than this version of tuneful.
         """
         place = _url(url)
         if place.get_backend_name() == "sqlite" and place.database:
-            Path(place.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(place, connect_args=_connect_args(place))
+            _prepare_file(Path(place.database), make=make)
+        engine = create_engine(place, connect_args=_connect_args(place), pool_pre_ping=True)
         if place.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         store = cls(engine)
         try:
             store.write(_migrate)
+        except UnavailableError as error:
+            engine.dispose()
+            raise UnavailableError(f"{place.render_as_string()}: {error}") from error
         except (DBAPIError, CommandError) as error:
             engine.dispose()
             raise StoreError(f"{place.render_as_string()}: {_told(error)}") from error
@@ -72,6 +81,11 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def __str__(self) -> str:
+        """The place, without its password."""
+        url = self._engine.url
+        return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
 
     @property
     def dialect(self) -> str:
@@ -81,25 +95,57 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: what others commit meanwhile is not seen."""
-        with self._reader.begin() as connection:
+        with _told_apart(), self._reader.begin() as connection:
             yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """`work` in one transaction, from the beginning again while another transaction is in its way.
 
-        Raises StoreError when it was in the way every time; nothing is changed then.
+        Raises UnavailableError when it was in the way every time, and when the disk is full or the database away;
+        nothing is changed then.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._writer.begin() as connection:
+                with self._turn, _told_apart(), self._writer.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                if not _was_in_the_way(error):
+                if not _was_in_the_way(error) or (isinstance(error, IntegrityError) and attempt > 1):
                     raise
                 if attempt == ATTEMPTS:
-                    raise StoreError(f"the database was busy {ATTEMPTS} times in a row; nothing was changed") from error
+                    busy = f"the database was busy {ATTEMPTS} times in a row; nothing was changed"
+                    raise UnavailableError(busy) from error
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
+
+
+def require_storable(text: str, what: str) -> None:
+    """StoreError for a text that a database cannot hold: a NUL (PostgreSQL), half of a surrogate pair (either)."""
+    if "\x00" in text:
+        raise StoreError(f"{what}: holds a NUL character, which databases cannot keep; replace it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{what}: holds half a character at {error.start}; replace it") from None
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Errors of the database as errors of ours: it is away or full, or cannot hold what was given.
+
+    What a transaction in the way says, and a rule of the tables that was broken, go on as they are.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise StoreError(f"the database cannot hold it: {_told(error)}") from error
+    except UnicodeEncodeError as error:
+        raise StoreError("the database cannot hold half a character; replace it") from error
+    except PoolTimeoutError as error:
+        raise UnavailableError("too much is asked at once; ask again in a moment") from error
+    except (OperationalError, InternalError, InterfaceError) as error:
+        if _was_in_the_way(error):
+            raise
+        raise UnavailableError(f"the database: {_told(error)}; nothing was changed") from error
 
 
 def _url(url: str | Path) -> URL:
@@ -111,6 +157,16 @@ def _url(url: str | Path) -> URL:
     if place.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(f"{place.render_as_string()}: a store is a path, sqlite:///PATH or postgresql://…")
     return place
+
+
+def _prepare_file(path: Path, *, make: bool) -> None:
+    """A new file is for its owner alone: it will hold the hashes of passwords."""
+    if path.exists():
+        return
+    if not make:
+        raise StoreError(f"{path}: there is no such store; give the --store of one, or make it with label create")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
 
 
 def _connect_args(place: URL) -> dict[str, Any]:

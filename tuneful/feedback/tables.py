@@ -3,7 +3,8 @@
     project ── instructions (versions of one text)
        ├── prompt ── completion
        ├── item = prompt + completions in stored order + how many raters are asked
-       ├── membership ── rater (a person or a model)
+       ├── membership ── rater (a person or a model) ── account ── session, token
+       ├── invitation
        └── assignment = item x rater, under a lease ── draft
                 └── judgment (only ever added)
 
@@ -63,8 +64,13 @@ project = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
     Column("criteria", JSON, nullable=False),
+    Column("quiz", Integer, nullable=False, server_default=text("0")),
+    Column("pass_share", Double, nullable=False, server_default=text("0.7")),
+    Column("gold_every", Integer, nullable=False, server_default=text("0")),
     _when(),
 )
+"""quiz: gold items that a labeler begins with, and has to get `pass_share` right of. gold_every: afterwards one item in
+so many is a gold one; 0 leaves them out."""
 
 instructions = Table(
     "instructions",
@@ -123,7 +129,8 @@ item = Table(
         postgresql_where=text("submitted < overlap"),
     ),
 )
-"""submitted: judgments that count towards the overlap, so that a claim reads open items alone."""
+"""submitted: judgments that count towards the overlap, so that a claim reads open items alone. gold: the known answer
+of an item that everybody is asked once, {"ranks" or "values", "why"}; it has no part in a project's progress."""
 
 rater = Table(
     "rater",
@@ -143,9 +150,11 @@ membership = Table(
     Column("project", Text, ForeignKey("project.id"), primary_key=True),
     Column("rater", Text, ForeignKey("rater.id"), primary_key=True),
     Column("role", Text, nullable=False),
+    _when("passed_at", optional=True),
     _when(),
     CheckConstraint("role IN ('lead', 'labeler')", name="role"),
 )
+"""passed_at: when the quiz at the beginning was passed."""
 
 assignment = Table(
     "assignment",
@@ -157,6 +166,7 @@ assignment = Table(
     _when("lease_until"),
     Column("shown_order", JSON, nullable=False),
     _of("instructions", optional=True),
+    Column("reason", Text, nullable=False, server_default=text("''")),
     _when(),
     CheckConstraint("state IN ('live', 'submitted', 'surplus', 'skipped', 'released')", name="state"),
     Index(
@@ -176,7 +186,7 @@ assignment = Table(
     ),
     Index("ix_assignment_rater", "rater", "state"),
 )
-"""The unique index, not the code, forbids a second one of the same rater on the same item."""
+"""The unique index, not the code, forbids a second one of the same rater on the same item. reason: of a skip."""
 
 draft = Table(
     "draft",
@@ -197,6 +207,7 @@ judgment = Table(
     Column("ranks", JSON, nullable=False),
     Column("flags", JSON, nullable=False),
     Column("values", JSON, nullable=False),
+    Column("text", Text, nullable=False, server_default=text("''")),
     Column("criterion", Text, nullable=False),
     Column("shown_order", JSON, nullable=False),
     _of("instructions", optional=True),
@@ -204,10 +215,63 @@ judgment = Table(
     Column("seconds", Double, nullable=True),
     Column("late", Boolean, nullable=False, server_default=false()),
     Column("counted", Boolean, nullable=False),
+    Column("quiz", Boolean, nullable=False, server_default=false()),
     Column("replaces", Text, ForeignKey("judgment.id"), nullable=True, unique=True),
     _when(),
     Index("ix_judgment_project", "project", "created_at"),
     Index("ix_judgment_item", "item"),
+    Index("ix_judgment_rater", "rater", "project", "created_at"),
 )
-"""counted: within the overlap; what came after it was full is kept, and marked. A row is never changed: a revision is
-another row, and a row is replaced once at most."""
+"""counted: within the overlap; what came after it was full is kept, and marked. quiz: said before the quiz was passed,
+and of use to nobody but the labeler. A row is never changed: a revision is another row, and a row is replaced once at
+most."""
+
+account = Table(
+    "account",
+    metadata,
+    Column("rater", Text, ForeignKey("rater.id"), primary_key=True),
+    Column("login", Text, nullable=False, unique=True),
+    Column("password", Text, nullable=False),
+    Column("admin", Boolean, nullable=False, server_default=false()),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _when("wait_until", optional=True),
+    _when(),
+)
+"""password: its argon2id hash. failures: wrong passwords since the last right one; after some of them the next try has
+to wait."""
+
+session = Table(
+    "session",
+    metadata,
+    _id(),
+    _of("rater"),
+    _when("seen_at"),
+    _when(),
+    Index("ix_session_rater", "rater"),
+)
+"""id, here and below: the SHA-256 of a secret that only its holder has."""
+
+invitation = Table(
+    "invitation",
+    metadata,
+    _id(),
+    _of("project", optional=True),
+    Column("role", Text, nullable=False),
+    _when("until"),
+    _when("used_at", optional=True),
+    Column("used_by", Text, ForeignKey("rater.id"), nullable=True),
+    _when(),
+    CheckConstraint("role IN ('lead', 'labeler', 'admin')", name="role"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _id(),
+    _of("rater"),
+    Column("name", Text, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    _when("until"),
+    _when("used_at", optional=True),
+    _when(),
+)

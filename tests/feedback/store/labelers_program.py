@@ -10,8 +10,9 @@ import time
 import uuid
 from threading import Thread
 
-from tuneful.feedback.assignment import Said, claim, submit
+from tuneful.feedback.assignment import claim
 from tuneful.feedback.store import Store
+from tuneful.feedback.submission import Said, submit
 
 
 def work(store: Store, project: str, rater: str) -> None:

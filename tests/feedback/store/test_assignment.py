@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import select
 
 from tuneful.errors import StoreError
-from tuneful.feedback.assignment import LEASE_SECONDS, Said, claim, extend, save_draft, skip, submit
+from tuneful.feedback.assignment import LEASE_SECONDS, claim, extend, save_draft, skip
+from tuneful.feedback.items import add_items
 from tuneful.feedback.judgments import read_judgments, write_judgments
-from tuneful.feedback.projects import add_items, add_rater, create_project, judgments, progress, publish_instructions
+from tuneful.feedback.projects import add_rater, create_project, judgments, progress, publish_instructions
 from tuneful.feedback.store import Store
+from tuneful.feedback.submission import Said, submit
 from tuneful.feedback.tables import assignment, draft, item
 from tuneful.records import Candidates, Completion, Prompt
 
@@ -165,9 +167,9 @@ def test_a_lease_is_extended_while_nobody_else_has_the_place(store: Store, proje
 
 
 def test_a_slow_reader_has_three_times_their_median(store: Store, project: str) -> None:
-    add_items(store, project, candidates(4), overlap=1, now=0.0)
+    add_items(store, project, candidates(6), overlap=1, now=0.0)
     ann = add_rater(store, project, now=0.0)
-    for seconds in (300.0, 1_000.0, 400.0):
+    for seconds in (300.0, 1_000.0, 400.0, 10.0, 1_000.0):
         given = claim(store, project, ann, now=0.0)
         assert given is not None
         submit(store, given.id, ann, said(seconds=seconds), now=0.0)

@@ -13,7 +13,8 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from tuneful.feedback.assignment import LEASE_SECONDS, claim
-from tuneful.feedback.projects import add_items, add_rater, create_project, judgments, progress
+from tuneful.feedback.items import add_items
+from tuneful.feedback.projects import add_rater, create_project, judgments, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import assignment, item
 from tuneful.records import Candidates, Completion, Prompt
@@ -30,11 +31,12 @@ def test_nothing_lost_nothing_double(store: Store, url: str) -> None:
     chance = random.Random(0)
     acknowledged: list[tuple[str, str]] = []
     for _ in range(KILLS):
-        delay = chance.uniform(0.0, 0.6)  # drawn before anything is asked, from the first receipt on
+        # Drawn before anything is asked: so many receipts, and then a while.
+        receipts, delay = chance.randint(12, 30), chance.uniform(0.0, 0.1)
         command = [sys.executable, str(PROGRAM), url, project, *raters]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            lines = [process.stdout.readline()]
+            lines = [process.stdout.readline() for _ in range(receipts)]
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             lines += process.stdout.readlines()

@@ -1,0 +1,365 @@
+"""Who may come in: accounts, invitations that work once, sessions of people and tokens of programs.
+
+Secrets are 256 random bits and the database holds their SHA-256 alone, so that a stolen copy opens nothing; passwords
+are hashed with argon2id. Nobody begins with a password: the first person comes by an invitation that the server prints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from tuneful.errors import AccessError, MissingError
+from tuneful.feedback.projects import Role
+from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.tables import account, invitation, membership, project, rater, session, token
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+Scope = Literal["read", "label", "lead"]
+
+DAY: Final = 86_400.0
+
+SESSION_IDLE: Final = 7 * DAY
+"""A session ends when nobody has used it for this long."""
+
+SESSION_LIFE: Final = 30 * DAY
+"""A session ends this long after it began, however much it is used."""
+
+INVITATION_LIFE: Final = 14 * DAY
+
+SEEN_EVERY: Final = 600.0
+"""How old the note of a session's last use may get before it is written anew; each note is a write."""
+
+FREE_FAILURES: Final = 5
+"""Wrong passwords that cost nothing. After each further one the next try has to wait, twice as long each time."""
+
+LONGEST_WAIT: Final = 300.0
+"""Seconds that the wait after a wrong password does not exceed."""
+
+HASHED_AT_ONCE: Final = BoundedSemaphore(2)
+"""A hash takes 64 MiB and a core for a while; strangers who try logins must not have all of them."""
+
+NO_WAY_IN: Final = "this login and password do not go together, or were tried too often; then wait five minutes"
+
+SHORTEST_PASSWORD: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """A person or program, and what they are in each project. scopes: what a token is good for; people have all."""
+
+    rater: str
+    login: str
+    name: str
+    admin: bool
+    roles: Mapping[str, Role]
+    scopes: frozenset[Scope] = frozenset(("read", "label", "lead"))
+
+    def leads(self, project_id: str) -> bool:
+        return "lead" in self.scopes and (self.admin or self.roles.get(project_id) == "lead")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invited:
+    """What an invitation opens: a role in a project, or, without a project, the server itself."""
+
+    project: str | None
+    project_name: str | None
+    role: Role | Literal["admin"]
+
+
+def digest(secret: str) -> str:
+    """What the database holds of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def csrf_of(secret: str) -> str:
+    """The token that a page of this session sends with every change; it tells nothing of the secret."""
+    return hashlib.sha256(f"csrf {secret}".encode()).hexdigest()
+
+
+def invite(store: Store, *, project_id: str | None, role: Role | Literal["admin"] = "labeler", now: float) -> str:
+    """The secret of a new invitation, which one person can accept within two weeks."""
+
+    def work(connection: Connection) -> str:
+        secret = secrets.token_urlsafe(32)
+        row = {"id": digest(secret), "project": project_id, "role": role, "until": now + INVITATION_LIFE}
+        connection.execute(insert(invitation).values(**row, created_at=now))
+        return secret
+
+    return store.write(work)
+
+
+def invite_first_admin(store: Store, *, now: float) -> str | None:
+    """The secret of an invitation for the first admin, in place of any made before; None once there is an admin."""
+
+    def work(connection: Connection) -> str | None:
+        if connection.execute(select(account.c.rater).where(account.c.admin)).first():
+            return None
+        connection.execute(delete(invitation).where(invitation.c.role == "admin", invitation.c.used_at.is_(None)))
+        secret = secrets.token_urlsafe(32)
+        row = {"id": digest(secret), "project": None, "role": "admin", "until": now + INVITATION_LIFE}
+        connection.execute(insert(invitation).values(**row, created_at=now))
+        return secret
+
+    return store.write(work)
+
+
+def invited(store: Store, secret: str, *, now: float) -> Invited:
+    """What an invitation opens. Raises AccessError for one that is unknown, used or over."""
+    with store.read() as connection:
+        return _open_invitation(connection, secret, now)
+
+
+def accept(
+    store: Store, secret: str, *, login: str, password: str, name: str = "", groups: Sequence[str] = (), now: float
+) -> str:
+    """The id of a new rater with an account, to whom the invitation's doors are open.
+
+    groups: what a person says of themselves, such as "nurse"; shown as counts alone. Raises AccessError for an
+    invitation that cannot be used any more, a login that is taken or empty, and a password that is too short.
+    """
+    login = login.strip().casefold()
+    if not login:
+        raise AccessError("the login is empty; choose a name or an e-mail address")
+    for text in (login, name, *groups):
+        require_storable(text, "the account")
+    hashed = _hash(password)
+
+    def work(connection: Connection) -> str:
+        opened = _open_invitation(connection, secret, now)
+        if connection.execute(select(account.c.rater).where(account.c.login == login)).first():
+            raise AccessError(f'the login "{login}" is taken; choose another, or log in and open the invitation again')
+        made = str(uuid.uuid4())
+        who: dict[str, Any] = {"id": made, "kind": "human", "name": name.strip() or None, "groups": list(groups)}
+        connection.execute(insert(rater).values(**who, created_at=now))
+        is_admin = opened.role == "admin"
+        row = {"rater": made, "login": login, "password": hashed, "admin": is_admin, "created_at": now}
+        connection.execute(insert(account).values(**row))
+        _use(connection, secret, opened, made, now)
+        return made
+
+    try:
+        return store.write(work)
+    except IntegrityError:
+        raise AccessError(f'the login "{login}" was taken this moment; choose another') from None
+
+
+def join(store: Store, secret: str, rater_id: str, *, now: float) -> None:
+    """Accept an invitation as somebody who has an account. Raises AccessError as `invited` does."""
+
+    def work(connection: Connection) -> None:
+        opened = _open_invitation(connection, secret, now)
+        if opened.role == "admin":
+            connection.execute(update(account).where(account.c.rater == rater_id).values(admin=True))
+        _use(connection, secret, opened, rater_id, now)
+
+    store.write(work)
+
+
+def log_in(store: Store, login: str, password: str, *, now: float) -> str:
+    """The secret of a new session. Raises AccessError for a wrong login or password, and after several of them also
+    for a right one that does not wait."""
+    from argon2.exceptions import VerificationError
+
+    login = login.strip().casefold()
+    with store.read() as connection:
+        found = connection.execute(select(account).where(account.c.login == login)).first()
+    if found is not None and found.wait_until is not None and found.wait_until > now:
+        raise AccessError(NO_WAY_IN)
+    try:
+        # An unknown login takes as long as a known one.
+        with HASHED_AT_ONCE:
+            _hasher().verify(found.password if found is not None else _nobody(), password)
+        if found is None:
+            raise VerificationError
+    except VerificationError:
+        if found is not None:
+            store.write(lambda connection: _note_failure(connection, found.rater, now))
+        raise AccessError(NO_WAY_IN) from None
+    if found.failures:
+        store.write(lambda connection: _forget_failures(connection, found.rater))
+    return sign_in(store, found.rater, now=now)
+
+
+def sign_in(store: Store, rater_id: str, *, now: float) -> str:
+    """The secret of a new session of a rater."""
+
+    def work(connection: Connection) -> str:
+        secret = secrets.token_urlsafe(32)
+        row = {"id": digest(secret), "rater": rater_id, "seen_at": now, "created_at": now}
+        connection.execute(insert(session).values(**row))
+        return secret
+
+    return store.write(work)
+
+
+def sign_out(store: Store, secret: str) -> None:
+    store.write(lambda connection: connection.execute(delete(session).where(session.c.id == digest(secret))))
+
+
+def sign_out_everywhere(store: Store, rater_id: str) -> None:
+    store.write(lambda connection: connection.execute(delete(session).where(session.c.rater == rater_id)))
+
+
+def session_of(store: Store, secret: str, *, now: float) -> Who | None:
+    """Who a session belongs to; None when it is unknown or over."""
+    id_ = digest(secret)
+    with store.read() as connection:
+        found = connection.execute(select(session).where(session.c.id == id_)).first()
+        if found is None or now - found.seen_at > SESSION_IDLE or now - found.created_at > SESSION_LIFE:
+            return None
+        who = _who(connection, found.rater)
+    if now - found.seen_at > SEEN_EVERY:
+        store.write(
+            lambda connection: connection.execute(update(session).where(session.c.id == id_).values(seen_at=now))
+        )
+    return who
+
+
+def make_token(store: Store, rater_id: str, name: str, scopes: Sequence[Scope], *, days: float, now: float) -> str:
+    """The secret of a new token for programs, shown this once. It does what its rater may and `scopes` allow."""
+
+    def work(connection: Connection) -> str:
+        secret = f"tuneful_{secrets.token_urlsafe(32)}"
+        row = {"id": digest(secret), "rater": rater_id, "name": name, "scopes": list(scopes), "until": now + days * DAY}
+        connection.execute(insert(token).values(**row, created_at=now))
+        return secret
+
+    return store.write(work)
+
+
+def holder_of(store: Store, secret: str, *, now: float) -> Who | None:
+    """Who a token stands for; None when it is unknown or over."""
+    id_ = digest(secret)
+    with store.read() as connection:
+        found = connection.execute(select(token).where(token.c.id == id_)).first()
+        if found is None or found.until <= now:
+            return None
+        who = _who(connection, found.rater, frozenset(found.scopes))
+    if found.used_at is None or now - found.used_at > SEEN_EVERY:
+        store.write(lambda connection: connection.execute(update(token).where(token.c.id == id_).values(used_at=now)))
+    return who
+
+
+def rater_of(store: Store, login: str) -> str:
+    """Whose login this is. Raises MissingError for nobody's."""
+    with store.read() as connection:
+        found = connection.execute(select(account.c.rater).where(account.c.login == login.strip().casefold())).scalar()
+    if found is None:
+        raise MissingError(f'login "{login}": unknown')
+    return str(found)
+
+
+def change_password(store: Store, rater_id: str, old: str, new: str, *, now: float) -> None:
+    """Also ends all their sessions. Raises AccessError for a wrong old password and a new one that is too short."""
+    with store.read() as connection:
+        login = connection.execute(select(account.c.login).where(account.c.rater == rater_id)).scalar_one()
+    log_in(store, login, old, now=now)
+    hashed = _hash(new)
+    mine = account.c.rater == rater_id
+    store.write(lambda connection: connection.execute(update(account).where(mine).values(password=hashed)))
+    sign_out_everywhere(store, rater_id)
+
+
+def _hash(password: str) -> str:
+    if len(password) < SHORTEST_PASSWORD:
+        raise AccessError(f"the password has {len(password)} characters; choose one of {SHORTEST_PASSWORD} or more")
+    with HASHED_AT_ONCE:
+        return _hasher().hash(password)
+
+
+def erase(store: Store, rater_id: str) -> None:
+    """Forget who a rater is: name, address, groups, account, sessions and tokens. What they judged stays, under their
+    id, which says nothing."""
+
+    def work(connection: Connection) -> None:
+        for table in (session, token, account):
+            connection.execute(delete(table).where(table.c.rater == rater_id))
+        nobody: dict[str, Any] = {"name": None, "email": None, "groups": []}
+        connection.execute(update(rater).where(rater.c.id == rater_id).values(**nobody))
+
+    store.write(work)
+
+
+def _open_invitation(connection: Connection, secret: str, now: float) -> Invited:
+    found = connection.execute(
+        select(invitation, project.c.name)
+        .outerjoin(project, project.c.id == invitation.c.project)
+        .where(invitation.c.id == digest(secret))
+    ).first()
+    if found is None or found.used_at is not None or found.until <= now:
+        why = "is unknown" if found is None else "was used" if found.used_at is not None else "is over"
+        raise AccessError(f"this invitation {why}; ask for another")
+    return Invited(project=found.project, project_name=found.name, role=found.role)
+
+
+def _use(connection: Connection, secret: str, opened: Invited, rater_id: str, now: float) -> None:
+    unused = (invitation.c.id == digest(secret), invitation.c.used_at.is_(None))
+    if connection.execute(update(invitation).where(*unused).values(used_at=now, used_by=rater_id)).rowcount == 0:
+        raise AccessError("this invitation was used this moment; ask for another")
+    if opened.project is None:
+        return
+    mine = (membership.c.project == opened.project, membership.c.rater == rater_id)
+    if connection.execute(select(membership.c.role).where(*mine)).first() is None:
+        row = {"project": opened.project, "rater": rater_id, "role": opened.role, "created_at": now}
+        connection.execute(insert(membership).values(**row))
+    elif opened.role == "lead":
+        connection.execute(update(membership).where(*mine).values(role="lead"))
+
+
+def _who(connection: Connection, rater_id: str, scopes: frozenset[Scope] | None = None) -> Who:
+    found = connection.execute(
+        select(rater.c.name, account.c.login, account.c.admin)
+        .outerjoin(account, account.c.rater == rater.c.id)
+        .where(rater.c.id == rater_id)
+    ).one()
+    roles = connection.execute(
+        select(membership.c.project, membership.c.role).where(membership.c.rater == rater_id)
+    ).all()
+    limits = {} if scopes is None else {"scopes": scopes}
+    return Who(
+        rater=rater_id,
+        login=found.login or "",
+        name=found.name or found.login or "",
+        admin=bool(found.admin),
+        roles={row.project: row.role for row in roles},
+        **limits,
+    )
+
+
+def _note_failure(connection: Connection, rater_id: str, now: float) -> None:
+    mine = account.c.rater == rater_id
+    failures = 1 + connection.execute(select(account.c.failures).where(mine).with_for_update()).scalar_one()
+    over = failures - FREE_FAILURES
+    wait = min(2.0 ** min(over, 20), LONGEST_WAIT) if over > 0 else 0.0
+    connection.execute(update(account).where(mine).values(failures=failures, wait_until=now + wait))
+
+
+def _forget_failures(connection: Connection, rater_id: str) -> None:
+    row = {"failures": 0, "wait_until": None}
+    connection.execute(update(account).where(account.c.rater == rater_id).values(**row))
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@cache
+def _nobody() -> str:
+    """The hash of a password that nobody has."""
+    return _hasher().hash(secrets.token_urlsafe(32))

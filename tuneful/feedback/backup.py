@@ -1,0 +1,102 @@
+"""A copy of a store as it was at one moment, taken while people go on judging, and put back into an empty one.
+
+The copy is a store itself, a SQLite file, whichever database it was taken from; so a backup is also the way from SQLite
+to PostgreSQL and back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select
+
+from tuneful.errors import StoreError
+from tuneful.feedback.store import Store
+from tuneful.feedback.tables import judgment, metadata
+
+ROWS_AT_ONCE: Final = 1000
+
+
+def back_up(store: Store, path: Path) -> dict[str, int]:
+    """Copy everything into a new file; returns the rows of each table. Raises StoreError when the file exists."""
+    if path.exists():
+        raise StoreError(f"{path}: exists; a backup is a new file")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    for left in (unfinished, *_beside(unfinished)):
+        left.unlink(missing_ok=True)
+    target = Store.open(unfinished)
+    try:
+        counts = copy(store, target)
+    finally:
+        target.close()
+    unfinished.rename(path)
+    return counts
+
+
+def restore(path: Path, store: Store) -> dict[str, int]:
+    """Copy a backup into a store that holds nothing; returns the rows of each table.
+
+    Raises StoreError when the file is no store, and when the store holds anything: nothing is ever overwritten.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: there is no such file")
+    with tempfile.TemporaryDirectory() as folder:
+        taken = Path(folder) / "backup.db"  # opened, an old one is brought to the newest form: the copy, not the backup
+        shutil.copyfile(path, taken)
+        _require_store(path, taken)
+        source = Store.open(taken)
+        try:
+            return copy(source, store)
+        finally:
+            source.close()
+
+
+def _require_store(path: Path, taken: Path) -> None:
+    try:
+        with closing(sqlite3.connect(taken)) as opened:
+            opened.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError:
+        raise StoreError(f"{path}: is no backup of a store") from None
+
+
+def copy(source: Store, target: Store) -> dict[str, int]:
+    """All rows of one moment, or none of them. Raises StoreError when `target` holds any."""
+    with source.read() as reading:
+        return target.write(lambda writing: _copy(reading, writing))
+
+
+def _copy(reading: Connection, writing: Connection) -> dict[str, int]:
+    for table in metadata.sorted_tables:
+        if writing.execute(select(func.count()).select_from(table)).scalar_one():
+            raise StoreError(f'it holds rows of "{table.name}" already; take an empty store')
+    counts = {}
+    for table in metadata.sorted_tables:
+        rows = [dict(row) for row in reading.execute(select(table)).mappings()]
+        for wave in _earlier_first(rows) if table is judgment else [rows]:
+            for start in range(0, len(wave), ROWS_AT_ONCE):
+                writing.execute(insert(table), wave[start : start + ROWS_AT_ONCE])
+        counts[table.name] = len(rows)
+    return counts
+
+
+def _earlier_first(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Judgments before those that replace them."""
+    written: set[str | None] = {None}
+    while rows:
+        wave = [row for row in rows if row["replaces"] in written]
+        if not wave:
+            raise StoreError(f'judgment "{rows[0]["id"]}": what it revises is not there')
+        yield wave
+        written |= {row["id"] for row in wave}
+        rows = [row for row in rows if row["id"] not in written]
+
+
+def _beside(path: Path) -> list[Path]:
+    """SQLite's own files beside a database."""
+    return [path.with_name(path.name + end) for end in ("-wal", "-shm")]

@@ -1,0 +1,194 @@
+"""Items of a project: a prompt with the completions that are judged side by side, and how many raters are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tuneful.errors import StoreError
+from tuneful.feedback.gold import Gold
+from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.tables import completion, item, prompt
+from tuneful.records import Candidates, Completion, JudgmentKind, Prompt, content_hash
+
+SIZES: Final[Mapping[JudgmentKind, tuple[int, int]]] = {
+    "ranking": (2, 9),
+    "comparison": (2, 2),
+    "binary": (1, 1),
+    "rating": (1, 9),
+    "demonstration": (0, 9),
+}
+"""How many completions an item may have, by what is done with it."""
+
+EVERYBODY: Final = 1_000_000
+"""The overlap of an item that every labeler is asked."""
+
+
+def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, now: float) -> list[str]:
+    """Ids of new items whose answer is known. Every labeler is asked each of them once at most.
+
+    Raises StoreError, and adds none, when the ranks of one do not fit its completions.
+    """
+    for one in known:
+        if not one.ranks and not one.values:
+            raise StoreError(f'gold item "{one.candidates.prompt.text}": its answer is missing; give ranks or values')
+        if one.ranks and len(one.ranks) != len(one.candidates.completions):
+            size = len(one.candidates.completions)
+            raise StoreError(f'gold item "{one.candidates.prompt.text}": {len(one.ranks)} ranks for {size} completions')
+    answers = [{"ranks": list(one.ranks), "values": dict(one.values), "why": one.why} for one in known]
+    return _add(store, project_id, [one.candidates for one in known], answers, overlap=EVERYBODY, priority=0, now=now)
+
+
+def add_items(
+    store: Store, project_id: str, candidates: Sequence[Candidates], *, overlap: int, priority: int = 0, now: float
+) -> list[str]:
+    """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
+
+    All of them or none. An item that is there already, with the same completions, is left as it is.
+    """
+    return _add(store, project_id, candidates, [None] * len(candidates), overlap=overlap, priority=priority, now=now)
+
+
+def _add(
+    store: Store,
+    project_id: str,
+    candidates: Sequence[Candidates],
+    gold: Sequence[Mapping[str, Any] | None],
+    *,
+    overlap: int,
+    priority: int,
+    now: float,
+) -> list[str]:
+    require_storable_items(candidates)
+
+    def work(connection: Connection) -> list[str]:
+        first = next_position(connection, project_id)
+        made = []
+        for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
+            row = {"overlap": overlap, "priority": priority, "position": first + place}
+            stored = put_item(connection, project_id, given, row, now=now)
+            if known is not None:
+                _put_gold(connection, given, stored, known)
+            made.append(stored.id)
+        return made
+
+    return store.write(work)
+
+
+def _put_gold(connection: Connection, given: Candidates, stored: Stored, known: Mapping[str, Any]) -> None:
+    """The known answer, in the stored order and under the stored ids."""
+    if not stored.is_new:
+        raise StoreError(f"prompt {given.prompt.text[:40]!a}: is an item already; a gold item is one of its own")
+    ids = dict(zip((one.id for one in given.completions), stored.completions, strict=True))
+    values = {ids.get(name, name): value for name, value in known["values"].items()}
+    connection.execute(update(item).where(item.c.id == stored.id).values(gold={**known, "values": values}))
+
+
+def require_sizes(kind: JudgmentKind, candidates: Sequence[Candidates]) -> None:
+    """StoreError for an item with more or fewer completions than can be judged so."""
+    least, most = SIZES[kind]
+    for one in candidates:
+        size = len(one.completions)
+        if not least <= size <= most:
+            asked = f"{least}" if least == most else f"{least} to {most}"
+            shown = ascii(one.prompt.text[:40])
+            raise StoreError(f"prompt {shown}: has {size} completions; a {kind} is of {asked}")
+
+
+def require_storable_items(candidates: Sequence[Candidates]) -> None:
+    """StoreError for a text that a database cannot hold."""
+    for one in candidates:
+        shown = ascii(one.prompt.text[:40])
+        require_storable(one.prompt.text, f"prompt {shown}")
+        for number, answer in enumerate(one.completions, start=1):
+            require_storable(answer.text, f"completion {number} of prompt {shown}")
+
+
+def next_position(connection: Connection, project_id: str) -> int:
+    """The place of the next new item of a project."""
+    last = select(func.coalesce(func.max(item.c.position) + 1, 0)).where(item.c.project == project_id)
+    return int(connection.execute(last).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An item of the store, its completions' ids in the order of the candidates, and whether it is new."""
+
+    id: str
+    completions: tuple[str, ...]
+    is_new: bool
+
+
+def put_item(
+    connection: Connection,
+    project_id: str,
+    given: Candidates,
+    row: Mapping[str, Any],
+    *,
+    wanted: str = "",
+    keep_ids: bool = False,
+    now: float,
+) -> Stored:
+    """The item that asks about these completions; one that does already, in whatever order, is left as it is.
+
+    wanted, keep_ids: the item's id and those of the completions stay what they were elsewhere, where they are free.
+    Otherwise they are hashes: an id such as "gpt-17" would tell labelers whose answer it is.
+    """
+    texts = [one.text for one in given.completions]
+    plain = content_hash("item", project_id, given.prompt.id, sorted(texts))
+    for id_ in dict.fromkeys((wanted or plain, plain)):
+        found = connection.execute(select(item).where(item.c.id == id_)).first()
+        if found is None:
+            break
+        if (found.project, found.prompt) == (project_id, given.prompt.id):
+            ids = _ids_by_text(connection, found.completions, texts)
+            if ids is not None:
+                return Stored(id_, ids, is_new=False)
+    shared: dict[str, Any] = {"project": project_id, "created_at": now}
+    insert_new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    asked = {"id": given.prompt.id, "content": given.prompt.as_json()} | shared
+    connection.execute(insert_new(prompt).values(**asked).on_conflict_do_nothing())
+    hashes = [content_hash("completion", id_, number, text) for number, text in enumerate(texts)]
+    ids = _free_ids(connection, [one.id for one in given.completions], hashes) if keep_ids else tuple(hashes)
+    about: dict[str, Any] = {"prompt": given.prompt.id, "settings": {}} | shared
+    answers = [
+        about | {"id": one_id, "text": one.text, "model": one.model}
+        for one_id, one in zip(ids, given.completions, strict=True)
+    ]
+    if answers:
+        connection.execute(insert(completion), answers)
+    connection.execute(insert(item).values(**row, id=id_, prompt=given.prompt.id, completions=list(ids), **shared))
+    return Stored(id_, ids, is_new=True)
+
+
+def _ids_by_text(connection: Connection, ids: Sequence[str], texts: Sequence[str]) -> tuple[str, ...] | None:
+    """The ids of stored completions in the order of `texts`; None when these are not their texts."""
+    rows = connection.execute(select(completion.c.id, completion.c.text).where(completion.c.id.in_(ids))).all()
+    left: dict[str, list[str]] = {}
+    for row in rows:
+        left.setdefault(row.text, []).append(row.id)
+    if len(rows) != len(texts) or any(texts.count(text) != len(found) for text, found in left.items()):
+        return None
+    return tuple(left[text].pop(0) for text in texts)
+
+
+def _free_ids(connection: Connection, wanted: Sequence[str], hashes: Sequence[str]) -> tuple[str, ...]:
+    """Each wanted id, or the hash where it is empty or taken."""
+    taken = set(connection.execute(select(completion.c.id).where(completion.c.id.in_(wanted))).scalars())
+    return tuple(hashed if id_ in taken or not id_ else id_ for id_, hashed in zip(wanted, hashes, strict=True))
+
+
+def candidates(store: Store, project_id: str) -> list[Candidates]:
+    """The items of a project with their prompts and completions, in order, gold ones too."""
+    asked = select(item, prompt.c.content).join(
+        prompt, (prompt.c.id == item.c.prompt) & (prompt.c.project == project_id)
+    )
+    with store.read() as connection:
+        items = connection.execute(asked.where(item.c.project == project_id).order_by(item.c.position)).all()
+        answers = connection.execute(select(completion).where(completion.c.project == project_id)).all()
+    found = {row.id: Completion(row.text, model=row.model, id=row.id) for row in answers}
+    return [Candidates(Prompt.from_json(row.content), tuple(found[one] for one in row.completions)) for row in items]

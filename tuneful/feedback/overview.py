@@ -1,0 +1,124 @@
+"""A project as its lead sees it: how far it is, how people agree, how each of them judges, what they disagree on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sqlalchemy import func, select
+
+from tuneful.errors import DataError
+from tuneful.feedback.agreement import Alpha, ranking_alpha
+from tuneful.feedback.consensus import PairConsensus, RaterReport, consensus
+from tuneful.feedback.items import candidates
+from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
+from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
+from tuneful.feedback.store import Store
+from tuneful.feedback.tables import instructions, item, judgment, membership
+from tuneful.records import Judgment
+
+NUM_HARDEST = 10
+"""Pairs shown as those that people agree on least."""
+
+PACE_OF = 50
+"""Judgments whose times tell the pace."""
+
+LONGEST_PAUSE = 900.0
+"""Seconds; a longer gap between two judgments is a break, and has no part in the pace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A labeler with what the consensus says of them; report is None before they have ranked anything."""
+
+    labeler: Labeler
+    report: RaterReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hard:
+    """A pair of answers that people do not agree on."""
+
+    prompt: str
+    first: str
+    second: str
+    pair: PairConsensus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """seconds_left: at the pace of the last judgments; None while nothing tells a pace. alpha: of rankings, None for
+    kinds that order nothing. problem: why there is no consensus, where judgments should give one. times: of all
+    judgments, oldest first. versions: (version, time) of the instructions."""
+
+    project: Project
+    progress: Progress
+    seconds_left: float | None
+    alpha: Alpha | None
+    problem: str
+    cards: tuple[Card, ...]
+    hardest: tuple[Hard, ...]
+    times: tuple[float, ...]
+    versions: tuple[tuple[int, float], ...]
+
+
+def overview(store: Store, project_id: str) -> Overview:
+    found = find_project(store, project_id)
+    done = progress(store, found.id)
+    said = judgments(store, found.id)
+    times = judged_at(store, found.id)
+    orders = found.kind in ("ranking", "comparison")
+    reports, pairs, problem = _agreed(said) if orders else ({}, (), "")
+    return Overview(
+        project=found,
+        progress=done,
+        seconds_left=_seconds_left(times, done.wanted - done.have),
+        alpha=ranking_alpha(said, num_resamples=200) if orders and reports else None,
+        problem=problem,
+        cards=tuple(Card(labeler=one, report=reports.get(one.rater)) for one in labelers(store, found.id)),
+        hardest=_hardest(store, found.id, pairs),
+        times=tuple(times),
+        versions=tuple((version, at) for version, _, at in guides(store, found.id)),
+    )
+
+
+def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
+    """What differs when an overview would: quickly counted, where the overview is fitted."""
+    with store.read() as connection:
+        of_project = judgment.c.project == project_id
+        judged = connection.execute(select(func.count(), func.max(judgment.c.created_at)).where(of_project)).one()
+        members = connection.execute(
+            select(func.count(), func.max(membership.c.passed_at)).where(membership.c.project == project_id)
+        ).one()
+        versions = connection.execute(
+            select(func.count()).select_from(instructions).where(instructions.c.project == project_id)
+        ).scalar_one()
+        items = connection.execute(
+            select(func.count()).select_from(item).where(item.c.project == project_id)
+        ).scalar_one()
+    return (*judged, *members, versions, items)
+
+
+def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairConsensus, ...], str]:
+    try:
+        found = consensus(said)
+    except DataError as error:
+        return {}, (), str(error) if said else ""
+    return {report.rater: report for report in found.raters}, found.pairs, ""
+
+
+def _seconds_left(times: list[float], missing: int) -> float | None:
+    gaps = sorted(later - earlier for earlier, later in pairwise(times[-PACE_OF:]) if later - earlier < LONGEST_PAUSE)
+    return missing * sum(gaps) / len(gaps) if gaps else None
+
+
+def _hardest(store: Store, project_id: str, pairs: tuple[PairConsensus, ...]) -> tuple[Hard, ...]:
+    unsure = sorted(pairs, key=lambda pair: (pair.confidence, pair.item))[:NUM_HARDEST]
+    if not unsure:
+        return ()
+    texts = {c.id: (one.prompt.text, c.text) for one in candidates(store, project_id) for c in one.completions}
+    return tuple(
+        Hard(prompt=texts[pair.first][0], first=texts[pair.first][1], second=texts[pair.second][1], pair=pair)
+        for pair in unsure
+    )

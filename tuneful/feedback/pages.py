@@ -1,0 +1,251 @@
+"""What pages show, each read from one snapshot of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+
+from tuneful.errors import AccessError
+from tuneful.feedback.assignment import Assignment
+from tuneful.feedback.projects import Project, project_from_row
+from tuneful.feedback.store import Store
+from tuneful.feedback.tables import (
+    assignment,
+    completion,
+    draft,
+    instructions,
+    item,
+    judgment,
+    membership,
+    project,
+    prompt,
+    rater,
+)
+from tuneful.records import Message, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """An item as a labeler sees it: answers as (completion id, text) in the assignment's order, and no model's name."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[str, str], ...]
+    draft: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """A version of a project's instructions, and the text of the one before it."""
+
+    id: str
+    version: int
+    text: str
+    previous: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labeler:
+    """A member of a project for its lead: a pseudonym, a name if they gave one, and what they have done."""
+
+    rater: str
+    kind: str
+    role: str
+    name: str | None
+    judged: int
+    skipped: int
+    passed: bool
+
+
+def show(store: Store, given: Assignment) -> Shown:
+    with store.read() as connection:
+        of_item = connection.execute(select(item.c.prompt, item.c.project).where(item.c.id == given.item)).one()
+        content = connection.execute(
+            select(prompt.c.content).where(prompt.c.id == of_item.prompt, prompt.c.project == of_item.project)
+        ).scalar_one()
+        rows = connection.execute(select(completion).where(completion.c.id.in_(given.shown_order))).all()
+        # By item, for an assignment that was released and claimed anew goes on with what the rater had.
+        kept = connection.execute(
+            select(draft.c.content)
+            .join(assignment, assignment.c.id == draft.c.assignment)
+            .where(assignment.c.item == given.item, assignment.c.rater == given.rater)
+            .order_by(draft.c.saved_at.desc())
+        ).scalar()
+    texts = {row.id: row.text for row in rows}
+    asked = Prompt.from_json(content).content
+    turns = (Message("user", asked),) if isinstance(asked, str) else asked
+    return Shown(prompt=turns, answers=tuple((one, texts[one]) for one in given.shown_order), draft=kept)
+
+
+def project_of_assignment(store: Store, assignment_id: str, rater_id: str) -> Project:
+    """The project that an assignment of the rater belongs to. Raises AccessError when it is not the rater's."""
+    with store.read() as connection:
+        row = connection.execute(
+            select(project)
+            .join(item, item.c.project == project.c.id)
+            .join(assignment, assignment.c.item == item.c.id)
+            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
+        ).first()
+    if row is None:
+        raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
+    return project_from_row(row._mapping)
+
+
+def completions_of(store: Store, assignment_id: str) -> list[str]:
+    """The completions of an assignment's item in the order in which they are stored."""
+    with store.read() as connection:
+        return list(
+            connection.execute(
+                select(item.c.completions)
+                .join(assignment, assignment.c.item == item.c.id)
+                .where(assignment.c.id == assignment_id)
+            ).scalar_one()
+        )
+
+
+def guide(store: Store, project_id: str) -> Guide | None:
+    """The newest instructions; None when there are none yet."""
+    with store.read() as connection:
+        rows = connection.execute(
+            select(instructions)
+            .where(instructions.c.project == project_id)
+            .order_by(instructions.c.version.desc())
+            .limit(2)
+        ).all()
+    if not rows:
+        return None
+    previous = rows[1].text if len(rows) > 1 else None
+    return Guide(id=rows[0].id, version=rows[0].version, text=rows[0].text, previous=previous)
+
+
+def guides(store: Store, project_id: str) -> list[tuple[int, str, float]]:
+    """Version, text and time of all instructions, oldest first."""
+    with store.read() as connection:
+        rows = connection.execute(
+            select(instructions).where(instructions.c.project == project_id).order_by(instructions.c.version)
+        ).all()
+    return [(row.version, row.text, row.created_at) for row in rows]
+
+
+def instruction_texts(store: Store, project_id: str) -> dict[str, str]:
+    """The text of every version of the instructions, by id, oldest first."""
+    with store.read() as connection:
+        rows = connection.execute(
+            select(instructions).where(instructions.c.project == project_id).order_by(instructions.c.version)
+        ).all()
+    return {row.id: row.text for row in rows}
+
+
+def groups_of(store: Store, project_id: str) -> dict[str, list[str]]:
+    """What the members of a project say of themselves, by rater."""
+    with store.read() as connection:
+        rows = connection.execute(
+            select(rater.c.id, rater.c.groups)
+            .join(membership, membership.c.rater == rater.c.id)
+            .where(membership.c.project == project_id)
+        ).all()
+    return {row.id: row.groups for row in rows}
+
+
+def judged_by(store: Store, project_id: str, rater_id: str) -> int:
+    """Items that a rater has judged, revisions not counted."""
+    with store.read() as connection:
+        return int(
+            connection.execute(
+                select(func.count())
+                .select_from(judgment)
+                .where(
+                    judgment.c.project == project_id,
+                    judgment.c.rater == rater_id,
+                    judgment.c.replaces.is_(None),
+                    ~judgment.c.quiz,
+                )
+            ).scalar_one()
+        )
+
+
+def labelers(store: Store, project_id: str) -> list[Labeler]:
+    """The members of a project, in the order in which they came."""
+    judged = (
+        select(judgment.c.rater, func.count().label("judged"))
+        .where(judgment.c.project == project_id, judgment.c.replaces.is_(None), ~judgment.c.quiz)
+        .group_by(judgment.c.rater)
+        .subquery()
+    )
+    skipped = (
+        select(assignment.c.rater, func.count().label("skipped"))
+        .join(item, item.c.id == assignment.c.item)
+        .where(item.c.project == project_id, assignment.c.state == "skipped")
+        .group_by(assignment.c.rater)
+        .subquery()
+    )
+    with store.read() as connection:
+        rows = connection.execute(
+            select(rater, membership.c.role, membership.c.passed_at, judged.c.judged, skipped.c.skipped)
+            .join(membership, membership.c.rater == rater.c.id)
+            .outerjoin(judged, judged.c.rater == rater.c.id)
+            .outerjoin(skipped, skipped.c.rater == rater.c.id)
+            .where(membership.c.project == project_id)
+            .order_by(membership.c.created_at, rater.c.id)
+        ).all()
+    return [
+        Labeler(
+            rater=row.id,
+            kind=row.kind,
+            role=row.role,
+            name=row.name,
+            judged=row.judged or 0,
+            skipped=row.skipped or 0,
+            passed=row.passed_at is not None,
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """What a labeler told the lead beside a judgment, or why they skipped an item."""
+
+    rater: str
+    prompt: str
+    text: str
+    skipped: bool
+
+
+def remarks(store: Store, project_id: str, *, last: int = 30) -> list[Remark]:
+    """The newest notes and reasons of a project."""
+    asked = (prompt, (prompt.c.id == item.c.prompt) & (prompt.c.project == item.c.project))
+    notes = (
+        select(judgment.c.rater, prompt.c.content, judgment.c.note, judgment.c.created_at)
+        .join(item, item.c.id == judgment.c.item)
+        .join(*asked)
+        .where(judgment.c.project == project_id, judgment.c.note != "")
+        .order_by(judgment.c.created_at.desc())
+    )
+    skips = (
+        select(assignment.c.rater, prompt.c.content, assignment.c.reason, assignment.c.created_at)
+        .join(item, item.c.id == assignment.c.item)
+        .join(*asked)
+        .where(item.c.project == project_id, assignment.c.state == "skipped", assignment.c.reason != "")
+        .order_by(assignment.c.created_at.desc())
+    )
+    with store.read() as connection:
+        rows = [
+            (row[3], Remark(rater=row[0], prompt=Prompt.from_json(row[1]).text, text=row[2], skipped=query is skips))
+            for query in (notes, skips)
+            for row in connection.execute(query.limit(last))
+        ]
+    return [remark for _, remark in sorted(rows, key=lambda row: -row[0])[:last]]
+
+
+def judged_at(store: Store, project_id: str) -> list[float]:
+    """When each judgment of a project was given, oldest first."""
+    with store.read() as connection:
+        return list(
+            connection.execute(
+                select(judgment.c.created_at)
+                .where(judgment.c.project == project_id, ~judgment.c.quiz)
+                .order_by(judgment.c.created_at)
+            ).scalars()
+        )

@@ -1,0 +1,183 @@
+"""Judgments that were made elsewhere, put into a project of the store: files of other tools, simulated raters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, distinct, func, insert, select, update
+
+from tuneful.errors import StoreError
+from tuneful.feedback.assignment import lock_item
+from tuneful.feedback.items import EVERYBODY, next_position, put_item, require_storable_items
+from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.tables import item, judgment, membership, project, rater
+from tuneful.records import Candidates, Judgment, content_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """judgments, items, raters: how many were new."""
+
+    judgments: int
+    items: int
+    raters: int
+
+
+def record(
+    store: Store,
+    project_id: str,
+    candidates: Sequence[Candidates],
+    judgments: Sequence[Judgment],
+    *,
+    room: int = 0,
+    now: float,
+) -> Recorded:
+    """Put judgments into a project, with the prompts and completions they are about; all of them or none.
+
+    Ids stay what they are in the file, unless they mean something else here. What was recorded before is not recorded
+    twice. An item wants as many raters as have judged it, and `room` more.
+
+    Raises StoreError for a judgment of completions that `candidates` lack, of another kind or criterion than the
+    project's, or with an id that means another judgment here.
+    """
+    require_storable_items(candidates)
+    offered = {_key(one.prompt.id, (c.id for c in one.completions)): one for one in candidates}
+    for said in judgments:
+        require_storable(said.text, f'judgment "{said.id}"')
+        if _key(said.prompt, said.completions) not in offered:
+            raise StoreError(f'judgment "{said.id}": its completions are no item of the file they came with')
+
+    def work(connection: Connection) -> Recorded:
+        _require_project(connection, project_id, judgments)
+        place, items, raters, new = next_position(connection, project_id), 0, 0, 0
+        for about in _by_item(judgments):
+            given = offered[_key(about[0].prompt, about[0].completions)]
+            row = {"overlap": EVERYBODY, "position": place + items}
+            stored = put_item(connection, project_id, given, row, wanted=about[0].item, keep_ids=True, now=now)
+            items += stored.is_new
+            ids = dict(zip((c.id for c in given.completions), stored.completions, strict=True))
+            for said in about:
+                who, came = _rater(connection, project_id, said, now)
+                raters += came
+                new += _judgment(connection, project_id, stored.id, who, said, ids, now)
+            _count(connection, stored.id, room, is_new=stored.is_new)
+        return Recorded(judgments=new, items=items, raters=raters)
+
+    return store.write(work)
+
+
+def _key(prompt_id: str, completions: Iterable[str]) -> tuple[str, ...]:
+    return (prompt_id, *sorted(completions))
+
+
+def _require_project(connection: Connection, project_id: str, judgments: Sequence[Judgment]) -> None:
+    """All of the project's kind and criterion: a consensus is of one question."""
+    asks = connection.execute(select(project.c.kind, project.c.criteria).where(project.c.id == project_id)).one()
+    for said in judgments:
+        if said.kind != asks.kind or said.criterion not in asks.criteria:
+            raise StoreError(
+                f'judgment "{said.id}": a {said.kind} by "{said.criterion}", and the project asks for a {asks.kind} by '
+                f'"{asks.criteria[0]}"; take another project'
+            )
+
+
+def _count(connection: Connection, item_id: str, room: int, *, is_new: bool) -> None:
+    """The item's judgments that count, and at least so many raters wanted; of a new item as many, and `room` more."""
+    lock_item(connection, item_id)
+    of_item = (judgment.c.item == item_id, judgment.c.counted)
+    count = connection.execute(select(func.count(distinct(judgment.c.rater))).where(*of_item)).scalar_one()
+    wanted = connection.execute(select(item.c.overlap).where(item.c.id == item_id)).scalar_one()
+    overlap = count + room if is_new else max(count, wanted)
+    connection.execute(update(item).where(item.c.id == item_id).values(overlap=overlap, submitted=count))
+
+
+def _by_item(judgments: Iterable[Judgment]) -> list[list[Judgment]]:
+    """Judgments of each item, in order of appearance, those that are revised before their revisions.
+
+    Raises StoreError for one item of different completions, and revisions of each other.
+    """
+    found: dict[str, list[Judgment]] = {}
+    for said in judgments:
+        found.setdefault(said.item, []).append(said)
+    for about in found.values():
+        for said in about:
+            if set(said.completions) != set(about[0].completions):
+                raise StoreError(f'judgment "{said.id}": other completions than "{about[0].id}" of the same item')
+    return [_earlier_first(about) for about in found.values()]
+
+
+def _earlier_first(about: list[Judgment]) -> list[Judgment]:
+    here, ordered, written = {said.id for said in about}, list[Judgment](), set[str | None]()
+    while len(ordered) < len(about):
+        wave = [
+            said for said in about if said.id not in written and (said.replaces in written or said.replaces not in here)
+        ]
+        if not wave:
+            raise StoreError(f'judgment "{about[0].id}": it and others revise each other')
+        ordered += wave
+        written |= {said.id for said in wave}
+    return ordered
+
+
+def _rater(connection: Connection, project_id: str, said: Judgment, now: float) -> tuple[str, bool]:
+    """The rater's id, and whether they are new: the same as in the file, unless somebody of another project has it."""
+    for id_ in (said.rater, content_hash("rater", project_id, said.rater)):
+        mine = select(membership.c.rater).where(membership.c.project == project_id, membership.c.rater == id_)
+        if connection.execute(mine).first() is not None:
+            return id_, False
+        if connection.execute(select(rater.c.id).where(rater.c.id == id_)).first() is None:
+            who: dict[str, Any] = {"id": id_, "kind": said.rater_kind, "name": None, "groups": [], "created_at": now}
+            connection.execute(insert(rater).values(**who))
+            row = {"project": project_id, "rater": id_, "role": "labeler", "created_at": now}
+            connection.execute(insert(membership).values(**row))
+            return id_, True
+    raise AssertionError("two raters have one hash")
+
+
+def _judgment(
+    connection: Connection,
+    project_id: str,
+    item_id: str,
+    rater_id: str,
+    said: Judgment,
+    ids: Mapping[str, str],
+    now: float,
+) -> bool:
+    """Whether it was new."""
+    ranks = dict(zip(said.completions, said.ranks, strict=True)) if said.ranks else {}
+    row: dict[str, Any] = {
+        "ranks": [ranks[one] for one in ids] if ranks else [],
+        "flags": {ids[one]: list(flags) for one, flags in said.flags.items()},
+        "values": {ids.get(name, name): value for name, value in said.values.items()},
+        "text": said.text,
+        "item": item_id,
+        "rater": rater_id,
+    }
+    stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).mappings().first()
+    if stored is not None:
+        if any(stored[name] != value for name, value in row.items()):
+            raise StoreError(f'judgment "{said.id}": the id belongs to another one here; give this one a new id')
+        return False
+    row |= {"id": said.id, "project": project_id, "assignment": None, "criterion": said.criterion, "counted": True}
+    row |= {"shown_order": [ids[one] for one in said.shown_order], "instructions": None, "seconds": said.seconds}
+    row |= {"replaces": said.replaces, "created_at": _time(said, now)}
+    if said.replaces is not None:
+        earlier = select(judgment.c.id).where(judgment.c.id == said.replaces, judgment.c.rater == rater_id)
+        if connection.execute(earlier).first() is None:
+            raise StoreError(
+                f'judgment "{said.id}": it revises "{said.replaces}", which is no earlier one of its rater'
+            )
+    connection.execute(insert(judgment).values(**row))
+    return True
+
+
+def _time(said: Judgment, now: float) -> float:
+    """A time without a zone is UTC; a text that is no time counts as now."""
+    try:
+        at = datetime.fromisoformat(said.created_at)
+    except ValueError:
+        return now
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

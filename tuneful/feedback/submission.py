@@ -1,0 +1,259 @@
+"""Judgments coming in: stored once, counted while there is room, revised by another row, and answered after the commit.
+
+What a labeler says of a known item in the quiz is answered with what was right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from tuneful.errors import AccessError, StoreError
+from tuneful.feedback.assignment import has_room, lock_item, standing
+from tuneful.feedback.gold import share_right
+from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
+from tuneful.records import JudgmentKind
+
+ORDERED: Final = ("ranking", "comparison")
+"""Kinds of judgments that have ranks."""
+
+LAST_RANK: Final = 1000
+
+_NEEDED: Final[Mapping[JudgmentKind, str]] = {
+    "ranking": "a ranking has ranks",
+    "comparison": "a comparison has ranks",
+    "binary": "a 0/1 judgment has values",
+    "rating": "a rating has values",
+    "demonstration": "a demonstration has a text",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a rater said of an item; `id` is made by the client, so that saying it twice is saying it once.
+
+    ranks, in the order in which the item stores its completions: 1 is best, equal numbers tie, None was not ranked.
+    text: what the rater wrote, a demonstration. replaces: the judgment that this one revises.
+    """
+
+    id: str
+    ranks: tuple[int | None, ...] = ()
+    flags: Mapping[str, tuple[str, ...]]
+    values: Mapping[str, float]
+    text: str = ""
+    criterion: str = "preference"
+    instructions: str | None = None
+    note: str = ""
+    seconds: float | None = None
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a labeler learns from an item of the quiz: the share that was right, the known answer, why it is that, and
+    whether the quiz is passed now."""
+
+    right: float
+    gold: Mapping[str, Any]
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of a judgment. counted: within the item's overlap. late: its lease was over. again: it had been
+    stored before, and this is the same answer once more. feedback: only in the quiz."""
+
+    judgment: str
+    counted: bool
+    late: bool
+    again: bool
+    feedback: Feedback | None = None
+
+
+def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: float) -> Receipt:
+    """Store a judgment. The same id again gives the same receipt, `again` apart, and changes nothing.
+
+    Raises StoreError for an assignment of somebody else, a judgment that does not fit the item, an id that means
+    another judgment already, and a revision of what has been revised.
+    """
+
+    def work(connection: Connection) -> Receipt:
+        _lock_standing(connection, assignment_id, rater_id)
+        # Held until the end, so that the same word said twice at once is stored by one of the two.
+        given = connection.execute(
+            select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind)
+            .join(item, item.c.id == assignment.c.item)
+            .join(project, project.c.id == item.c.project)
+            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
+            .with_for_update(of=assignment)
+        ).first()
+        stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).first()
+        if stored is not None:
+            if given is None or (stored.item, stored.rater) != (given.item, rater_id):
+                raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
+            learned = _learned(connection, given, stored) if stored.quiz else None
+            return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True, feedback=learned)
+        if given is None:
+            raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
+        _require_instructions(connection, said, given.project)
+        _require_fit(said, given.kind, given.completions)
+        late = given.state == "released" or (given.state == "live" and given.lease_until <= now)
+        place, state = _stands_for(connection, given)
+        judged = state in ("submitted", "surplus")
+        replaces = _latest(connection, place) if judged else None
+        if said.replaces not in (None, replaces):
+            latest = "there is none yet" if replaces is None else f'the latest is "{replaces}"'
+            raise StoreError(f'judgment "{said.id}": it revises "{said.replaces}", but {latest}')
+        quiz = _in_quiz(connection, given, replaces)
+        counted = state == "submitted" if judged else _take_place(connection, given.item, place, now)
+        if not judged:
+            now_is = "submitted" if counted else "surplus"
+            connection.execute(update(assignment).where(assignment.c.id == place).values(state=now_is))
+        connection.execute(
+            insert(judgment).values(
+                id=said.id,
+                project=given.project,
+                item=given.item,
+                rater=rater_id,
+                assignment=place,
+                ranks=list(said.ranks or [None] * len(given.completions)) if given.kind in ORDERED else [],
+                flags={name: list(flags) for name, flags in said.flags.items()},
+                values=dict(said.values),
+                text=said.text,
+                criterion=said.criterion,
+                shown_order=given.shown_order,
+                instructions=said.instructions or given.instructions,
+                note=said.note,
+                seconds=said.seconds,
+                late=late,
+                counted=counted,
+                quiz=quiz,
+                replaces=replaces,
+                created_at=now,
+            )
+        )
+        of_item = (assignment.c.item == given.item, assignment.c.rater == rater_id)
+        connection.execute(draft.delete().where(draft.c.assignment.in_(select(assignment.c.id).where(*of_item))))
+        learned = _learn(connection, given, said, now) if quiz else None
+        return Receipt(judgment=said.id, counted=counted, late=late, again=False, feedback=learned)
+
+    return store.write(work)
+
+
+def _stands_for(connection: Connection, given: Any) -> tuple[str, str]:
+    """Id and state of the assignment that holds the rater's place on the item: of one that was released and claimed
+    again the new one, so that work sent late under the old one finds its place."""
+    if given.state != "released":
+        return given.id, given.state
+    again = connection.execute(
+        select(assignment.c.id, assignment.c.state)
+        .where(assignment.c.item == given.item, assignment.c.rater == given.rater, assignment.c.state != "released")
+        .with_for_update()
+    ).first()
+    return (given.id, given.state) if again is None else (again.id, again.state)
+
+
+def _take_place(connection: Connection, item_id: str, assignment_id: str, now: float) -> bool:
+    """One more judgment towards the item's overlap, if there is room for it."""
+    lock_item(connection, item_id)
+    if not has_room(connection, item_id, assignment_id, now):
+        return False
+    connection.execute(update(item).where(item.c.id == item_id).values(submitted=item.c.submitted + 1))
+    return True
+
+
+def _latest(connection: Connection, assignment_id: str) -> str:
+    """The judgment of this assignment that no other one replaces."""
+    later = judgment.alias()
+    return str(
+        connection.execute(
+            select(judgment.c.id).where(
+                judgment.c.assignment == assignment_id,
+                ~select(later.c.id).where(later.c.replaces == judgment.c.id).exists(),
+            )
+        ).scalar_one()
+    )
+
+
+def _lock_standing(connection: Connection, assignment_id: str, rater_id: str) -> None:
+    """A gold item reads and changes the rater's standing: it is locked before the assignment, as in a claim."""
+    given = connection.execute(
+        select(item.c.gold, item.c.project)
+        .join(assignment, assignment.c.item == item.c.id)
+        .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
+    ).first()
+    if given is not None and given.gold is not None:
+        standing(connection, given.project, rater_id)
+
+
+def _in_quiz(connection: Connection, given: Any, replaces: str | None) -> bool:
+    """Whether the word is one of the quiz: it revises one that is, or is said of a gold item before that is passed."""
+    if replaces is not None:
+        return bool(connection.execute(select(judgment.c.quiz).where(judgment.c.id == replaces)).scalar_one())
+    return given.gold is not None and not standing(connection, given.project, given.rater).passed
+
+
+def _learn(connection: Connection, given: Any, said: Said, now: float) -> Feedback:
+    """After a judgment in the quiz: what was right, and whether the last ones are enough to pass."""
+    tried = standing(connection, given.project, given.rater)
+    rows = connection.execute(
+        select(judgment.c.ranks, judgment.c["values"], item.c.gold)
+        .join(item, item.c.id == judgment.c.item)
+        .where(judgment.c.project == given.project, judgment.c.rater == given.rater, judgment.c.quiz)
+        .where(judgment.c.replaces.is_(None))  # the first word, for the answer is known after it
+        .order_by(judgment.c.created_at.desc(), judgment.c.id)
+        .limit(tried.quiz)
+    ).all()
+    shares = [share_right(row.gold, row.ranks, row._mapping["values"]) for row in rows]
+    passed = len(shares) == tried.quiz and sum(shares) / len(shares) >= tried.pass_share
+    if passed:
+        mine = (membership.c.project == given.project, membership.c.rater == given.rater)
+        connection.execute(update(membership).where(*mine).values(passed_at=now))
+    return Feedback(right=share_right(given.gold, said.ranks, said.values), gold=given.gold, passed=passed)
+
+
+def _learned(connection: Connection, given: Any, stored: Any) -> Feedback:
+    """What `_learn` said of a judgment that is stored already."""
+    passed = standing(connection, given.project, given.rater).passed
+    return Feedback(
+        right=share_right(given.gold, stored.ranks, stored._mapping["values"]), gold=given.gold, passed=passed
+    )
+
+
+def _require_instructions(connection: Connection, said: Said, project_id: str) -> None:
+    if said.instructions is None:
+        return
+    known = (instructions.c.id == said.instructions, instructions.c.project == project_id)
+    if connection.execute(select(instructions.c.id).where(*known)).first() is None:
+        raise StoreError(f'judgment "{said.id}": "{said.instructions}" are no instructions of its project')
+
+
+def _require_fit(said: Said, kind: JudgmentKind, completions: list[str]) -> None:
+    """StoreError for a judgment that no file could hold or no consensus could read."""
+    named = f'judgment "{said.id}"'
+    if said.ranks and len(said.ranks) != len(completions):
+        raise StoreError(f"{named}: {len(said.ranks)} ranks for {len(completions)} completions")
+    if not all(rank is None or 1 <= rank <= LAST_RANK for rank in said.ranks):
+        raise StoreError(f"{named}: a rank is a number from 1 (best) to {LAST_RANK}, or none")
+    for name, flags in said.flags.items():
+        if name not in completions:
+            raise StoreError(f'{named}: flags for "{name}", which is no completion of the item')
+        if not flags or not all(flags):
+            raise StoreError(f"{named}: a flag without a name; leave it out")
+    for name, value in said.values.items():
+        if not math.isfinite(value) or not name:
+            raise StoreError(f'{named}: {value} for "{name}"; give a finite number a name')
+    for text in (said.text, said.note, said.criterion, *said.values, *chain(*said.flags.values())):
+        require_storable(text, named)
+    ranked = any(rank is not None for rank in said.ranks)
+    says = {"ranking": ranked, "comparison": ranked, "demonstration": bool(said.text.strip())}
+    if not says.get(kind, bool(said.values)) and not said.flags:
+        raise StoreError(f"{named}: it says nothing; {_NEEDED[kind]}")
+    if kind == "binary" and not all(value in (0, 1) for value in said.values.values()):
+        raise StoreError(f"{named}: the values of a 0/1 judgment are 0 or 1")
