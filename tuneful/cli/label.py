@@ -1,18 +1,317 @@
-"""`tuneful label`: judgments in files."""
+"""`tuneful label`: judgments, in a store or in files."""
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, Out, Seed
+from tuneful.cli.options import Force, In, Json, Out, Seed, StoreUrl
 from tuneful.data.files import refuse_unwritable
+from tuneful.errors import ConfigError, DataError
+from tuneful.records import content_hash
 
-app = typer.Typer(help="Judgments: simulate them, find their consensus, export pairs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tuneful.records import Candidates, Judgment
 
-Judgments = Annotated[Path, typer.Option("--judgments", help="Judgments file (JSONL).")]
+app = typer.Typer(help="Judgments: collect them in a store, find their consensus, export pairs.", no_args_is_help=True)
+
+Judgments = Annotated[Path | None, typer.Option("--judgments", help="Judgments file (JSONL), in place of a store.")]
+OptionalStore = Annotated[str | None, typer.Option("--store", help="A SQLite file, or postgresql://…")]
+OptionalProject = Annotated[str | None, typer.Option("--project", help="Name or id of a project of the store.")]
+Role = Literal["labeler", "lead", "admin"]
+
+RESISTS = 0.75
+"""Share of the traps that a model has to resist before it rates."""
+
+Kind = Literal["ranking", "comparison", "binary", "rating", "demonstration"]
+
+
+@app.command("create")
+def create_command(
+    name: Annotated[str, typer.Argument(help="Name of the new project.", show_default=False)],
+    in_: In,
+    store: StoreUrl = "judgments.db",
+    kind: Annotated[Kind, typer.Option(help="What people do with each item.")] = "ranking",
+    criterion: Annotated[str, typer.Option(help="What is judged: helpful, honest, harmless, or your own.")] = "helpful",
+    overlap: Annotated[int, typer.Option(help="How many people judge each item.", min=1)] = 3,
+    instructions: Annotated[Path | None, typer.Option(help="What labelers read first (Markdown).")] = None,
+) -> None:
+    """A project whose items are the prompts of a file with the completions offered for them.
+
+    Example: tuneful label create helpful --in completions.jsonl --instructions guide.md --overlap 3
+    """
+    import time
+
+    from tuneful.data.formats import read_candidates
+    from tuneful.feedback.items import add_items, require_sizes, require_storable_items
+    from tuneful.feedback.projects import create_project, publish_instructions
+    from tuneful.feedback.store import Store
+
+    items = read_candidates(in_)
+    require_sizes(kind, items)
+    require_storable_items(items)
+    text = None if instructions is None else _read(instructions)
+    opened = Store.open(store)
+    made = create_project(opened, name, kind, criteria=(criterion,), now=time.time())
+    if text is not None:
+        publish_instructions(opened, made, text, now=time.time())
+    add_items(opened, made, items, overlap=overlap, now=time.time())
+    print(f'{len(items)} items in project "{name}" of {opened}; open the pages with: tuneful web --store {opened}')
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Judgments made elsewhere.", show_default=False)],
+    project: Annotated[str, typer.Option("--project", help="Name of a project, made when it is not there.")],
+    store: StoreUrl = "judgments.db",
+    in_: Annotated[Path | None, typer.Option("--in", help="Completions, for a judgments file of ours.")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Take the rest of a file with errors.")] = False,
+) -> None:
+    """Judgments of Label Studio, Argilla, Open-Assistant, TRL or a file of ours, into a project of a store.
+
+    Example: tuneful label import label-studio.json --project helpful
+    """
+    import time
+
+    from tuneful.data.formats import read_candidates
+    from tuneful.feedback.imports import import_judgments
+    from tuneful.feedback.projects import create_project, find_project, projects
+    from tuneful.feedback.recording import record
+    from tuneful.feedback.store import Store
+
+    items = [] if in_ is None else read_candidates(in_)
+    found = import_judgments(file, candidates=items, on_problem="skip" if skip_broken else "refuse")
+    for line in (*found.problems, *found.left_out):
+        print(line, file=sys.stderr)
+    opened = Store.open(store)
+    asked = Counter((one.kind, one.criterion) for one in found.judgments)
+    for kind, criterion in asked:
+        name = project if len(asked) == 1 else f"{project} ({kind} by {criterion})"
+        if name not in {one.name for one in projects(opened)}:
+            create_project(opened, name, kind, criteria=(criterion,), now=time.time())
+        alike = [one for one in found.judgments if (one.kind, one.criterion) == (kind, criterion)]
+        new = record(opened, find_project(opened, name).id, found.candidates, alike, now=time.time())
+        print(f'{new.judgments} new judgments of {new.items} new items in project "{name}" of {opened}')
+    if not asked:
+        print(f"{file} holds no judgments")
+
+
+@app.command("ai")
+def ai_command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    judge: Annotated[str, typer.Option(help="URL before /chat/completions, such as http://localhost:8000/v1.")],
+    model: Annotated[str, typer.Option(help="The model's name at that place.")],
+    store: StoreUrl = "judgments.db",
+    principle: Annotated[str | None, typer.Option(help="By what to prefer, in place of the instructions.")] = None,
+    key_variable: Annotated[str | None, typer.Option(help="Environment variable with the API's key.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many items.", min=1)] = None,
+    num_traps: Annotated[int, typer.Option(help="Answers that order the judge to choose them, tried first.")] = 8,
+    concurrency: Annotated[int, typer.Option(help="Requests under way at one time.", min=1)] = 4,
+    seed: Seed = 0,
+) -> None:
+    """A language model as one more rater of a project, asked about every pair in both orders.
+
+    First it is tried on traps; one that falls for more than a quarter of them rates nothing.
+
+    Example: tuneful label ai --project helpful --judge http://localhost:8000/v1 --model qwen
+    """
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
+    from tuneful.cli.progress import terminal_display
+    from tuneful.errors import RewardError
+    from tuneful.feedback.ai import rate, resists, traps
+    from tuneful.feedback.items import candidates
+    from tuneful.feedback.pages import guide
+    from tuneful.feedback.projects import find_project, member_named, progress
+    from tuneful.feedback.store import Store
+    from tuneful.rewards.chat import ChatModel
+    from tuneful.rewards.preference_judge import PreferenceJudge
+    from tuneful.servers import refuse_no_url
+
+    refuse_no_url("--judge", judge, example="http://localhost:8000/v1", keys="use --key-variable")
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    newest = guide(opened, found.id)
+    asked = principle or (newest.text if newest else f"Prefer the more {found.criteria[0]} answer.")
+    chat = ChatModel(judge, model, key_variable)
+    with chat.client() as client, ThreadPoolExecutor(concurrency) as threads, terminal_display() as display:
+        prefer = partial(PreferenceJudge(chat, asked).prefer, client)
+        if num_traps:
+            display.stage("traps", model)
+            held = resists(prefer, traps(candidates(opened, found.id), num_traps, seed=seed))
+            display.note(f"{model} resists {held:.0%} of {2 * num_traps} orders hidden in answers")
+            if held < RESISTS:
+                raise RewardError(f"judge {model} does what answers tell it to; take another, or --num-traps 0")
+        display.stage("rate", model)
+        rater = member_named(opened, found.id, f"{model} · {content_hash(asked)}", kind="ai", now=time.time())
+        left = min(limit or progress(opened, found.id).items, progress(opened, found.id).items)
+        rated = rate(
+            opened,
+            found.id,
+            rater,
+            prefer,
+            threads,
+            clock=time.time,
+            limit=limit,
+            on_progress=lambda done: display.step(done, left, {}),
+        )
+    print(f"{rated.judgments} judgments; it leans to the answer shown first by {rated.leaning:+.3f}")
+
+
+@app.command("status")
+def status_command(store: StoreUrl = "judgments.db", as_json: Json = False) -> None:
+    """How far each project of a store is.
+
+    Example: tuneful label status --store judgments.db
+    """
+    import json
+    from dataclasses import asdict
+
+    from tuneful.feedback.projects import progress, projects
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    rows = [
+        {"id": one.id, "name": one.name, "kind": one.kind} | asdict(progress(opened, one.id))
+        for one in projects(opened)
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        judged = f"{row['have']:6} of {row['wanted']} judgments"
+        print(f"{row['name']:<20} {judged}, {row['done']} of {row['items']} items done")
+    if not rows:
+        print("no project yet; make one with: tuneful label create")
+
+
+@app.command("gold")
+def gold_command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    store: StoreUrl = "judgments.db",
+    in_: Annotated[
+        Path | None, typer.Option("--in", help='Completions rows with "ranks" or "values", and "why".')
+    ] = None,
+    quiz: Annotated[int, typer.Option(help="Items that every labeler begins with, told the answer after each.")] = 0,
+    pass_share: Annotated[float, typer.Option(help="Share of the quiz to get right.")] = 0.7,
+    gold_every: Annotated[int, typer.Option(help="Afterwards one item in so many is a known one; 0: none.")] = 0,
+) -> None:
+    """Items whose answer is known, to teach labelers at the beginning and to see how they judge later.
+
+    Example: tuneful label gold --project helpful --in gold.jsonl --quiz 5 --gold-every 15
+    """
+    import time
+
+    from tuneful.feedback.gold import read_gold
+    from tuneful.feedback.items import add_gold
+    from tuneful.feedback.projects import find_project, set_quiz
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    made = [] if in_ is None else add_gold(opened, found.id, read_gold(in_), now=time.time())
+    set_quiz(opened, found.id, quiz=quiz, pass_share=pass_share, gold_every=gold_every)
+    print(f'{len(made)} known items added to "{found.name}"; a quiz of {quiz}, to get {pass_share:.0%} right')
+
+
+@app.command("token")
+def token_command(
+    login: Annotated[str, typer.Argument(help="Login of the person whom the program stands for.", show_default=False)],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "script",
+    scope: Annotated[list[str] | None, typer.Option(help="read, label or lead; may be repeated.")] = None,
+    days: Annotated[float, typer.Option(help="How long it is good.", min=0)] = 90,
+    store: StoreUrl = "judgments.db",
+) -> None:
+    """A token for a program, shown this once; it goes into the header "Authorization: Bearer TOKEN" below /api/v1.
+
+    Example: tuneful label token ada --scope label --scope read
+    """
+    import time
+
+    from tuneful.feedback.access import Scope, make_token, rater_of
+    from tuneful.feedback.store import Store
+
+    scopes = [one for one in get_args(Scope) if one in (scope or ())]
+    if not scopes or len(scopes) < len(scope or ()):
+        raise ConfigError(f"--scope {' '.join(scope or ['is missing'])}: give one or more of read, label, lead")
+    opened = Store.open(store, make=False)
+    print(make_token(opened, rater_of(opened, login), name, scopes, days=days, now=time.time()))
+
+
+@app.command("invite")
+def invite_command(
+    url: Annotated[
+        str, typer.Argument(help="Where the pages are, such as https://labels.example.", show_default=False)
+    ],
+    project: OptionalProject = None,
+    role: Annotated[Role, typer.Option(help="What the person becomes; an admin has no --project.")] = "labeler",
+    store: StoreUrl = "judgments.db",
+) -> None:
+    """A link that lets one person in, within two weeks.
+
+    Example: tuneful label invite http://127.0.0.1:8080 --project helpful
+    """
+    import time
+
+    from tuneful.feedback.access import invite
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.store import Store
+
+    if (role == "admin") != (project is None):
+        raise ConfigError("--project and --role admin: give one of them")
+    opened = Store.open(store, make=False)
+    place = None if project is None else find_project(opened, project).id
+    print(f"{url.rstrip('/')}/invitation/{invite(opened, project_id=place, role=role, now=time.time())}")
+
+
+@app.command("forget")
+def forget_command(
+    login: Annotated[str, typer.Argument(help="Login of the person.", show_default=False)],
+    store: StoreUrl = "judgments.db",
+) -> None:
+    """Erase who a person is: login, name, groups. What they judged stays, under a number.
+
+    Example: tuneful label forget bo
+    """
+    from tuneful.feedback.access import erase, rater_of
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    erase(opened, rater_of(opened, login))
+    print(f"{login} is forgotten; the judgments stay")
+
+
+@app.command("backup")
+def backup_command(out: Out, store: StoreUrl = "judgments.db") -> None:
+    """A copy of a store as it is now, while people go on judging. The copy is a store itself (SQLite).
+
+    Example: tuneful label backup --store judgments.db --out judgments-monday.db
+    """
+    from tuneful.feedback.backup import back_up
+    from tuneful.feedback.store import Store
+
+    counts = back_up(Store.open(store, make=False), out)
+    print(f"{counts['judgment']} judgments and {sum(counts.values())} rows in all in {out}")
+
+
+@app.command("restore")
+def restore_command(in_: In, store: StoreUrl = "judgments.db") -> None:
+    """A backup put into a store that holds nothing yet, of either database.
+
+    Example: tuneful label restore --in judgments-monday.db --store postgresql://localhost/judgments
+    """
+    from tuneful.feedback.backup import restore
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store)
+    counts = restore(in_, opened)
+    print(f"{counts['judgment']} judgments and {sum(counts.values())} rows in all in {opened}")
 
 
 @app.command("simulate")
@@ -38,18 +337,19 @@ def simulate_command(
 
 
 @app.command("consensus")
-def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
-    """What the raters agree on, and how far each can be trusted.
+def consensus_command(
+    judgments: Judgments = None, store: OptionalStore = None, project: OptionalProject = None, as_json: Json = False
+) -> None:
+    """What the raters of a project or a file agree on, and how far each can be trusted.
 
-    Example: tuneful label consensus --judgments runs/demo/labels/judgments.jsonl
+    Example: tuneful label consensus --store judgments.db --project helpful
     """
     import json
 
     from tuneful.feedback.consensus import consensus
-    from tuneful.feedback.judgments import read_judgments
     from tuneful.pipeline.rows import rater_rows
 
-    found = consensus(read_judgments(judgments))
+    found = consensus(_judged(judgments, store, project)[0])
     if as_json:
         print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": rater_rows(found)}))
         return
@@ -62,19 +362,87 @@ def consensus_command(judgments: Judgments, as_json: Json = False) -> None:
 
 
 @app.command("export")
-def export_command(judgments: Judgments, in_: In, out: Out, force: Force = False) -> None:
-    """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer.
+def export_command(
+    out: Annotated[Path | None, typer.Option("--out", help="Comparisons for a trainer.")] = None,
+    dataset: Annotated[Path | None, typer.Option("--dataset", help="A folder with everything, and a card.")] = None,
+    judgments: Judgments = None,
+    in_: Annotated[Path | None, typer.Option("--in", help="Completions that --judgments speaks of.")] = None,
+    store: OptionalStore = None,
+    project: OptionalProject = None,
+    audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
+    force: Force = False,
+) -> None:
+    """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer, or a whole dataset.
 
-    Example: tuneful label export --judgments judgments.jsonl --in completions.jsonl --out comparisons.jsonl
+    Example: tuneful label export --store judgments.db --project helpful --out comparisons.jsonl
     """
+    if (out is None) == (dataset is None):
+        raise ConfigError("give either --out FILE, for comparisons, or --dataset DIR")
+    if dataset is not None:
+        if store is None or project is None:
+            raise ConfigError("--dataset needs --store and --project")
+        _export_dataset(dataset, store, project, audience, force=force)
+        return
+    assert out is not None
     refuse_unwritable(out, force=force)
     from tuneful.data.files import write_rows
     from tuneful.data.formats import read_candidates
     from tuneful.data.preferences import comparison_row
     from tuneful.feedback.consensus import consensus
-    from tuneful.feedback.judgments import read_judgments
-    from tuneful.pipeline.rows import agreed_comparisons
+    from tuneful.feedback.export import agreed_comparisons
 
-    comparisons = agreed_comparisons(consensus(read_judgments(judgments)), read_candidates(in_))
+    if audience is not None:
+        raise ConfigError("--audience goes with --dataset")
+    if judgments is not None and in_ is None:
+        raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
+    said, items = _judged(judgments, store, project)
+    comparisons = agreed_comparisons(consensus(said), items if in_ is None else read_candidates(in_))
     write_rows(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")
+
+
+def _export_dataset(folder: Path, place: str, project: str, audience: str | None, *, force: bool) -> None:
+    from tuneful.feedback.dataset import write_dataset
+    from tuneful.feedback.items import candidates
+    from tuneful.feedback.pages import groups_of, instruction_texts
+    from tuneful.feedback.projects import find_project, judgments
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(place, make=False)
+    found = find_project(opened, project)
+    manifest = write_dataset(
+        folder,
+        judgments(opened, found.id, all_revisions=True),
+        candidates(opened, found.id),
+        name=found.name,
+        instructions=instruction_texts(opened, found.id),
+        audience=audience,
+        groups=groups_of(opened, found.id),
+        query={"project": found.name, "kind": found.kind, "criteria": list(found.criteria)},
+        force=force,
+    )
+    print(f"{sum(file.rows for file in manifest.files)} rows in {len(manifest.files)} files of {folder}")
+
+
+def _judged(file: Path | None, store: str | None, project: str | None) -> tuple[list[Judgment], list[Candidates]]:
+    """Judgments of a file, or those of a project of a store and its items."""
+    if file is not None and store is None:
+        from tuneful.feedback.judgments import read_judgments
+
+        return read_judgments(file), []
+    if file is not None or store is None or project is None:
+        raise ConfigError("name either --judgments FILE, or --store and --project")
+    from tuneful.feedback.items import candidates
+    from tuneful.feedback.projects import find_project, judgments
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    return judgments(opened, found.id), candidates(opened, found.id)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text: {error}") from None

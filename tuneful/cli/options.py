@@ -14,6 +14,9 @@ Reward = Annotated[
     str,
     typer.Option("--reward", help='Reward model, rule, "./file.py:function", or a table as a recipe writes it.'),
 ]
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="Judgments: a SQLite file, or postgresql://…; made when it is not there.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 MaxPromptTokens = Annotated[
     int | None, typer.Option("--max-prompt-tokens", help="Longer prompts lose their beginning; without it, refused.")

@@ -1,0 +1,142 @@
+"""A store of judgments from the command line: made, judged, looked at, taken home, copied."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from tuneful.cli.main import app
+from tuneful.data.formats import read_comparisons
+from tuneful.data.jsonl import write_jsonl
+from tuneful.errors import ConfigError, StoreError
+from tuneful.feedback.access import accept, holder_of
+from tuneful.feedback.assignment import claim
+from tuneful.feedback.dataset import verify_dataset
+from tuneful.feedback.projects import add_rater, find_project
+from tuneful.feedback.store import Store
+from tuneful.feedback.submission import Said, submit
+
+ANSWERS = [{"text": "Close the blinds."}, {"text": "So what?"}]
+
+
+def tuneful(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with the project "helpful" of three items, judged by two people who prefer the remedy."""
+    rows = [{"prompt": f"My house is too hot, {n}.", "completions": ANSWERS} for n in range(3)]
+    write_jsonl(tmp_path / "items.jsonl", rows)
+    (tmp_path / "guide.md").write_text("Which helps **most**?")
+    path = tmp_path / "judgments.db"
+    options = ("--store", path, "--overlap", 2, "--instructions", tmp_path / "guide.md")
+    told = tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", *options)
+    assert '3 items in project "helpful"' in told
+    opened = Store.open(path)
+    project = find_project(opened, "helpful").id
+    for _ in range(2):
+        rater = add_rater(opened, project, now=0.0)
+        while (given := claim(opened, project, rater, now=0.0)) is not None:
+            submit(opened, given.id, rater, Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}), now=1.0)
+    opened.close()
+    return path
+
+
+def test_status_consensus_and_export_read_the_store(store: Path, tmp_path: Path) -> None:
+    (row,) = json.loads(tuneful("label", "status", "--store", store, "--json"))
+    assert (row["name"], row["items"], row["done"], row["wanted"], row["have"]) == ("helpful", 3, 3, 6, 6)
+    assert "3 of 3 items done" in tuneful("label", "status", "--store", store)
+    found = json.loads(tuneful("label", "consensus", "--store", store, "--project", "helpful", "--json"))
+    assert (found["pairs"], [rater["num_judgments"] for rater in found["raters"]]) == (3, [3, 3])
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--out", tmp_path / "pairs.jsonl")
+    pairs = read_comparisons(tmp_path / "pairs.jsonl")
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("Close the blinds.", "So what?")] * 3
+
+
+def test_a_dataset_verifies_and_is_the_same_when_written_again(store: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", tmp_path / name)
+    assert verify_dataset(tmp_path / "one") == []
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert {"README.md", "manifest.json", "judgments.jsonl", "completions.jsonl"} <= set(files)
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_import_takes_a_file_of_ours_and_one_of_trl_s(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    options = ("--project", "helpful", "--store", other)
+    mine = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", *options)
+    assert "6 new judgments of 3 new items" in tuneful(*mine)
+    assert "0 new judgments of 0 new items" in tuneful(*mine)
+    rows = [{"prompt": "hot", "chosen": "Open a window.", "rejected": "No."}]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    told = tuneful("label", "import", tmp_path / "pairs.jsonl", "--project", "pairs", "--store", other)
+    assert '1 new judgments of 1 new items in project "pairs"' in told
+
+
+def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> None:
+    row = {"prompt": "My room is too hot.", "completions": ANSWERS, "ranks": [1, 2], "why": "A remedy."}
+    write_jsonl(tmp_path / "gold.jsonl", [row])
+    options = ("--project", "helpful", "--store", store)
+    assert "1 known items" in tuneful("label", "gold", *options, "--in", tmp_path / "gold.jsonl", "--quiz", 1)
+    with pytest.raises(StoreError, match="a quiz of 2 items, and 1"):
+        tuneful("label", "gold", *options, "--quiz", 2)
+    link = tuneful("label", "invite", "http://here", *options).strip()
+    opened = Store.open(store)
+    secret = link.removeprefix("http://here/invitation/")
+    bo = accept(opened, secret, login="bo", password="correct horse", name="Bo", now=time.time())
+    token = tuneful("label", "token", "bo", "--scope", "label", "--store", store).strip()
+    who = holder_of(opened, token, now=time.time())
+    assert who is not None
+    assert (who.rater, who.scopes) == (bo, {"label"})
+    given = claim(opened, find_project(opened, "helpful").id, bo, now=time.time())
+    assert given is not None
+    assert given.quiz
+    tuneful("label", "forget", "bo", "--store", store)
+    assert holder_of(opened, token, now=time.time()) is None
+    opened.close()
+
+
+def test_backup_and_restore(store: Path, tmp_path: Path) -> None:
+    assert "6 judgments" in tuneful("label", "backup", "--store", store, "--out", tmp_path / "copy.db")
+    assert "6 judgments" in tuneful("label", "restore", "--in", tmp_path / "copy.db", "--store", tmp_path / "new.db")
+    assert tuneful("label", "status", "--store", tmp_path / "new.db", "--json") == tuneful(
+        "label", "status", "--store", store, "--json"
+    )
+
+
+def test_mistakes_are_named(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r'"helpfull": unknown.*"helpful"'):
+        tuneful("label", "consensus", "--store", store, "--project", "helpfull")
+    with pytest.raises(ConfigError, match="--store and --project"):
+        tuneful("label", "consensus", "--store", store)
+    with pytest.raises(StoreError, match="choose another"):
+        tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", "--store", store)
+
+
+def test_web_opens_the_pages_and_names_the_first_admin_s_link(store: Path) -> None:
+    command = [sys.executable, "-m", "tuneful", "web", "--store", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().split()[-1]
+            link = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+            assert link.startswith(f"{url}/invitation/")
+            assert httpx2.get(link).status_code == 200
+            assert httpx2.get(f"{url}/login").status_code == 200
+        finally:
+            process.terminate()

@@ -1,0 +1,96 @@
+"""The lead's pages, from an empty store to pairs for a reward model."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.web.client import form_token, signed_in, visitor
+from tuneful.data.formats import read_comparisons
+from tuneful.feedback.access import accept, invite_first_admin
+from tuneful.feedback.judgments import read_judgments
+
+ROWS = [
+    {"prompt": f"question {n}", "completions": [{"text": f"answer {k}", "id": f"{n}-{k}"} for k in range(3)]}
+    for n in range(4)
+]
+
+
+def admin(site: Any) -> Any:
+    secret = invite_first_admin(site.store, now=site.now())
+    assert secret is not None
+    return signed_in(site, accept(site.store, secret, login="ada", password="correct horse", now=site.now()))
+
+
+def items(rows: list[dict[str, Any]] | str) -> dict[str, Any]:
+    text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    return {"file": ("items.jsonl", text.encode())}
+
+
+def test_from_nothing_to_pairs(site: Any, tmp_path: Path) -> None:
+    lead = admin(site)
+    filled = {"name": "helpful answers", "kind": "ranking", "criterion": "helpful", "instructions": "# Read *first*"}
+    place = lead.post("/lead/new", data=filled).headers["location"]
+    project = place.removeprefix("/lead/")
+    assert lead.post(f"{place}/items", files=items(ROWS), data={"overlap": "2"}).status_code == 303
+    link = lead.post(f"{place}/invitations", data={"role": "labeler"}).text.split('readonly value="')[1].split('"')[0]
+    for login in ("bo", "cy"):
+        join(site, link, login, project)
+        link = lead.post(f"{place}/invitations").text.split('readonly value="')[1].split('"')[0]
+    page = lead.get(place).text
+    assert "8 of 8 judgments, 4 of 4 items finished" in page
+    assert "<em>first</em>" in page
+    (tmp_path / "preferences.jsonl").write_bytes(lead.get(f"{place}/export/preferences.jsonl").content)
+    pairs = read_comparisons(tmp_path / "preferences.jsonl")
+    assert len(pairs) == 4 * 3
+    assert all(pair.chosen < pair.rejected and pair.p > 0.5 for pair in pairs)  # both liked "answer 0" best
+    (tmp_path / "judgments.jsonl").write_bytes(lead.get(f"{place}/export/judgments.jsonl").content)
+    assert read_judgments(tmp_path / "judgments.jsonl") == site.judgments(project)
+
+
+def join(site: Any, link: str, login: str, project: str) -> None:
+    """Accept an invitation and rank everything, answers with lower numbers first."""
+    client = visitor(site)
+    path = link.removeprefix("http://site")
+    filled = {"csrf": form_token(client.get(path).text), "login": login, "password": "correct horse"}
+    assert client.post(path, data=filled).headers["location"] == f"/p/{project}"
+    token = form_token(client.get("/").text)
+    client.headers["x-csrf-token"] = token
+    while (given := client.post(f"/p/{project}/claim", json={}).json()["assignment"]) is not None:
+        order = sorted(given["answers"], key=lambda answer: answer["text"])
+        said = {"id": str(uuid.uuid4()), "ranks": {answer["id"]: n + 1 for n, answer in enumerate(order)}}
+        assert client.post(f"/a/{given['id']}/submit", json=said).status_code == 200
+
+
+def test_a_broken_file_is_refused_with_its_line_and_nothing_is_taken(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a"}).headers["location"]
+    broken = json.dumps(ROWS[0]) + "\n" + '{"prompt": 7, "completions": []}\n'
+    answer = lead.post(f"{place}/items", files=items(broken))
+    assert answer.status_code == 400
+    assert "items.jsonl" in answer.json()["error"]
+    assert "2" in answer.json()["error"]
+    assert "0 of 0 judgments" in lead.get(place).text
+
+
+def test_two_projects_cannot_share_a_name(site: Any) -> None:
+    lead = admin(site)
+    lead.post("/lead/new", data={"name": "a"})
+    answer = lead.post("/lead/new", data={"name": "a"})
+    assert (answer.status_code, "choose another" in answer.json()["error"]) == (400, True)
+
+
+def test_hostile_text_is_shown_as_text(site: Any) -> None:
+    project = site.project(texts=["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'], answers=2, overlap=2)
+    for _ in range(2):
+        client = signed_in(site, site.rater(project, name="<b>Bo</b>"))
+        given = client.post(f"/p/{project}/claim", json={}).json()["assignment"]
+        ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
+        client.post(f"/a/{given['id']}/submit", json={"id": str(uuid.uuid4()), "ranks": ranks})
+    page = signed_in(site, site.rater(project, role="lead")).get(f"/lead/{project}").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "<b>Bo" not in page

@@ -1,0 +1,1 @@
+"""The pages of labelers and leads, and the API of their programs."""

@@ -1,0 +1,35 @@
+"""Charts as SVG made by the server: shapes in numbers that a template writes out, with the numbers in a table too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 160
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A rising line: `points` of an SVG polyline, marks as (x, name), labels of both ends of each axis."""
+
+    points: str
+    marks: tuple[tuple[float, str], ...]
+    first: float
+    last: float
+    top: int
+
+
+def cumulative(times: Sequence[float], marks: Sequence[tuple[int, float]]) -> Line | None:
+    """How many there were at each time, and when something changed; None for less than two times."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return None
+    first, last = times[0], times[-1]
+    step = max(1, len(times) // WIDTH)
+    kept = [*range(0, len(times), step), len(times) - 1]
+
+    def across(time: float) -> float:
+        return round(WIDTH * (time - first) / (last - first), 1)
+
+    points = " ".join(f"{across(times[n])},{round(HEIGHT - HEIGHT * (n + 1) / len(times), 1)}" for n in kept)
+    inside = tuple((across(at), f"instructions {version}") for version, at in marks if first <= at <= last)
+    return Line(points=points, marks=inside, first=first, last=last, top=len(times))

@@ -1,0 +1,217 @@
+"""The lead's pages: make a project, give it items and instructions, invite people, see how it goes, take it home."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+
+from tuneful.data.completions import candidates_row
+from tuneful.data.formats import read_candidates
+from tuneful.data.preferences import comparison_row
+from tuneful.errors import AccessError, DataError
+from tuneful.feedback.access import Who, invite
+from tuneful.feedback.consensus import consensus
+from tuneful.feedback.export import agreed_comparisons
+from tuneful.feedback.items import add_items, candidates, require_sizes
+from tuneful.feedback.judgments import judgment_row
+from tuneful.feedback.overview import Overview, overview, overview_state
+from tuneful.feedback.pages import guide, judged_by, remarks
+from tuneful.feedback.projects import (
+    Project,
+    add_member,
+    create_project,
+    find_project,
+    judgments,
+    progress,
+    projects,
+    publish_instructions,
+)
+from tuneful.feedback.store import Store
+from tuneful.records import Candidates, JudgmentKind
+from tuneful.web.charts import cumulative
+from tuneful.web.security import InStore, Known, Now
+from tuneful.web.templating import instructions_html, page
+
+router = APIRouter(include_in_schema=False)
+exports = APIRouter(tags=["export"])
+
+Text = Annotated[str, Form()]
+
+Rows = Callable[[Store, str], Iterable[Mapping[str, Any]]]
+
+
+def led(store: InStore, who: Known, project_id: str) -> Project:
+    """The project of a lead's page. Raises AccessError for those who do not lead it, whether there is one or not."""
+    if not who.leads(project_id):
+        raise AccessError("this page is for the project's lead")
+    return find_project(store, project_id)
+
+
+Led = Annotated[Project, Depends(led)]
+
+
+@router.get("/")
+def my_projects(request: Request, store: InStore, who: Known) -> Response:
+    mine = [
+        {"id": one.id, "name": one.name, "kind": one.kind, "role": who.roles.get(one.id, "lead")}
+        | {"progress": progress(store, one.id), "mine": judged_by(store, one.id, who.rater)}
+        for one in projects(store)
+        if who.admin or one.id in who.roles
+    ]
+    return page(request, "projects.html", who, projects=mine)
+
+
+@router.get("/lead/new")
+def new_project_page(request: Request, who: Known) -> Response:
+    _require_admin(who)
+    return page(request, "new_project.html", who, kinds=get_args(JudgmentKind))
+
+
+@router.post("/lead/new")
+def new_project(
+    store: InStore,
+    who: Known,
+    now: Now,
+    name: Text,
+    kind: Annotated[JudgmentKind, Form()] = "ranking",
+    criterion: Text = "preference",
+    instructions: Text = "",
+) -> Response:
+    _require_admin(who)
+    made = create_project(store, name, kind, criteria=(criterion.strip() or "preference",), now=now)
+    add_member(store, made, who.rater, role="lead", now=now)
+    if instructions.strip():
+        publish_instructions(store, made, instructions, now=now)
+    return RedirectResponse(_place(made), 303)
+
+
+@router.get("/lead/{project_id}")
+def lead_page(request: Request, store: InStore, who: Known, found: Led) -> Response:
+    return _lead_page(request, store, who, found)
+
+
+@router.post("/lead/{project_id}/items")
+def upload_items(
+    store: InStore,
+    now: Now,
+    found: Led,
+    file: Annotated[UploadFile, File()],
+    overlap: Annotated[int, Form(ge=1, le=100)] = 3,
+) -> Response:
+    items = _uploaded(file)
+    require_sizes(found.kind, items)
+    add_items(store, found.id, items, overlap=overlap, now=now)
+    return RedirectResponse(_place(found.id), 303)
+
+
+@router.post("/lead/{project_id}/instructions")
+def new_instructions(store: InStore, now: Now, found: Led, text: Text) -> Response:
+    publish_instructions(store, found.id, text, now=now)
+    return RedirectResponse(_place(found.id), 303)
+
+
+@router.post("/lead/{project_id}/invitations")
+def new_invitation(
+    request: Request,
+    store: InStore,
+    who: Known,
+    now: Now,
+    found: Led,
+    role: Annotated[Literal["labeler", "lead"], Form()] = "labeler",
+) -> Response:
+    secret = invite(store, project_id=found.id, role=role, now=now)
+    return _lead_page(request, store, who, found, link=str(request.url_for("invitation_page", secret=secret)))
+
+
+def _preferences(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    return map(
+        comparison_row, agreed_comparisons(consensus(judgments(store, project_id)), candidates(store, project_id))
+    )
+
+
+def _judgments(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    return map(judgment_row, judgments(store, project_id))
+
+
+def _completions(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    return map(candidates_row, candidates(store, project_id))
+
+
+EXPORTS: Final[Mapping[str, Rows]] = {
+    "preferences": _preferences,
+    "judgments": _judgments,
+    "completions": _completions,
+}
+
+
+@exports.get("/lead/{project_id}/export/{what}.jsonl")
+def export(store: InStore, found: Led, what: Literal["preferences", "judgments", "completions"]) -> Response:
+    """Rows for any trainer: pairs with p and weight, what each rater said, or the items; JSON lines."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in EXPORTS[what](store, found.id))
+    named = {"content-disposition": f'attachment; filename="{what}.jsonl"'}
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers=named)
+
+
+def _lead_page(request: Request, store: Store, who: Who, found: Project, *, link: str = "") -> Response:
+    seen = _overview(request, store, found)
+    newest = guide(store, found.id)
+    return page(
+        request,
+        "lead.html",
+        who,
+        project=found,
+        seen=seen,
+        chart=cumulative(seen.times, seen.versions),
+        guide=newest,
+        guide_html="" if newest is None else instructions_html(newest.text),
+        per_day=_per_day(seen.times),
+        remarks=remarks(store, found.id),
+        link=link,
+    )
+
+
+def _overview(request: Request, store: Store, found: Project) -> Overview:
+    """Fitted anew when there are other judgments, members or instructions than the last time it was looked at."""
+    kept: dict[str, tuple[object, Overview]] = request.app.state.overviews
+    state = overview_state(store, found.id)
+    if found.id not in kept or kept[found.id][0] != state:
+        kept[found.id] = (state, overview(store, found.id))
+    return kept[found.id][1]
+
+
+def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for time in times:
+        day = datetime.fromtimestamp(time, UTC).date().isoformat()
+        counts[day] = counts.get(day, 0) + 1
+    return list(counts.items())
+
+
+def _uploaded(file: UploadFile) -> list[Candidates]:
+    """The items of a file; its errors name the file as the lead does."""
+    name = file.filename or "items.jsonl"
+    kind = next((end for end in (".jsonl", ".jsonl.gz", ".parquet") if name.endswith(end)), ".jsonl")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"items{kind}"
+        place.write_bytes(file.file.read())
+        try:
+            return read_candidates(place)
+        except DataError as error:
+            raise DataError(str(error).replace(str(place), name)) from None
+
+
+def _place(project_id: str) -> str:
+    return f"/lead/{quote(project_id)}"
+
+
+def _require_admin(who: Who) -> None:
+    if not who.admin:
+        raise AccessError("projects are made by an admin; ask for an invitation to lead one")

@@ -1,0 +1,51 @@
+"""Pages from templates. Everything put into one is escaped, but for instructions, whose Markdown is rendered here."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+
+from tuneful import __version__
+from tuneful.feedback.access import Who
+from tuneful.web.security import SESSION_COOKIE, VISIT_COOKIE, csrf, new_visit
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+FOLDER: Final = Path(__file__).parent
+
+_templates = Jinja2Templates(FOLDER / "templates")
+
+
+def page(request: Request, name: str, who: Who | None, *, status: int = 200, **shown: Any) -> HTMLResponse:
+    """A page of `templates/`, with the token that its forms send back."""
+    first_visit = not request.cookies.get(SESSION_COOKIE) and not request.cookies.get(VISIT_COOKIE)
+    if first_visit:
+        request.state.visit = new_visit()
+    values = {"who": who, "csrf": csrf(request), "version": __version__} | shown
+    answer = _templates.TemplateResponse(request, name, values, status_code=status)
+    if first_visit:
+        set_cookie(request, answer, VISIT_COOKIE, request.state.visit)
+    return answer
+
+
+def set_cookie(request: Request, answer: Any, name: str, value: str, *, seconds: int | None = None) -> None:
+    secure = request.url.scheme == "https"
+    answer.set_cookie(name, value, max_age=seconds, httponly=True, samesite="lax", secure=secure, path="/")
+
+
+def instructions_html(text: str) -> str:
+    """HTML of instructions in Markdown: no raw HTML, no images, and links that are shown and lead nowhere."""
+    return str(_markdown().render(text))
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
