@@ -9,13 +9,18 @@ bin := $(VENV)/bin/python
 pip := $(bin) -m pip --disable-pip-version-check
 zensical := zensical==0.0.73
 
-.PHONY: demo test check soak gpu docs clean
+.PHONY: demo label test check soak gpu docs clean
 
 demo: $(VENV)/core-installed
 	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
 
 # One worker for each core, eight at most for the memory they take. The tests of a file share what they make, so a file
 # stays with one worker; in the order of their names the longest files are not the last.
+# A smaller demo world, labeled by its own people, with a place for you on every item; then its pages.
+label: $(VENV)/core-installed
+	$(bin) -m tuneful run recipes/demo_label.toml --out runs/label
+	$(bin) -m tuneful web --store runs/label/labels/judgments.db
+
 test: $(VENV)/dev-installed
 	$(bin) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 

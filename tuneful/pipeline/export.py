@@ -132,7 +132,7 @@ def model_directory(source: Path) -> Path:
     folders = [source] if record.kind else [source / str(s.get("name")) for s in record.manifest["recipe"]["stages"]]
     stages = [stage for stage in map(read_stage, folders) if stage is not None]
     for made in ("a model", "a reward model"):
-        makers = [stage for stage in stages if MAKES.get(stage.kind) == made]
+        makers = [stage for stage in stages if made in MAKES.get(stage.kind, ())]
         if makers and (makers[-1].folder / "model").is_dir():
             return makers[-1].folder / "model"
         if makers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 from tuneful.algorithms.stopping import HackingAlarm
 from tuneful.data.batching import TOKENS_PER_PASS
@@ -34,14 +35,15 @@ SECOND_MEASURES = ("second_reward", "second_reward_low", "second_reward_high")
 """What is measured there beside it when there is a second reward."""
 
 
-MAKES: Mapping[str, str] = {
-    "generate": "completions",
-    "label": "judgments",
-    "consensus": "comparisons",
-    "sft": "a model",
-    "reward": "a reward model",
-    "ppo": "a model",
-    "dpo": "a model",
+MAKES: Mapping[str, tuple[str, ...]] = {
+    "generate": ("completions",),
+    "label": ("judgments",),
+    "collect": ("judgments", "completions"),
+    "consensus": ("comparisons",),
+    "sft": ("a model",),
+    "reward": ("a reward model",),
+    "ppo": ("a model",),
+    "dpo": ("a model",),
 }
 """What each kind of stage leaves for later ones."""
 
@@ -172,13 +174,30 @@ class LabelInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectInputs:
+    """`do = "collect"`: what was judged in a store."""
+
+    store: str
+    """A SQLite file, or `postgresql://…` without a password, which belongs into `PGPASSWORD`."""
+    project: str
+    """Name or id of a project of the store."""
+    fewest: int = 1
+    """Judgments that there have to be; with fewer the run stops, to be started again later."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "", "fewest")
+        if "://" in self.store and urlsplit(self.store).password is not None:
+            raise ConfigError("store: the URL holds a password, which run.json would keep; set PGPASSWORD instead")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsensusInputs:
     """`do = "consensus"`: judgments to comparisons."""
 
     judgments: JudgmentsInput | tuple[JudgmentsInput, ...]
-    """`@stage` that labeled, or a judgments file; or several of them."""
+    """`@stage` that labeled or collected, or a judgments file; or several of them."""
     completions: DataInput | tuple[DataInput, ...]
-    """`@stage` that generated what was judged, or a completions file; or several of them."""
+    """`@stage` that generated or collected what was judged, or a completions file; or several of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ SMALLEST_GROUP = 5
 _MADE = {
     "generate": "{num_completions} completions of {num_prompts} prompts, sampled from {model}",
     "label": "{num_judgments} judgments by {raters} of the completions of {completions}",
+    "collect": "{num_judgments} judgments of project {project} of the store {store}",
     "consensus": "{num_comparisons} comparisons that the judgments of {judgments} agree on",
     "sft": "supervised training of {model} on {num_demonstrations} demonstrations of {demonstrations}",
     "reward": "a reward model, trained from {model} on {num_comparisons} comparisons of {comparisons}",

@@ -6,7 +6,7 @@ reward = 0.4
 
 [[stage]]
 name = "ppo"
-algorithm = "ppo"         # or do = "generate" | "label" | "consensus" | "evaluate" | "accuracy"
+algorithm = "ppo"         # or do = "generate" | "label" | "collect" | "consensus" | "evaluate" | "accuracy"
 model = "@sft"            # inputs by stage name, path or data set
 kl_coef = 0.05            # settings below
 
@@ -43,6 +43,7 @@ ALGORITHMS: dict[str, tuple[type, type]] = {
 ACTIONS: dict[str, type] = {
     "generate": inputs.GenerateInputs,
     "label": inputs.LabelInputs,
+    "collect": inputs.CollectInputs,
     "consensus": inputs.ConsensusInputs,
     "evaluate": inputs.EvaluateInputs,
     "accuracy": inputs.AccuracyInputs,
@@ -208,12 +209,12 @@ def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
         place = f'{where}: stage {stage.name}: {setting} = "{value}"'
         if value[1:] not in kinds:
             raise ConfigError(f"{place} names no earlier stage{did_you_mean(value[1:], kinds)}")
-        made = inputs.MAKES.get(kinds[value[1:]], "a report")
+        made = inputs.MAKES.get(kinds[value[1:]], ("a report",))
         takes = inputs.TAKES.get(setting)
         trained_further = stage.kind == kinds[value[1:]] == "reward" and setting == "model"
-        if made != takes and not trained_further:
+        if takes not in made and not trained_further:
             wanted = f"needs {takes}" if takes else "names a file, data set or world, no stage"
-            raise ConfigError(f"{place}: that stage makes {made}, and {setting} {wanted}")
+            raise ConfigError(f"{place}: that stage makes {' and '.join(made)}, and {setting} {wanted}")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

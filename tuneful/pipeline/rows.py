@@ -6,16 +6,15 @@ into comparisons and into rows on its raters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tuneful.data.formats import Kind, read
 from tuneful.data.splits import Purpose
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
-from tuneful.feedback.export import to_comparisons
 from tuneful.pipeline.context import Context
-from tuneful.records import Candidates, Comparison, Demonstration
+from tuneful.records import Comparison, Demonstration
 
 
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
@@ -32,11 +31,6 @@ def held_out_comparisons(context: Context, reference: str, *, stage: str = "") -
     """Comparisons to report on: all of a held-out file, else those of the test split."""
     mend = 'change the shares or list it in "held_out"'
     return _kept(context, reference, "comparisons", ("test",), purpose="report", stage=stage, mend=mend)
-
-
-def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:
-    """The pairs of a consensus with their texts, which are those of the completions `judged`."""
-    return to_comparisons(found, {c.id: (item.prompt, c.text) for item in judged for c in item.completions})
 
 
 def rater_rows(found: Consensus) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,18 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneful.data.completions import candidates_row
 from tuneful.data.formats import read_candidates
 from tuneful.data.jsonl import write_jsonl
 from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import Purpose
 from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
-from tuneful.errors import ConfigError
+from tuneful.errors import ConfigError, DataError
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.export import agreed_comparisons
+from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments, write_judgments
+from tuneful.feedback.projects import create_project, find_project, judgments
+from tuneful.feedback.recording import record as put_in
+from tuneful.feedback.store import Store
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
@@ -38,7 +45,7 @@ from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.outcome import Facts, write_stage_report
 from tuneful.pipeline.recipe import Stage
-from tuneful.pipeline.rows import agreed_comparisons, held_out_comparisons, rater_rows
+from tuneful.pipeline.rows import held_out_comparisons, rater_rows
 from tuneful.records import Prompt
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward
@@ -67,13 +74,36 @@ def generate(context: Context, record: RunDirectory, given: inputs.GenerateInput
 
 
 def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> Facts:
-    """`judgments.jsonl`: rankings of the completions; `kinds.json` when a simulation knows who is who."""
-    candidates = read_candidates(context.file(given.completions, "completions.jsonl"))
-    labeling = context.raters(given.raters)(candidates, given.raters_per_item, context.seed, context.round)
-    write_judgments(record.path / "judgments.jsonl", labeling.judgments, force=True)
+    """`judgments.jsonl`: rankings of the completions; `judgments.db`, the store that holds them, with a place in every
+    item for one person more (`tuneful web --store`); `kinds.json` when a simulation knows who is who."""
+    judged = read_candidates(context.file(given.completions, "completions.jsonl"))
+    labeling = context.raters(given.raters)(judged, given.raters_per_item, context.seed, context.round)
+    for left in record.path.glob("judgments.db*"):  # of a run that was killed here
+        left.unlink()
+    store = Store.open(record.path / "judgments.db")
+    project = create_project(store, record.name, now=time.time())
+    put_in(store, project, judged, labeling.judgments, room=1, now=time.time())
+    write_judgments(record.path / "judgments.jsonl", judgments(store, project), force=True)
+    store.close()
     if labeling.kinds:
         (record.path / "kinds.json").write_text(json.dumps(dict(labeling.kinds), indent=2), encoding="utf-8")
     return {"num_judgments": len(labeling.judgments)}
+
+
+def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs) -> Facts:
+    """`judgments.jsonl` and `completions.jsonl`: what was judged in a project of a store, as it is at this moment."""
+    store = Store.open(given.store, make=False)
+    project = find_project(store, given.project)
+    said = judgments(store, project.id)
+    if len(said) < given.fewest:
+        raise DataError(
+            f'{store}: project "{project.name}" has {len(said)} judgments, and fewest = {given.fewest}; go on labeling '
+            f"(tuneful web --store {store}), then run this again"
+        )
+    write_judgments(record.path / "judgments.jsonl", said, force=True)
+    write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates(store, project.id)), force=True)
+    store.close()
+    return {"num_judgments": len(said)}
 
 
 def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> Facts:
@@ -154,6 +184,7 @@ Run = Callable[..., Facts]
 RUNS: dict[str, Run] = {
     "generate": generate,
     "label": label,
+    "collect": collect,
     "consensus": reach_consensus,
     "sft": training.train_sft,
     "reward": training.train_reward,
@@ -164,7 +195,7 @@ RUNS: dict[str, Run] = {
 }
 """What runs each kind of stage."""
 
-WITHOUT_MODELS = {"label", "consensus"}
+WITHOUT_MODELS = {"label", "collect", "consensus"}
 """Stages that rank 0 runs alone."""
 
 
