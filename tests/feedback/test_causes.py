@@ -11,8 +11,9 @@ import pytest
 from causes import BAD, NUM_GOOD, World, simulate
 
 from tuneful.errors import DataError
-from tuneful.feedback.causes import MIN_JUDGMENTS, Cause, causes
+from tuneful.feedback.causes import MIN_JUDGMENTS, Cause, _others, causes
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.votes import Block
 from tuneful.records import Judgment
 
 
@@ -52,20 +53,27 @@ def test_order_of_judgments_means_nothing_to_causes() -> None:
 
 GOOD = ("ann", "ben", "cid", "dan", "eva")
 NUM_ITEMS = 120
-VALUES = np.random.default_rng(7).normal(size=(NUM_ITEMS, 4))
-WORDS = np.random.default_rng(8).integers(20, 200, size=(NUM_ITEMS, 4))
+VALUES = np.random.default_rng(7).normal(size=(600, 4))
+WORDS = np.random.default_rng(8).integers(20, 200, size=(600, 4))
 
 
-def crowd(rank: Callable[[int, tuple[int, ...]], tuple[int, ...]], *, criterion: str = "preference") -> list[Judgment]:
+def crowd(
+    rank: Callable[[int, tuple[int, ...]], tuple[int, ...]],
+    *,
+    criterion: str = "preference",
+    num_items: int = NUM_ITEMS,
+    late_noise: float = 0.7,
+) -> list[Judgment]:
     """Five who rank by value with a little noise, and Fay, who ranks by `rank` of the item and the shown positions."""
     rng = np.random.default_rng(3)
     rows = []
-    for item in range(NUM_ITEMS):
+    for item in range(num_items):
+        late = 2 * item >= num_items
         ids = tuple(f"{item}-{k}" for k in range(4))
         for rater in (*GOOD, "fay"):
             shown = tuple(int(k) for k in rng.permutation(4))
-            noisy = np.argsort(np.argsort(-VALUES[item] - 0.7 * rng.gumbel(size=4))) + 1
-            late = 2 * item >= NUM_ITEMS
+            noise = late_noise if late else 0.7
+            noisy = np.argsort(np.argsort(-VALUES[item] - noise * rng.gumbel(size=4))) + 1
             rows.append(
                 Judgment(
                     id=f"{criterion}-{item}-{rater}",
@@ -119,6 +127,12 @@ def test_guessing() -> None:
     assert cause.interval[0] < 0 < cause.interval[1] < 0.5
 
 
+def test_a_noisy_rater_does_not_guess() -> None:
+    """Fay is right on three items of ten and guesses the others: far below the others, and shown to be above 0."""
+    rows = crowd(lambda item, shown: by_value(item, shown) if item % 10 < 3 else guess(item, shown), num_items=600)
+    assert of_fay(rows) == ()
+
+
 def test_everything_tied() -> None:
     (cause,) = of_fay(crowd(lambda item, shown: (1, 1, 1, 1)))
     assert cause.name == "ties"
@@ -158,18 +172,50 @@ def shown_ranks(shown: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def test_all_prefer_the_longer_and_nobody_leans() -> None:
-    """Length is what makes an answer good here, so to lean to it is no fault."""
+    """Length is what makes an answer good here. One other tells little of an item, so every rater leans to length
+    beyond what he tells; none does so beyond the others."""
     rng = np.random.default_rng(0)
-    rows = [
-        replace(
-            j,
-            ranks=tuple(
-                (np.argsort(np.argsort(-np.log(WORDS[int(j.item[1:])]) - 0.3 * rng.gumbel(size=4))) + 1).tolist()
-            ),
-        )
-        for j in crowd(by_value)
+    longer = np.log(WORDS) / np.log(WORDS).std()
+    rows = []
+    for number in range(600):
+        for rater in rng.permutation([*GOOD, "fay"])[:2]:
+            ranks = np.argsort(np.argsort(-1.7 * longer[number] - rng.gumbel(size=4))) + 1
+            rows.append(
+                Judgment(
+                    id=f"{number}-{rater}",
+                    item=f"i{number}",
+                    prompt="p",
+                    completions=tuple(f"{number}-{k}" for k in range(4)),
+                    rater=str(rater),
+                    ranks=tuple(ranks.tolist()),
+                )
+            )
+    assert set(causes(rows, consensus(rows), LENGTHS).values()) == {()}
+
+
+def test_nobody_confirms_himself() -> None:
+    """Fay guesses, and says the same guess twice of every item; two good raters are the others."""
+    rows = [j for j in crowd(guess) if j.rater in ("ann", "ben", "cid", "fay")]
+    again = [replace(j, id=f"{j.id} again") for j in rows if j.rater == "fay"]
+    (cause,) = causes([*rows, *again], consensus(rows))["fay"]
+    assert cause.name == "random"
+
+
+def test_others_are_the_next_dozen_of_the_item_in_a_circle() -> None:
+    def block(raters: list[int], items: list[int]) -> Block:
+        ranks = np.ones((len(raters), 2), np.int64)
+        return Block(("i", "k"), (("a", "b"), ("c", "d")), np.array(items), np.array(raters), ranks)
+
+    ranking, other = _others(block([0, 1, 2, 0, 1], [0, 0, 0, 1, 1]))
+    assert sorted(zip(ranking.tolist(), other.tolist(), strict=True)) == [
+        *((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)),
+        *((3, 4), (4, 3)),
     ]
-    assert of_fay(rows) == ()
+    ranking, other = _others(block([0, 0, 1], [0, 0, 0]))  # one who ranked the item twice is not his own other
+    assert sorted(zip(ranking.tolist(), other.tolist(), strict=True)) == [(0, 2), (1, 2), (2, 0), (2, 1)]
+    ranking, other = _others(block(list(range(40)), 40 * [0]))
+    assert np.bincount(ranking).tolist() == 40 * [12]
+    assert np.bincount(other).tolist() == 40 * [12]
 
 
 def test_quick_guesses_are_too_fast_and_quick_insight_is_not() -> None:
@@ -191,6 +237,31 @@ def test_lost_with_the_second_version_of_the_instructions() -> None:
     assert cause.name == "changed"
     assert cause.effect < -0.6
     assert cause.sentence.startswith('Since version "v2" of the instructions')
+
+
+def test_a_version_that_is_hard_for_all_is_nobodys_fault() -> None:
+    rng = np.random.default_rng(1)
+
+    def rank(item: int, shown: tuple[int, ...]) -> tuple[int, ...]:
+        noise = 3.0 if 2 * item >= 600 else 0.7
+        return tuple((np.argsort(np.argsort(-VALUES[item] - noise * rng.gumbel(size=4))) + 1).tolist())
+
+    assert of_fay(crowd(rank, num_items=600, late_noise=3.0)) == ()
+
+
+def test_what_nobody_else_ranked_says_nothing() -> None:
+    alone = [
+        Judgment(
+            id=f"alone {item}",
+            item=f"alone {item}",
+            prompt="p",
+            completions=tuple(f"{item}-{k}" for k in range(4)),
+            rater="fay",
+            ranks=tuple((np.argsort(np.argsort(-WORDS[item])) + 1).tolist()),
+        )
+        for item in range(200, 600)
+    ]
+    assert of_fay(crowd(by_value) + alone) == ()
 
 
 def test_one_of_two_criteria_upside_down() -> None:

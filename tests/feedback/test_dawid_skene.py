@@ -172,7 +172,7 @@ def test_only_the_last_revision_and_the_asked_criterion_count() -> None:
     found = binary_consensus([first, last, answer("ben", "i", 1), answer("cid", "k", 1, "polite"), ranking], "safe")
     assert list(found.items) == ["i"]
     assert found.items["i"] > 0.5
-    assert [r.rater for r in found.raters] == ["ann", "ben"]
+    assert [(r.rater, r.num_judgments) for r in found.raters] == [("ann", 1), ("ben", 1)]
 
 
 @pytest.mark.parametrize(

@@ -447,7 +447,7 @@ def _told(evidence: Mapping[str, _Evidence]) -> tuple[Cause, ...]:
                 f"Orders answers the other way round, {effect:.2f} where a careful rater has 1{where[criterion]}."
             )
             told.append(Cause("inverted", effect, interval, sentence))
-        elif not found.causes and interval[0] <= 0 and interval[1] < LEAST_OF_OTHERS * found.others:
+        elif interval[0] <= 0 and interval[1] < LEAST_OF_OTHERS * found.others:
             sentence = f"Cannot be told from guessing, {effect:.2f} where a careful rater has 1{where[criterion]}."
             told.append(Cause("random", effect, interval, sentence))
         told += [Cause(c.name, c.effect, c.interval, f"{c.sentence[:-1]}{where[criterion]}.") for c in found.causes]
@@ -455,7 +455,7 @@ def _told(evidence: Mapping[str, _Evidence]) -> tuple[Cause, ...]:
     for cause in told:
         by_name.setdefault(cause.name, cause)
     if len(by_name) > 1:
-        by_name.pop("random", None)  # on another criterion there is a reason
+        by_name.pop("random", None)  # what looks like guessing has a reason
     return tuple(by_name[name] for name in get_args(CauseName) if name in by_name)
 
 

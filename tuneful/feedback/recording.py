@@ -50,6 +50,9 @@ def record(
         if _key(said.prompt, said.completions) not in offered:
             raise StoreError(f'judgment "{said.id}": its completions are no item of the file they came with')
 
+    # Where a file tells no times its order is kept, a microsecond apart.
+    times = {said.id: _time(said, now + place * 1e-6) for place, said in enumerate(judgments)}
+
     def work(connection: Connection) -> Recorded:
         _require_project(connection, project_id, judgments)
         place, items, raters, new = next_position(connection, project_id), 0, 0, 0
@@ -62,7 +65,7 @@ def record(
             for said in about:
                 who, came = _rater(connection, project_id, said, now)
                 raters += came
-                new += _judgment(connection, project_id, stored.id, who, said, ids, now)
+                new += _judgment(connection, project_id, stored.id, who, said, ids, times[said.id])
             _count(connection, stored.id, room, is_new=stored.is_new)
         return Recorded(judgments=new, items=items, raters=raters)
 
@@ -144,7 +147,7 @@ def _judgment(
     rater_id: str,
     said: Judgment,
     ids: Mapping[str, str],
-    now: float,
+    at: float,
 ) -> bool:
     """Whether it was new."""
     ranks = dict(zip(said.completions, said.ranks, strict=True)) if said.ranks else {}
@@ -162,8 +165,12 @@ def _judgment(
             raise StoreError(f'judgment "{said.id}": the id belongs to another one here; give this one a new id')
         return False
     row |= {"id": said.id, "project": project_id, "assignment": None, "criterion": said.criterion, "counted": True}
-    row |= {"shown_order": [ids[one] for one in said.shown_order], "instructions": None, "seconds": said.seconds}
-    row |= {"replaces": said.replaces, "created_at": _time(said, now)}
+    row |= {
+        "shown_order": [ids[one] for one in said.shown_order],
+        "instructions": said.instructions or None,
+        "seconds": said.seconds,
+    }
+    row |= {"replaces": said.replaces, "created_at": at}
     if said.replaces is not None:
         earlier = select(judgment.c.id).where(judgment.c.id == said.replaces, judgment.c.rater == rater_id)
         if connection.execute(earlier).first() is None:

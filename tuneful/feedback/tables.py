@@ -210,7 +210,7 @@ judgment = Table(
     Column("text", Text, nullable=False, server_default=text("''")),
     Column("criterion", Text, nullable=False),
     Column("shown_order", JSON, nullable=False),
-    _of("instructions", optional=True),
+    Column("instructions", Text, nullable=True),
     Column("note", Text, nullable=False, server_default=text("''")),
     Column("seconds", Double, nullable=True),
     Column("late", Boolean, nullable=False, server_default=false()),
@@ -222,7 +222,8 @@ judgment = Table(
     Index("ix_judgment_item", "item"),
     Index("ix_judgment_rater", "rater", "project", "created_at"),
 )
-"""counted: within the overlap; what came after it was full is kept, and marked. quiz: said before the quiz was passed,
+"""instructions: the id of the version that was read, or what a judgment made elsewhere calls it. counted: within the
+overlap; what came after it was full is kept, and marked. quiz: said before the quiz was passed,
 and of use to nobody but the labeler. A row is never changed: a revision is another row, and a row is replaced once at
 most."""
 

@@ -22,6 +22,7 @@ def said(id_: str, about: Candidates, rater: str, ranks: tuple[int, ...], **more
     ids = tuple(c.id for c in about.completions)
     whole: dict[str, object] = {"id": id_, "item": f"item {ids[0]}", "prompt": about.prompt.id, "completions": ids}
     whole |= {"rater": rater, "rater_kind": "simulated", "ranks": ranks, "shown_order": ids[::-1], "seconds": 3.5}
+    whole |= {"instructions": "guide-1"}
     return Judgment(**whole | {"created_at": "2026-11-20T10:00:00.000+00:00"} | more)  # type: ignore[arg-type]
 
 

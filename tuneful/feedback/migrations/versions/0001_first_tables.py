@@ -163,7 +163,6 @@ def upgrade() -> None:
         sa.Column("replaces", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["assignment"], ["assignment.id"], name=op.f("fk_judgment_assignment")),
-        sa.ForeignKeyConstraint(["instructions"], ["instructions.id"], name=op.f("fk_judgment_instructions")),
         sa.ForeignKeyConstraint(["item"], ["item.id"], name=op.f("fk_judgment_item")),
         sa.ForeignKeyConstraint(["project"], ["project.id"], name=op.f("fk_judgment_project")),
         sa.ForeignKeyConstraint(["rater"], ["rater.id"], name=op.f("fk_judgment_rater")),
