@@ -7,13 +7,14 @@ rater's own words on it, so that nobody confirms himself. Over all his pairs, by
 
     y = g e + a length + b place + rest
 
-g is 1 for a careful rater (that is what it means that p is calibrated), 0 for one who guesses, -1 for one who reads the
-scale upside down. length lies in [-1, 1], 1 where the first text is half as long again or more; place likewise, 1 where
-the first completion was shown first of all and the second last. The pairs of a ranking are not independent: standard
-errors are clustered by ranking (Liang and Zeger 1986).
+length lies in [-1, 1], 1 where the first text is half as long again or more; place likewise, 1 where the first
+completion was shown first of all and the second last. The pairs of a ranking are not independent: standard errors are
+clustered by ranking (Liang and Zeger 1986).
 
-Long answers may well be better, and then careful raters lean to them too, beyond what a few votes tell. So e is first
-mended by what the other raters' a and b are in the middle, and a lean is what remains beside it.
+Long answers may well be better, and then careful raters lean to them too, beyond what a few votes tell. So a rater is
+set beside y', what the others would say: y' = g e + a length + b place with the g, a and b that are in the middle of
+the others'. How far he follows them is f in y = f y' + rest: 1 for one of them, 0 for one who guesses, -1 for one who
+reads the scale upside down. His lean is his own a (or b) less f times theirs.
 
 Every interval has the level LEVEL, shared out where a question is asked several times, and a cause is named only when
 its whole interval lies beyond a bound that people who do good work keep. bench/causes.py measures how often each cause
@@ -45,13 +46,13 @@ MIN_JUDGMENTS = 20
 MOST_LEAN = 0.2
 """Of two equally good answers, nobody minds if one side is taken in 60 of 100 cases and not in 50."""
 LEAST_OF_OTHERS = 0.5
-"""Random is who follows the consensus less than half as far as the others do, and perhaps not at all."""
+"""Random is who follows the others less than half as far as they follow each other, and perhaps not at all."""
 MOST_TIES = 0.25
 """Share of pairs tied beyond what the others tie of the same items."""
 LEAST_PACE = 0.5
 """Share of the time that the others take for the same items."""
 MOST_DROP = 0.25
-"""How much less far the consensus may be followed after a change of instructions."""
+"""How much less far the others may be followed after a change of instructions."""
 
 _MOST_OTHERS = 12  # more than a dozen other rankings of an item tell little more; gold items have hundreds
 _LONGER = np.log(1.5)
@@ -62,7 +63,7 @@ _FAR = np.log(12)  # a pause for coffee counts as twelve times the usual time, w
 class Cause:
     """One reason, and how sure it is.
 
-    effect, with its interval: g for "inverted", "random" and "one criterion swapped"; what g lost, below 0, for
+    effect, with its interval: f for "inverted", "random" and "one criterion swapped"; what it lost, below 0, for
     "changed"; the lean, above 0 to what is shown first or is longer, for "position" and "length" (0.4 is 70 of 100
     cases where others take 50); the share of pairs tied beyond the others' for "ties"; the share of the others' time
     for "too fast". sentence says it to people.
@@ -145,12 +146,11 @@ class _Fit:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """What one criterion says of one rater: all causes but those that are read from g, then g, and that of others."""
+    """What one criterion says of one rater: all causes but those that are read from f, then f and its interval."""
 
     causes: tuple[Cause, ...]
     follows: float
     interval: tuple[float, float]
-    others: float
 
 
 def _observe(judgments: list[Judgment], consensus: Consensus, lengths: Mapping[str, float]) -> _Observed:
@@ -270,55 +270,73 @@ def _weigh(seen: _Observed, level: float) -> dict[str, _Evidence]:
     own = {n: rankings for n, rankings in own.items() if len(rankings) >= MIN_JUDGMENTS}
     rater_of_pair = seen.rater[seen.ranking]
     pairs = {n: np.flatnonzero(rater_of_pair == n) for n in own}
-    lines = {n: _line(seen, pairs[n], seen.e) for n in own}
-    steady = [n for n, (follows, _, _) in lines.items() if follows.interval(level)[0] > 0]
+    alone = {n: _line(seen.e[pairs[n], None], seen, pairs[n])[0] for n in own}
+    lines = {n: _line(_regressors(seen, pairs[n]), seen, pairs[n]) for n in own}
     drops = {n: _drops(seen, pairs[n]) for n in own}
+    steady = [n for n in own if alone[n].interval(level)[0] > 0]
     evidence = {}
     for n in own:
         others = [m for m in steady if m != n]
         if len(others) < 2:
             continue
-        # One biased rater among two others would shift the middle; a lean is spoken of beside three or more.
-        leans = [_middle([_ratio(lines[m][k], lines[m][0]) for m in others]) for k in (1, 2)]
-        mended = seen.e + leans[0].value * seen.length + leans[1].value * seen.place
-        follows, *lean = _line(seen, pairs[n], mended)
-        usual = float(np.median([lines[m][0].value for m in others]))
+        middle = [_middle([lines[m][k] for m in others]) for k in range(3)]
+        follows, *leans = _beside(seen, pairs[n], middle)
+        usual = float(np.median([alone[m].value for m in others]))
         found = _of_changes(drops[n], [drops[m] for m in others], usual, seen.versions, level)
         found += _of_ties(seen, own[n], level)
-        if len(others) > 2:
-            lean = [
-                _Fit(x.value, float(np.hypot(x.error, follows.value * middle.error)), x.free)
-                for x, middle in zip(lean, leans, strict=True)
-            ]
-            found += _of_place(lean[1], level) + _of_length(lean[0], level)
-        found += _of_pace(seen, own[n], follows, usual, level)
-        evidence[seen.raters[n]] = _Evidence(tuple(found), follows.value, follows.interval(level), usual)
+        if len(others) > 2:  # one biased rater among two would shift the middle
+            found += _of_place(leans[1], level) + _of_length(leans[0], level)
+        found += _of_pace(seen, own[n], follows, level)
+        evidence[seen.raters[n]] = _Evidence(tuple(found), follows.value, follows.interval(level))
     return evidence
 
 
-def _line(seen: _Observed, rows: Ints, expected: Floats) -> tuple[_Fit, _Fit, _Fit]:
-    """g, a and b of the pairs in `rows`."""
-    x = np.column_stack((expected[rows], seen.length[rows], seen.place[rows]))
-    value, covariance, free = _least_squares(x, seen.y[rows], seen.ranking[rows])
-    g, a, b = (_Fit(float(v), float(e), free) for v, e in zip(value, np.sqrt(np.diag(covariance).clip(0)), strict=True))
-    return g, a, b
+def _regressors(seen: _Observed, rows: Ints) -> Floats:
+    return np.column_stack((seen.e[rows], seen.length[rows], seen.place[rows]))
 
 
-def _least_squares(x: Floats, y: Floats, cluster: Ints) -> tuple[Floats, Floats, int]:
-    """Coefficients of y on x [R, C], their covariance with errors clustered, and its degrees of freedom."""
+def _line(x: Floats, seen: _Observed, rows: Ints) -> list[_Fit]:
+    """Coefficients of y on x, which are the columns of `rows`."""
+    value, influence = _least_squares(x, seen.y[rows], seen.ranking[rows])
+    return [_fit(v, part) for v, part in zip(value, influence.T, strict=True)]
+
+
+def _beside(seen: _Observed, rows: Ints, middle: list[_Fit]) -> list[_Fit]:
+    """f, then the lean to length and to place beyond f times the others'."""
+    x, y, ranking = _regressors(seen, rows), seen.y[rows], seen.ranking[rows]
+    value, influence = _least_squares(x, y, ranking)
+    theirs = np.array([fit.value for fit in middle])
+    expected = x @ theirs
+    share = expected / max(expected @ expected, 1e-12)
+    follows = float(share @ y)
+    # On its own f must count a lean as noise, which may go along with y' by chance; beside the lean it need not.
+    alone, beside = (
+        _by_ranking((share * rest)[:, None], ranking)[:, 0] for rest in (y - follows * expected, y - x @ value)
+    )
+    fits = [_fit(follows, alone)]
+    for k in (1, 2):
+        lean = _fit(value[k] - follows * theirs[k], influence[:, k] - theirs[k] * beside)
+        fits.append(_Fit(lean.value, float(np.hypot(lean.error, follows * middle[k].error)), lean.free))
+    return fits
+
+
+def _least_squares(x: Floats, y: Floats, ranking: Ints) -> tuple[Floats, Floats]:
+    """Coefficients of y on x [R, C], and what each ranking adds to their errors [M, C]."""
     bread = np.linalg.pinv(x.T @ x, hermitian=True)
     value = bread @ (x.T @ y)
-    _, group = np.unique(cluster, return_inverse=True)
-    scores = x * (y - x @ value)[:, None]
-    summed = np.stack([np.bincount(group, column) for column in scores.T], axis=1)
-    free = max(len(summed) - x.shape[1], 1)
-    covariance = bread @ (summed.T @ summed) @ bread * len(summed) / free
-    return value, covariance, free
+    return value, _by_ranking(x * (y - x @ value)[:, None], ranking) @ bread
 
 
-def _ratio(lean: _Fit, follows: _Fit) -> _Fit:
-    """A lean in units of g: how a careful rater who leans likewise would lean."""
-    return _Fit(lean.value / follows.value, lean.error / follows.value, lean.free)
+def _by_ranking(parts: Floats, ranking: Ints) -> Floats:
+    """Sums over the pairs of each ranking: [R, C] -> [M, C]."""
+    _, group = np.unique(ranking, return_inverse=True)
+    return np.stack([np.bincount(group, column) for column in parts.T], axis=1)
+
+
+def _fit(value: float, influence: Floats) -> _Fit:
+    """With the standard error that independent rankings make, a little widened since few of them fit too well."""
+    free = max(len(influence) - 3, 1)
+    return _Fit(float(value), float(np.sqrt((influence**2).sum() * len(influence) / free)), free)
 
 
 def _middle(fits: list[_Fit]) -> _Fit:
@@ -333,7 +351,7 @@ def _mean(values: Floats) -> _Fit:
 
 
 def _drops(seen: _Observed, rows: Ints) -> dict[int, tuple[_Fit, _Fit]]:
-    """By version of the instructions: how much larger g is before it than from it on, and g before; both sides need
+    """By version of the instructions: how much less far e is followed from it on, and how far before; both sides need
     enough judgments."""
     version = seen.version[seen.ranking[rows]]
     found = {}
@@ -341,14 +359,10 @@ def _drops(seen: _Observed, rows: Ints) -> dict[int, tuple[_Fit, _Fit]]:
         early, late = (version >= 0) & (version < begun), version >= begun
         if min(len(np.unique(seen.ranking[rows[side]])) for side in (early, late)) < MIN_JUDGMENTS:
             continue
-        used = rows[early | late]
-        after = late[early | late]
-        e = seen.e[used]
-        x = np.column_stack((np.where(after, 0, e), np.where(after, e, 0), seen.length[used], seen.place[used]))
-        value, covariance, free = _least_squares(x, seen.y[used], seen.ranking[used])
-        error = np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0))
-        before = _Fit(float(value[0]), float(np.sqrt(max(covariance[0, 0], 0))), free)
-        found[begun] = (_Fit(float(value[0] - value[1]), float(error), free), before)
+        x = np.column_stack((np.where(early, seen.e[rows], 0), np.where(late, seen.e[rows], 0)))
+        value, influence = _least_squares(x, seen.y[rows], seen.ranking[rows])
+        drop = _fit(value[0] - value[1], influence[:, 0] - influence[:, 1])
+        found[begun] = (drop, _fit(value[0], influence[:, 0]))
     return found
 
 
@@ -372,7 +386,7 @@ def _of_changes(
             after = before.value - drop.value
             sentence = (
                 f'Since version "{versions[begun]}" of the instructions follows the others {after:.2f} as far as a '
-                f"careful rater, before it {before.value:.2f}."
+                f"careful rater would, before it {before.value:.2f}."
             )
             candidates.append((low, Cause("changed", -excess.value, (-high, -low), sentence)))
     return [max(candidates, key=lambda candidate: candidate[0])[1]] if candidates else []
@@ -411,19 +425,19 @@ def _cases(lean: _Fit) -> str:
     return f"{50 + 50 * min(abs(lean.value), 1):.0f} of 100 cases"
 
 
-def _of_pace(seen: _Observed, own: Ints, follows: _Fit, usual: float, level: float) -> list[Cause]:
+def _of_pace(seen: _Observed, own: Ints, follows: _Fit, level: float) -> list[Cause]:
     """Fast alone is no fault: it is named of a rater who is also less reliable than the others."""
     pace = seen.pace[own]
     pace = np.clip(pace[~np.isnan(pace)], -_FAR, _FAR)
     if len(pace) < MIN_JUDGMENTS:
         return []
     low, high = _mean(pace).interval(level)
-    if np.exp(high) >= LEAST_PACE or follows.interval(level)[1] >= 0.9 * usual:
+    if np.exp(high) >= LEAST_PACE or follows.interval(level)[1] >= 0.9:
         return []
     share = float(np.exp(pace.mean()))
     sentence = (
-        f"Takes {share:.0%} of the time that the others take for the same items, and follows them "
-        f"{follows.value:.2f} as far as a careful rater."
+        f"Takes {share:.0%} of the time that the others take for the same items, and follows them {follows.value:.2f} "
+        "as far as they follow each other."
     )
     return [Cause("too fast", share, (float(np.exp(low)), float(np.exp(high))), sentence)]
 
@@ -438,17 +452,15 @@ def _told(evidence: Mapping[str, _Evidence]) -> tuple[Cause, ...]:
         effect, interval = found.follows, found.interval
         if criterion in turned and straight:
             sentence = (
-                f'Turns "{criterion}" upside down, {effect:.2f} where a careful rater has 1, and not '
+                f'Turns "{criterion}" upside down, {effect:.2f} where the others have 1, and not '
                 f"{_listed(straight)}; were two criteria, or their ends, taken for one another?"
             )
             told.append(Cause("one criterion swapped", effect, interval, sentence))
         elif criterion in turned:
-            sentence = (
-                f"Orders answers the other way round, {effect:.2f} where a careful rater has 1{where[criterion]}."
-            )
+            sentence = f"Orders answers the other way round, {effect:.2f} where the others have 1{where[criterion]}."
             told.append(Cause("inverted", effect, interval, sentence))
-        elif interval[0] <= 0 and interval[1] < LEAST_OF_OTHERS * found.others:
-            sentence = f"Cannot be told from guessing, {effect:.2f} where a careful rater has 1{where[criterion]}."
+        elif interval[0] <= 0 and interval[1] < LEAST_OF_OTHERS:
+            sentence = f"Cannot be told from guessing, {effect:.2f} where the others have 1{where[criterion]}."
             told.append(Cause("random", effect, interval, sentence))
         told += [Cause(c.name, c.effect, c.interval, f"{c.sentence[:-1]}{where[criterion]}.") for c in found.causes]
     by_name: dict[CauseName, Cause] = {}

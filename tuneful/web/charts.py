@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 WIDTH, HEIGHT = 640, 160
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A rising line: `points` of an SVG polyline, marks as (x, name), labels of both ends of each axis."""
+    """A rising line: `points` of an SVG polyline, marks as (x, name), and what the ends of the axes say."""
 
     points: str
     marks: tuple[tuple[float, str], ...]
-    first: float
-    last: float
+    first: str
+    last: str
     top: int
 
 
@@ -32,4 +33,8 @@ def cumulative(times: Sequence[float], marks: Sequence[tuple[int, float]]) -> Li
 
     points = " ".join(f"{across(times[n])},{round(HEIGHT - HEIGHT * (n + 1) / len(times), 1)}" for n in kept)
     inside = tuple((across(at), f"instructions {version}") for version, at in marks if first <= at <= last)
-    return Line(points=points, marks=inside, first=first, last=last, top=len(times))
+    return Line(points=points, marks=inside, first=_shown(first), last=_shown(last), top=len(times))
+
+
+def _shown(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M")
