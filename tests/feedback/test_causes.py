@@ -115,7 +115,7 @@ def test_who_knows_the_truth_is_not_accused() -> None:
 
 
 def test_upside_down() -> None:
-    (cause,) = of_fay(crowd(lambda item, shown: tuple(5 - r for r in by_value(item, shown))))
+    (cause,) = of_fay(crowd(upside_down))
     assert cause.name == "inverted"
     assert cause.interval[0] < cause.effect < cause.interval[1] < -0.5
     assert "the other way round" in cause.sentence
@@ -128,8 +128,8 @@ def test_guessing() -> None:
 
 
 def test_a_noisy_rater_does_not_guess() -> None:
-    """Fay is right on three items of ten and guesses the others: far below the others, and shown to be above 0."""
-    rows = crowd(lambda item, shown: by_value(item, shown) if item % 10 < 3 else guess(item, shown), num_items=600)
+    """Fay is right on two items of ten and guesses the others: far below the others, and shown to be above 0."""
+    rows = crowd(lambda item, shown: by_value(item, shown) if item % 10 < 2 else guess(item, shown), num_items=600)
     assert of_fay(rows) == ()
 
 
@@ -239,6 +239,28 @@ def test_lost_with_the_second_version_of_the_instructions() -> None:
     assert cause.sentence.startswith('Since version "v2" of the instructions')
 
 
+def upside_down(item: int, shown: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(5 - r for r in by_value(item, shown))
+
+
+def test_upside_down_since_the_second_version_is_a_change() -> None:
+    """Over all it is more wrong than right, and yet not inverted: the first version was understood well enough."""
+
+    def rank(item: int, shown: tuple[int, ...]) -> tuple[int, ...]:
+        if 2 * item >= 600:
+            return upside_down(item, shown)
+        return by_value(item, shown) if item % 10 < 6 else guess(item, shown)
+
+    assert [cause.name for cause in of_fay(crowd(rank, num_items=600))] == ["changed"]
+
+
+def test_who_never_followed_did_not_fall_back() -> None:
+    def rank(item: int, shown: tuple[int, ...]) -> tuple[int, ...]:
+        return upside_down(item, shown) if 2 * item >= 600 else guess(item, shown)
+
+    assert [cause.name for cause in of_fay(crowd(rank, num_items=600))] == ["inverted"]
+
+
 def test_a_version_that_is_hard_for_all_is_nobodys_fault() -> None:
     rng = np.random.default_rng(1)
 
@@ -265,10 +287,7 @@ def test_what_nobody_else_ranked_says_nothing() -> None:
 
 
 def test_one_of_two_criteria_upside_down() -> None:
-    def turned(item: int, shown: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(5 - r for r in by_value(item, shown))
-
-    rows = {"helpful": crowd(by_value, criterion="helpful"), "harmless": crowd(turned, criterion="harmless")}
+    rows = {"helpful": crowd(by_value, criterion="helpful"), "harmless": crowd(upside_down, criterion="harmless")}
     both = {criterion: consensus(judgments) for criterion, judgments in rows.items()}
     found = causes([j for judgments in rows.values() for j in judgments], both, LENGTHS)
     assert {rater for rater, told in found.items() if told} == {"fay"}
@@ -280,9 +299,7 @@ def test_one_of_two_criteria_upside_down() -> None:
 
 def test_nobody_is_accused_by_one_other() -> None:
     """Of two who disagree nobody knows which one is right; a third must speak."""
-    rows = [
-        j for j in crowd(lambda item, shown: tuple(5 - r for r in by_value(item, shown))) if j.rater in ("ann", "fay")
-    ]
+    rows = [j for j in crowd(upside_down) if j.rater in ("ann", "fay")]
     assert set(causes(rows, consensus(rows)).values()) == {()}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, distinct, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import AccessError, GoneError, StoreError
@@ -98,7 +98,9 @@ def extend(store: Store, assignment_id: str, rater_id: str, *, now: float) -> fl
         held = _own(connection, assignment_id, rater_id)
         if held.state != "live":
             raise GoneError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
-        if held.lease_until <= now and not has_room(connection, held.item, assignment_id, now):
+        # Asked also of a lease that is not over by `now`, which was taken before this transaction had its turn.
+        lock_item(connection, held.item)
+        if not has_room(connection, held.item, assignment_id, now):
             raise GoneError(f'assignment "{assignment_id}": its time was over and another rater has it now')
         until = now + _lease(connection, rater_id)
         connection.execute(update(assignment).where(assignment.c.id == assignment_id).values(lease_until=until))
@@ -187,8 +189,8 @@ def _next_item(
     if not tried.passed:
         return _next_open(connection, project_id, rater_id, now, gold=True)
     if tried.gold_every:
-        of_project = (judgment.c.project == project_id, judgment.c.rater == rater_id, judgment.c.replaces.is_(None))
-        judged = connection.execute(select(func.count()).select_from(judgment).where(*of_project)).scalar_one()
+        of_project = (judgment.c.project == project_id, judgment.c.rater == rater_id)
+        judged = connection.execute(select(func.count(distinct(judgment.c.item))).where(*of_project)).scalar_one()
         if (judged + held + 1) % tried.gold_every == 0:
             known = _next_open(connection, project_id, rater_id, now, gold=True)
             if known is not None:

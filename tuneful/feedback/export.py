@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from tuneful.errors import DataError
-from tuneful.feedback.consensus import Consensus
 from tuneful.records import Candidates, Comparison, Prompt
+
+if TYPE_CHECKING:
+    from tuneful.feedback.consensus import Consensus
 
 
 def agreed_comparisons(found: Consensus, judged: Iterable[Candidates]) -> list[Comparison]:

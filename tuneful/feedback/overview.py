@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, ranking_alpha
-from tuneful.feedback.consensus import PairConsensus, RaterReport, consensus
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import instructions, item, judgment, membership
 from tuneful.records import Judgment
+
+if TYPE_CHECKING:
+    from tuneful.feedback.consensus import PairConsensus, RaterReport
 
 NUM_HARDEST = 10
 """Pairs shown as those that people agree on least."""
@@ -101,6 +104,8 @@ def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
 
 
 def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairConsensus, ...], str]:
+    from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
+
     try:
         found = consensus(said)
     except DataError as error:

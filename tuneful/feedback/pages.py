@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import distinct, func, select
 
 from tuneful.errors import AccessError
 from tuneful.feedback.assignment import Assignment
@@ -153,13 +153,8 @@ def judged_by(store: Store, project_id: str, rater_id: str) -> int:
     with store.read() as connection:
         return int(
             connection.execute(
-                select(func.count())
-                .select_from(judgment)
-                .where(
-                    judgment.c.project == project_id,
-                    judgment.c.rater == rater_id,
-                    judgment.c.replaces.is_(None),
-                    ~judgment.c.quiz,
+                select(func.count(distinct(judgment.c.item))).where(
+                    judgment.c.project == project_id, judgment.c.rater == rater_id, ~judgment.c.quiz
                 )
             ).scalar_one()
         )
@@ -168,8 +163,8 @@ def judged_by(store: Store, project_id: str, rater_id: str) -> int:
 def labelers(store: Store, project_id: str) -> list[Labeler]:
     """The members of a project, in the order in which they came."""
     judged = (
-        select(judgment.c.rater, func.count().label("judged"))
-        .where(judgment.c.project == project_id, judgment.c.replaces.is_(None), ~judgment.c.quiz)
+        select(judgment.c.rater, func.count(distinct(judgment.c.item)).label("judged"))
+        .where(judgment.c.project == project_id, ~judgment.c.quiz)
         .group_by(judgment.c.rater)
         .subquery()
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from tuneful.errors import AccessError, StoreError
 from tuneful.feedback.assignment import has_room, lock_item, standing
@@ -206,7 +206,8 @@ def _learn(connection: Connection, given: Any, said: Said, now: float) -> Feedba
         select(judgment.c.ranks, judgment.c["values"], item.c.gold)
         .join(item, item.c.id == judgment.c.item)
         .where(judgment.c.project == given.project, judgment.c.rater == given.rater, judgment.c.quiz)
-        .where(judgment.c.replaces.is_(None))  # the first word, for the answer is known after it
+        # The first word, for the answer is known after it. Not IS NULL: SQLite would read all first words of the store.
+        .where(func.coalesce(judgment.c.replaces, "") == "")
         .order_by(judgment.c.created_at.desc(), judgment.c.id)
         .limit(tried.quiz)
     ).all()

@@ -123,14 +123,15 @@ item = Table(
     Index(
         "ix_item_open",
         "project",
-        "priority",
+        text("priority DESC"),
         "position",
         sqlite_where=text("submitted < overlap"),
         postgresql_where=text("submitted < overlap"),
     ),
 )
-"""submitted: judgments that count towards the overlap, so that a claim reads open items alone. gold: the known answer
-of an item that everybody is asked once, {"ranks" or "values", "why"}; it has no part in a project's progress."""
+"""submitted: judgments that count towards the overlap, so that a claim reads open items alone, in the order of their
+index, and stops at the first. gold: the known answer of an item that everybody is asked once, {"ranks" or "values",
+"why"}; it has no part in a project's progress."""
 
 rater = Table(
     "rater",

@@ -39,6 +39,7 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
         dependencies=[Depends(refuse_strangers)],
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.store, app.state.clock, app.state.progress = store, clock, {}
     app.state.overviews = {}

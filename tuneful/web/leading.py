@@ -18,7 +18,6 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import AccessError, DataError
 from tuneful.feedback.access import Who, invite
-from tuneful.feedback.consensus import consensus
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import add_items, candidates, require_sizes
 from tuneful.feedback.judgments import judgment_row
@@ -132,6 +131,8 @@ def new_invitation(
 
 
 def _preferences(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
+
     return map(
         comparison_row, agreed_comparisons(consensus(judgments(store, project_id)), candidates(store, project_id))
     )

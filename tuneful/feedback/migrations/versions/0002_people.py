@@ -67,3 +67,12 @@ def upgrade() -> None:
     op.add_column("project", sa.Column("quiz", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("project", sa.Column("pass_share", sa.Double(), server_default=sa.text("0.7"), nullable=False))
     op.add_column("project", sa.Column("gold_every", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    # From the first row on in the order of a claim: with rising priorities SQLite sorted all open items each time.
+    op.drop_index("ix_item_open", table_name="item")
+    op.create_index(
+        "ix_item_open",
+        "item",
+        ["project", sa.text("priority DESC"), "position"],
+        sqlite_where=sa.text("submitted < overlap"),
+        postgresql_where=sa.text("submitted < overlap"),
+    )
