@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.feedback.store.conftest import server, store, url  # noqa: F401
 from tests.web.client import signed_in
+from tests.web.conftest import Site
 from tuneful.feedback.access import accept, invite_first_admin
 from tuneful.feedback.assignment import LEASE_SECONDS
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.projects import progress, publish_instructions
+from tuneful.feedback.store import Store
+
+
+@pytest.fixture
+def site(store: Store) -> Iterator[Site]:  # noqa: F811
+    """On either database."""
+    opened = Site(store)
+    yield opened
+    opened.close()
+
 
 JSON = {"content-type": "application/json"}
 

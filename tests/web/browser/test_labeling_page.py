@@ -192,7 +192,22 @@ def drag_by_touch(page: Any, what: str, where: str) -> None:
     touch("touchEnd")
 
 
-def test_next_item_is_there_at_once(site: Any, page: Any) -> None:
+def test_next_item_does_not_wait_for_the_server(site: Any, page: Any) -> None:
+    """The first judgment is on its way, and nobody answers: the next item is there all the same."""
+    project = site.project(items=3)
+    start(site, page, project)
+    prefetched(page)
+    page.context.route("**/submit", lambda route: None)
+    first = prompt(page)
+    press(page, "a b c d Enter")
+    page.wait_for_function("first => document.querySelector('#asked').innerText !== first", arg=first)
+    assert page.locator("#cards > *").count() == 4
+    assert site.judgments(project) == []
+    page.context.unroute("**/submit")
+
+
+@pytest.mark.soak
+def test_next_item_is_painted_within_100_ms(site: Any, page: Any) -> None:
     """9 answers of 1,000 words; the median of three submits, each with the next item fetched before."""
     long = tuple(f"{n} " + "open a window at night, please. " * 167 for n in range(9))
     project = site.project(answers=9, items=6, texts=long)
