@@ -35,10 +35,11 @@ def context(folder: Path, **worlds: World) -> Context:
 
 @pytest.mark.parametrize("cls", INPUTS)
 def test_every_text_is_marked_with_what_it_names(cls: type) -> None:
-    """What names a file or model and is not marked would be neither hashed nor looked for."""
+    """What names a file or model and is not marked would be neither hashed nor looked for. A store changes while people
+    go on; the stage keeps what it found there."""
     plain, marked = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     texts = {f.name for f in fields(cls) if plain[f.name] in (str, str | None, tuple[str, ...])}
-    assert {name for name in texts if "Annotated" not in str(marked[name])} <= {"judge", "sampler"}
+    assert {name for name in texts if "Annotated" not in str(marked[name])} <= {"judge", "sampler", "store", "project"}
 
 
 def test_inputs_are_found_by_what_they_name() -> None:

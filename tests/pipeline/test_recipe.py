@@ -49,7 +49,8 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_every_shipped_recipe_loads(path: Path):
     recipe = load_recipe(path, seed=3)
     assert recipe.stages
-    assert {stage.config.seed for stage in recipe.stages if stage.config is not None and stage.round == 1} == {3}
+    configs = [stage.config for stage in recipe.stages if stage.config is not None and stage.round == 1]
+    assert {recipe.seed, *(config.seed for config in configs)} == {3}
     assert shipped_recipe(path.stem).read_bytes() == path.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import kills
@@ -16,7 +17,8 @@ def test_nothing_lost_nothing_double(database: str, runs: int, tmp_path: Path) -
             pytest.skip(postgresql.MISSING)
         pytest.importorskip("psycopg")
     results = tmp_path / "kills.jsonl"
-    told = kills.kill_often(database, runs, results=results, keep=tmp_path / "kept")
+    with ThreadPoolExecutor(1) as thread:  # a browser's tests before these leave an event loop in this one
+        told = thread.submit(kills.kill_often, database, runs, results=results, keep=tmp_path / "kept").result()
     assert told["violations"] == {}
     assert told["runs"] == runs
     assert told["acknowledged"] >= 10 * runs
