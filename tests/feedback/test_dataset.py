@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import tuneful.feedback.dataset as dataset_module
+from tests.feedback.hostile import HOSTILE
 from tuneful import __version__
 from tuneful.data.formats import (
     detect,
@@ -488,18 +489,7 @@ def test_an_answer_may_be_empty(tmp_path: Path) -> None:
     assert [one.text for one in item.completions] == ["", "Nothing."]
 
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "\u202eright to left\u202c and \u2066isolated\u2069",
-    "zero\u200bwidth \ufeff",
-    "\x00\x01\x1b[31mred\x7f\x85",
-    "line\u2028separator\r\nand\ttab",
-    "=HYPERLINK(1)",
-    "x" * 1_000_000,
-    "e\u0301\u0301\u0301 \U0001f469\u200d\U0001f469",
-    "---\nlicense: mit\n---",
-    '{"p": 1} \\ "',
-]
+IN_A_FILE = [*HOSTILE, "---\nlicense: mit\n---", '{"p": 1} \\ "']
 
 
 @pytest.mark.parametrize("container", ["jsonl", "parquet"])
@@ -508,15 +498,15 @@ def test_hostile_text_survives_unchanged(tmp_path: Path, container: str) -> None
         pytest.importorskip("pyarrow")
     offered = [
         Candidates(Prompt.user(f"{n} {text}"), (Completion(text, id=f"{n}a"), Completion(f"{text}!", id=f"{n}b")))
-        for n, text in enumerate(HOSTILE)
+        for n, text in enumerate(IN_A_FILE)
     ]
     judged = [
         Judgment(id=f"{n}-{rater}", item=f"i{n}", prompt=item.prompt.id, completions=(f"{n}a", f"{n}b"), rater=rater,
-                 ranks=(1, 2), criterion=HOSTILE[0])
+                 ranks=(1, 2), criterion=IN_A_FILE[0])
         for n, item in enumerate(offered)
         for rater in ("ann", "ben")
     ]  # fmt: skip
-    write(tmp_path / "d", judged, offered, container=container, name=HOSTILE[1], instructions={"v1": HOSTILE[3]})
+    write(tmp_path / "d", judged, offered, container=container, name=IN_A_FILE[1], instructions={"v1": IN_A_FILE[3]})
     read = comparisons_of(tmp_path / "d", "preferences")
     assert {(pair.prompt, pair.chosen, pair.rejected) for pair in read} == {
         (item.prompt, item.completions[0].text, item.completions[1].text) for item in offered
@@ -529,7 +519,7 @@ def test_hostile_text_survives_unchanged(tmp_path: Path, container: str) -> None
     if container == "jsonl":
         pytest.importorskip("datasets")
     tables = load(tmp_path / "d", "preferences", tmp_path / "cache").values()
-    assert {row["chosen"][0]["content"] for table in tables for row in table} == set(HOSTILE)
+    assert {row["chosen"][0]["content"] for table in tables for row in table} == set(IN_A_FILE)
 
 
 # Card and manifest

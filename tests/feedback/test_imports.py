@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.feedback.hostile import HOSTILE
 from tuneful.data.files import write_rows
 from tuneful.data.transcripts import transcript
 from tuneful.errors import ConfigError, DataError
@@ -742,18 +743,6 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"[" * 1000)[:20])
     with pytest.raises(DataError, match="damaged gzip file"):
         import_judgments(path)
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "\u202eright to left\u202c and \u2066isolated\u2069",
-    "zero\u200bwidth \ufeff",
-    "\x00\x01\x1b[31mred\x7f\x85",
-    "line\u2028separator\r\nand\ttab",
-    "=HYPERLINK(1)",
-    "x" * 1_000_000,
-    "e\u0301\u0301\u0301 \U0001f469\u200d\U0001f469",
-]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

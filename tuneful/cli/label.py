@@ -404,7 +404,7 @@ def export_command(
 def _export_dataset(folder: Path, place: str, project: str, audience: str | None, *, force: bool) -> None:
     from tuneful.feedback.dataset import write_dataset
     from tuneful.feedback.items import candidates
-    from tuneful.feedback.pages import groups_of, instruction_texts
+    from tuneful.feedback.pages import groups_of, guides
     from tuneful.feedback.projects import find_project, judgments
     from tuneful.feedback.store import Store
 
@@ -415,7 +415,7 @@ def _export_dataset(folder: Path, place: str, project: str, audience: str | None
         judgments(opened, found.id, all_revisions=True),
         candidates(opened, found.id),
         name=found.name,
-        instructions=instruction_texts(opened, found.id),
+        instructions={one.id: one.text for one in guides(opened, found.id)},
         audience=audience,
         groups=groups_of(opened, found.id),
         query={"project": found.name, "kind": found.kind, "criteria": list(found.criteria)},

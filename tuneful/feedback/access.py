@@ -92,13 +92,7 @@ def csrf_of(secret: str) -> str:
 def invite(store: Store, *, project_id: str | None, role: Role | Literal["admin"] = "labeler", now: float) -> str:
     """The secret of a new invitation, which one person can accept within two weeks."""
 
-    def work(connection: Connection) -> str:
-        secret = secrets.token_urlsafe(32)
-        row = {"id": digest(secret), "project": project_id, "role": role, "until": now + INVITATION_LIFE}
-        connection.execute(insert(invitation).values(**row, created_at=now))
-        return secret
-
-    return store.write(work)
+    return store.write(lambda connection: _invite(connection, project_id, role, now))
 
 
 def invite_first_admin(store: Store, *, now: float) -> str | None:
@@ -108,12 +102,16 @@ def invite_first_admin(store: Store, *, now: float) -> str | None:
         if connection.execute(select(account.c.rater).where(account.c.admin)).first():
             return None
         connection.execute(delete(invitation).where(invitation.c.role == "admin", invitation.c.used_at.is_(None)))
-        secret = secrets.token_urlsafe(32)
-        row = {"id": digest(secret), "project": None, "role": "admin", "until": now + INVITATION_LIFE}
-        connection.execute(insert(invitation).values(**row, created_at=now))
-        return secret
+        return _invite(connection, None, "admin", now)
 
     return store.write(work)
+
+
+def _invite(connection: Connection, project_id: str | None, role: str, now: float) -> str:
+    secret = secrets.token_urlsafe(32)
+    row = {"id": digest(secret), "project": project_id, "role": role, "until": now + INVITATION_LIFE}
+    connection.execute(insert(invitation).values(**row, created_at=now))
+    return secret
 
 
 def invited(store: Store, secret: str, *, now: float) -> Invited:

@@ -16,7 +16,7 @@ from typing import Final
 
 from tuneful.errors import StoreError
 from tuneful.feedback.assignment import claim, skip
-from tuneful.feedback.pages import completions_of, show
+from tuneful.feedback.pages import asked_of, show
 from tuneful.feedback.projects import find_project
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
@@ -77,7 +77,7 @@ def rate(
         ranks = ranking(asked)
         word = Said(
             id=str(uuid.uuid4()),
-            ranks=tuple(ranks[one] for one in completions_of(store, given.id)),
+            ranks=tuple(ranks[one] for one in asked_of(store, given.id, rater_id)[1]),
             flags={},
             values={f"{a}>{b}": p for (a, b), p in asked.items()},
             instructions=given.instructions,

@@ -82,7 +82,7 @@ def overview(store: Store, project_id: str) -> Overview:
         cards=tuple(Card(labeler=one, report=reports.get(one.rater)) for one in labelers(store, found.id)),
         hardest=_hardest(store, found.id, pairs),
         times=tuple(times),
-        versions=tuple((version, at) for version, _, at in guides(store, found.id)),
+        versions=tuple((one.version, one.published_at) for one in guides(store, found.id)),
     )
 
 

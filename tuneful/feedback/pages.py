@@ -43,6 +43,7 @@ class Guide:
     version: int
     text: str
     previous: str | None
+    published_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,63 +79,39 @@ def show(store: Store, given: Assignment) -> Shown:
     return Shown(prompt=turns, answers=tuple((one, texts[one]) for one in given.shown_order), draft=kept)
 
 
-def project_of_assignment(store: Store, assignment_id: str, rater_id: str) -> Project:
-    """The project that an assignment of the rater belongs to. Raises AccessError when it is not the rater's."""
+def asked_of(store: Store, assignment_id: str, rater_id: str) -> tuple[Project, list[str]]:
+    """The project that an assignment belongs to, and the completions of its item in the order in which they are stored.
+
+    Raises AccessError when it is not the rater's.
+    """
     with store.read() as connection:
         row = connection.execute(
-            select(project)
+            select(project, item.c.completions)
             .join(item, item.c.project == project.c.id)
             .join(assignment, assignment.c.item == item.c.id)
             .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
         ).first()
     if row is None:
         raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
-    return project_from_row(row._mapping)
+    return project_from_row(row._mapping), list(row.completions)
 
 
-def completions_of(store: Store, assignment_id: str) -> list[str]:
-    """The completions of an assignment's item in the order in which they are stored."""
+def guides(store: Store, project_id: str) -> list[Guide]:
+    """Every version of a project's instructions, oldest first."""
     with store.read() as connection:
-        return list(
-            connection.execute(
-                select(item.c.completions)
-                .join(assignment, assignment.c.item == item.c.id)
-                .where(assignment.c.id == assignment_id)
-            ).scalar_one()
-        )
+        rows = connection.execute(
+            select(instructions).where(instructions.c.project == project_id).order_by(instructions.c.version)
+        ).all()
+    before = [None, *(row.text for row in rows)]
+    return [
+        Guide(id=row.id, version=row.version, text=row.text, previous=previous, published_at=row.created_at)
+        for row, previous in zip(rows, before, strict=False)
+    ]
 
 
 def guide(store: Store, project_id: str) -> Guide | None:
     """The newest instructions; None when there are none yet."""
-    with store.read() as connection:
-        rows = connection.execute(
-            select(instructions)
-            .where(instructions.c.project == project_id)
-            .order_by(instructions.c.version.desc())
-            .limit(2)
-        ).all()
-    if not rows:
-        return None
-    previous = rows[1].text if len(rows) > 1 else None
-    return Guide(id=rows[0].id, version=rows[0].version, text=rows[0].text, previous=previous)
-
-
-def guides(store: Store, project_id: str) -> list[tuple[int, str, float]]:
-    """Version, text and time of all instructions, oldest first."""
-    with store.read() as connection:
-        rows = connection.execute(
-            select(instructions).where(instructions.c.project == project_id).order_by(instructions.c.version)
-        ).all()
-    return [(row.version, row.text, row.created_at) for row in rows]
-
-
-def instruction_texts(store: Store, project_id: str) -> dict[str, str]:
-    """The text of every version of the instructions, by id, oldest first."""
-    with store.read() as connection:
-        rows = connection.execute(
-            select(instructions).where(instructions.c.project == project_id).order_by(instructions.c.version)
-        ).all()
-    return {row.id: row.text for row in rows}
+    return next(reversed(guides(store, project_id)), None)
 
 
 def groups_of(store: Store, project_id: str) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from tuneful.feedback import assignment as rules
 from tuneful.feedback import submission
 from tuneful.feedback.access import Scope, Who
 from tuneful.feedback.assignment import Assignment
-from tuneful.feedback.pages import completions_of, guide, judged_by, project_of_assignment, show
+from tuneful.feedback.pages import asked_of, guide, judged_by, show
 from tuneful.feedback.projects import Project, add_member, find_project, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import LAST_RANK, Feedback, Said
@@ -94,8 +94,7 @@ def claim(request: Request, store: InStore, who: Known, now: Now, project_id: st
 def submit(request: Request, store: InStore, who: Known, now: Now, assignment_id: str, body: Word) -> dict[str, Any]:
     """Store a judgment, for good: an answer of 200 is given after it is on the disk."""
     _require_scope(who, "label")
-    found = project_of_assignment(store, assignment_id, who.rater)
-    completions = completions_of(store, assignment_id)
+    found, completions = asked_of(store, assignment_id, who.rater)
     _require_names(body, completions)
     said = Said(
         id=body.id,
