@@ -262,7 +262,8 @@ def _make_base(folder: Path, size: str, workload: Workload) -> None:
         pad_token_id=tokenizer.pad_token_id,
         **SIZES[size],  # type: ignore[arg-type]
     )
-    model: Any = LlamaForCausalLM(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = LlamaForCausalLM(config).to(device)
     if workload == "ragged":
         from tuneful.data.formats import read_comparisons
         from tuneful.data.sources import resolve
@@ -281,7 +282,8 @@ def _make_base(folder: Path, size: str, workload: Workload) -> None:
             width = max(len(prompt) + len(answer) for prompt, answer in batch)
             ids = [[*p, *a] + [0] * (width - len(p) - len(a)) for p, a in batch]
             targets = [[-100] * len(p) + a + [-100] * (width - len(p) - len(a)) for p, a in batch]
-            loss = model(input_ids=torch.tensor(ids), labels=torch.tensor(targets)).loss
+            inputs, labels = (torch.tensor(of, device=device) for of in (ids, targets))
+            loss = model(input_ids=inputs, labels=labels).loss
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * (1 - step / 300)
             loss.backward()
