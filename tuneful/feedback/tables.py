@@ -5,6 +5,8 @@
        ├── item = prompt + completions in stored order + how many raters are asked
        ├── membership ── rater (a person or a model) ── account ── session, token
        ├── invitation
+       ├── job (work that pages ask for), snapshot (what was made of the judgments), dataset_version (what was exported)
+       ├── decision (what a lead settled), event (what leads did, each holding the hash of the one before)
        └── assignment = item x rater, under a lease ── draft
                 └── judgment (only ever added)
 
@@ -67,10 +69,13 @@ project = Table(
     Column("quiz", Integer, nullable=False, server_default=text("0")),
     Column("pass_share", Double, nullable=False, server_default=text("0.7")),
     Column("gold_every", Integer, nullable=False, server_default=text("0")),
+    Column("most_overlap", Integer, nullable=False, server_default=text("0")),
+    Column("sure", Double, nullable=False, server_default=text("0.9")),
     _when(),
 )
 """quiz: gold items that a labeler begins with, and has to get `pass_share` right of. gold_every: afterwards one item in
-so many is a gold one; 0 leaves them out."""
+so many is a gold one; 0 leaves them out. most_overlap: up to how many raters are asked about an item whose order is not
+yet `sure`; 0 asks as many as the item says."""
 
 instructions = Table(
     "instructions",
@@ -277,3 +282,90 @@ token = Table(
     _when("used_at", optional=True),
     _when(),
 )
+
+job = Table(
+    "job",
+    metadata,
+    _id(),
+    _of("project"),
+    _of("rater", optional=True),
+    Column("kind", Text, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'waiting'")),
+    Column("done", Integer, nullable=False, server_default=text("0")),
+    Column("total", Integer, nullable=False, server_default=text("0")),
+    Column("message", Text, nullable=False, server_default=text("''")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _when("lease_until", optional=True),
+    _when("finished_at", optional=True),
+    _when(),
+    CheckConstraint("state IN ('waiting', 'running', 'done', 'failed', 'stopped')", name="state"),
+    Index(
+        "ix_job_open",
+        "created_at",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+    Index("ix_job_project", "project", "created_at"),
+)
+"""Work for `tuneful worker`. rater: who asked for it. done, total: how far it is. A running job whose lease is over
+belongs to nobody, and is begun again."""
+
+decision = Table(
+    "decision",
+    metadata,
+    _id(),
+    _of("project"),
+    _of("item"),
+    _of("rater"),
+    Column("ranks", JSON, nullable=False),
+    Column("values", JSON, nullable=False),
+    Column("why", Text, nullable=False, server_default=text("''")),
+    Column("replaces", Text, ForeignKey("decision.id"), nullable=True, unique=True),
+    _when(),
+    Index("ix_decision_item", "item"),
+    Index("ix_decision_project", "project"),
+)
+"""What a lead settled about an item on which people do not agree. A row is never changed: another one replaces it."""
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("kind", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("judgments", Integer, nullable=False),
+    Column("result", JSON, nullable=False),
+    _when(),
+    Index("ix_snapshot_project", "project", "kind", "created_at"),
+)
+"""inputs: the hash of the judgments that it was made of; judgments: how many they were."""
+
+dataset_version = Table(
+    "dataset_version",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("version", Integer, nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("hash", Text, nullable=False),
+    _when(),
+    UniqueConstraint("project", "version"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    _of("project", optional=True),
+    _of("rater", optional=True),
+    Column("what", Text, nullable=False),
+    Column("about", JSON, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    _when(),
+    Index("ix_event_project", "project", "number"),
+)
+"""hash: of the row and `previous`, the hash of the row before, so that none can be changed or taken out unseen."""
