@@ -15,7 +15,7 @@ from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tuneful.errors import AccessError, MissingError
@@ -211,11 +211,14 @@ def sign_out_everywhere(store: Store, rater_id: str) -> None:
     store.write(lambda connection: connection.execute(delete(session).where(session.c.rater == rater_id)))
 
 
+_SESSION: Final = select(session).where(session.c.id == bindparam("session"))
+
+
 def session_of(store: Store, secret: str, *, now: float) -> Who | None:
     """Who a session belongs to; None when it is unknown or over."""
     id_ = digest(secret)
     with store.read() as connection:
-        found = connection.execute(select(session).where(session.c.id == id_)).first()
+        found = connection.execute(_SESSION, {"session": id_}).first()
         if found is None or now - found.seen_at > SESSION_IDLE or now - found.created_at > SESSION_LIFE:
             return None
         who = _who(connection, found.rater)
@@ -238,11 +241,14 @@ def make_token(store: Store, rater_id: str, name: str, scopes: Sequence[Scope], 
     return store.write(work)
 
 
+_TOKEN: Final = select(token).where(token.c.id == bindparam("token"))
+
+
 def holder_of(store: Store, secret: str, *, now: float) -> Who | None:
     """Who a token stands for; None when it is unknown or over."""
     id_ = digest(secret)
     with store.read() as connection:
-        found = connection.execute(select(token).where(token.c.id == id_)).first()
+        found = connection.execute(_TOKEN, {"token": id_}).first()
         if found is None or found.until <= now:
             return None
         who = _who(connection, found.rater, frozenset(found.scopes))
@@ -317,15 +323,19 @@ def _use(connection: Connection, secret: str, opened: Invited, rater_id: str, no
         connection.execute(update(membership).where(*mine).values(role="lead"))
 
 
+# Asked with every request, and built once, as in `assignment`.
+_RATER: Final = (
+    select(rater.c.name, account.c.login, account.c.admin)
+    .outerjoin(account, account.c.rater == rater.c.id)
+    .where(rater.c.id == bindparam("rater"))
+)
+
+_ROLES: Final = select(membership.c.project, membership.c.role).where(membership.c.rater == bindparam("rater"))
+
+
 def _who(connection: Connection, rater_id: str, scopes: frozenset[Scope] | None = None) -> Who:
-    found = connection.execute(
-        select(rater.c.name, account.c.login, account.c.admin)
-        .outerjoin(account, account.c.rater == rater.c.id)
-        .where(rater.c.id == rater_id)
-    ).one()
-    roles = connection.execute(
-        select(membership.c.project, membership.c.role).where(membership.c.rater == rater_id)
-    ).all()
+    found = connection.execute(_RATER, {"rater": rater_id}).one()
+    roles = connection.execute(_ROLES, {"rater": rater_id}).all()
     limits = {} if scopes is None else {"scopes": scopes}
     return Who(
         rater=rater_id,

@@ -2,6 +2,9 @@
 
 A lease is a time, not a lock: once it is over the place counts as free inside the next claim, and no daemon has to
 notice. Work is never thrown away: what comes late counts while there is room and is kept as surplus when there is none.
+
+Statements of a claim are built once, as constants with named parameters: SQLAlchemy takes 70 to 130 microseconds to
+build one, and 25 to ask it, and whoever holds SQLite's lock makes all others wait (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, distinct, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, distinct, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import AccessError, GoneError, StoreError
@@ -55,6 +58,18 @@ class Assignment:
     quiz: bool = False
 
 
+_HELD: Final = (
+    select(assignment, item.c.gold.is_not(None).label("gold"))
+    .join(item, item.c.id == assignment.c.item)
+    .where(
+        assignment.c.rater == bindparam("rater"),
+        assignment.c.state == "live",
+        item.c.project == bindparam("project"),
+    )
+    .order_by(assignment.c.created_at)
+)
+
+
 def claim(
     store: Store, project_id: str, rater_id: str, *, besides: Sequence[str] = (), now: float
 ) -> Assignment | None:
@@ -69,12 +84,7 @@ def claim(
     def work(connection: Connection) -> Assignment | None:
         tried = standing(connection, project_id, rater_id)
         _release_expired(connection, rater_id, now)
-        held = connection.execute(
-            select(assignment, item.c.gold.is_not(None).label("gold"))
-            .join(item, item.c.id == assignment.c.item)
-            .where(assignment.c.rater == rater_id, assignment.c.state == "live", item.c.project == project_id)
-            .order_by(assignment.c.created_at)
-        ).all()
+        held = connection.execute(_HELD, {"rater": rater_id, "project": project_id}).all()
         for one in held:
             if one.id not in besides:
                 return _assignment(one._mapping, quiz=one.gold and not tried.passed)
@@ -166,14 +176,17 @@ class Standing:
     passed: bool
 
 
+_STANDING: Final = (
+    select(membership.c.role, membership.c.passed_at, project.c.quiz, project.c.pass_share, project.c.gold_every)
+    .join(project, project.c.id == membership.c.project)
+    .where(membership.c.project == bindparam("project"), membership.c.rater == bindparam("rater"))
+    .with_for_update(of=membership)
+)
+
+
 def standing(connection: Connection, project_id: str, rater_id: str) -> Standing:
     """Also makes claims of one rater wait for each other, so that two tabs do not take two items."""
-    found = connection.execute(
-        select(membership.c.role, membership.c.passed_at, project.c.quiz, project.c.pass_share, project.c.gold_every)
-        .join(project, project.c.id == membership.c.project)
-        .where(membership.c.project == project_id, membership.c.rater == rater_id)
-        .with_for_update(of=membership)
-    ).first()
+    found = connection.execute(_STANDING, {"project": project_id, "rater": rater_id}).first()
     if found is None:
         known = connection.execute(select(project.c.id).where(project.c.id == project_id)).first()
         missing = f'rater "{rater_id}" is no member of it' if known else "there is no such project"
@@ -198,33 +211,43 @@ def _next_item(
     return _next_open(connection, project_id, rater_id, now, gold=False)
 
 
-def _release_expired(connection: Connection, rater_id: str, now: float) -> None:
-    connection.execute(
-        update(assignment)
-        .where(assignment.c.rater == rater_id, assignment.c.state == "live", assignment.c.lease_until <= now)
-        .values(state="released")
+_RELEASE: Final = (
+    update(assignment)
+    .where(
+        assignment.c.rater == bindparam("whose"),
+        assignment.c.state == "live",
+        assignment.c.lease_until <= bindparam("now"),
     )
+    .values(state="released")
+)
+
+
+def _release_expired(connection: Connection, rater_id: str, now: float) -> None:
+    connection.execute(_RELEASE, {"whose": rater_id, "now": now})
+
+
+_LOCK_ITEM: Final = select(item.c.id).where(item.c.id == bindparam("item")).with_for_update(key_share=True)
 
 
 def lock_item(connection: Connection, item_id: str) -> None:
     """Until the transaction ends nobody else counts or changes this item. SQLite has locked everything already."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(item.c.id).where(item.c.id == item_id).with_for_update(key_share=True))
+        connection.execute(_LOCK_ITEM, {"item": item_id})
 
 
-def _live(now: float) -> Any:
-    return and_(assignment.c.item == item.c.id, assignment.c.state == "live", assignment.c.lease_until > now)
-
-
-def _next_open(connection: Connection, project_id: str, rater_id: str, now: float, *, gold: bool) -> RowMapping | None:
+def _open_items(*, gold: bool) -> Select[Any]:
+    """The first item of a project that is open to a rater."""
     mine = select(assignment.c.id).where(
-        assignment.c.item == item.c.id, assignment.c.rater == rater_id, assignment.c.state != "released"
+        assignment.c.item == item.c.id, assignment.c.rater == bindparam("rater"), assignment.c.state != "released"
     )
-    in_hand = select(func.count()).select_from(assignment).where(_live(now)).scalar_subquery()
-    query = (
+    live = and_(
+        assignment.c.item == item.c.id, assignment.c.state == "live", assignment.c.lease_until > bindparam("now")
+    )
+    in_hand = select(func.count()).select_from(assignment).where(live).scalar_subquery()
+    return (
         select(item)
         .where(
-            item.c.project == project_id,
+            item.c.project == bindparam("project"),
             item.c.gold.is_not(None) if gold else item.c.gold.is_(None),
             item.c.submitted < item.c.overlap,
             ~mine.exists(),
@@ -232,17 +255,20 @@ def _next_open(connection: Connection, project_id: str, rater_id: str, now: floa
         )
         .order_by(item.c.priority.desc(), item.c.position)
         .limit(1)
+        .with_for_update(skip_locked=True, of=item, key_share=True)
     )
-    if connection.dialect.name == "postgresql":
-        return _locked(connection, query, now)
-    found = connection.execute(query).first()
-    return None if found is None else found._mapping
 
 
-def _locked(connection: Connection, query: Any, now: float) -> RowMapping | None:
-    """On PostgreSQL: the first open item that no other claim is looking at, counted again once it is ours alone."""
+_OPEN_GOLD: Final = _open_items(gold=True)
+
+_OPEN: Final = _open_items(gold=False)
+
+
+def _next_open(connection: Connection, project_id: str, rater_id: str, now: float, *, gold: bool) -> RowMapping | None:
+    """The first open item that no other claim is looking at, counted again once it is ours alone."""
+    query = _OPEN_GOLD if gold else _OPEN
     while True:
-        found = connection.execute(query.with_for_update(skip_locked=True, of=item, key_share=True)).first()
+        found = connection.execute(query, {"project": project_id, "rater": rater_id, "now": now}).first()
         if found is None:
             return None
         if has_room(connection, found.id, None, now):
@@ -250,21 +276,34 @@ def _locked(connection: Connection, query: Any, now: float) -> RowMapping | None
         query = query.where(item.c.id != found.id)
 
 
+_IN_HAND: Final = (
+    select(func.count())
+    .select_from(assignment)
+    .where(
+        assignment.c.item == bindparam("item"),
+        assignment.c.state == "live",
+        assignment.c.lease_until > bindparam("now"),
+        assignment.c.id != bindparam("but"),
+    )
+    .scalar_subquery()
+)
+
+_ROOM: Final = select(item.c.overlap - item.c.submitted - _IN_HAND).where(item.c.id == bindparam("item"))
+
+
 def has_room(connection: Connection, item_id: str, but: str | None, now: float) -> bool:
     """Whether the item wants another rater than those who have judged it or have it in hand, `but` apart."""
-    in_hand = (
-        select(func.count())
-        .select_from(assignment)
-        .where(
-            assignment.c.item == item_id,
-            assignment.c.state == "live",
-            assignment.c.lease_until > now,
-            assignment.c.id != (but or ""),
-        )
-        .scalar_subquery()
-    )
-    free = select(item.c.overlap - item.c.submitted - in_hand).where(item.c.id == item_id)
-    return int(connection.execute(free).scalar_one()) > 0
+    return int(connection.execute(_ROOM, {"item": item_id, "but": but or "", "now": now}).scalar_one()) > 0
+
+
+_NEWEST_INSTRUCTIONS: Final = (
+    select(instructions.c.id)
+    .where(instructions.c.project == bindparam("project"))
+    .order_by(instructions.c.version.desc())
+    .limit(1)
+)
+
+_ADD_ASSIGNMENT: Final = insert(assignment)
 
 
 def _assign(
@@ -272,12 +311,7 @@ def _assign(
 ) -> Assignment:
     shown = list(chosen["completions"])
     random.Random(f"{chosen['id']} {rater_id}").shuffle(shown)
-    newest = connection.execute(
-        select(instructions.c.id)
-        .where(instructions.c.project == project_id)
-        .order_by(instructions.c.version.desc())
-        .limit(1)
-    ).scalar()
+    newest = connection.execute(_NEWEST_INSTRUCTIONS, {"project": project_id}).scalar()
     row = {
         "id": str(uuid.uuid4()),
         "item": chosen["id"],
@@ -288,7 +322,7 @@ def _assign(
         "instructions": newest,
         "created_at": now,
     }
-    connection.execute(insert(assignment).values(**row))
+    connection.execute(_ADD_ASSIGNMENT, row)
     return _assignment(row, quiz=quiz)
 
 
@@ -304,14 +338,17 @@ def _assignment(row: Mapping[str, Any] | RowMapping, *, quiz: bool) -> Assignmen
     )
 
 
+_LAST_SECONDS: Final = (
+    select(judgment.c.seconds)
+    .where(judgment.c.rater == bindparam("rater"), judgment.c.seconds.is_not(None))
+    .order_by(judgment.c.created_at.desc())
+    .limit(RECENT)
+)
+
+
 def _lease(connection: Connection, rater_id: str) -> float:
     """Seconds: ten minutes, and for a slow reader three times the median of their last judgments, an hour at most."""
-    times = connection.execute(
-        select(judgment.c.seconds)
-        .where(judgment.c.rater == rater_id, judgment.c.seconds.is_not(None))
-        .order_by(judgment.c.created_at.desc())
-        .limit(RECENT)
-    ).scalars()
+    times = connection.execute(_LAST_SECONDS, {"rater": rater_id}).scalars()
     recent = sorted(times)
     median = recent[len(recent) // 2] if len(recent) >= SOME else 0.0
     return min(max(LEASE_SECONDS, LEASE_OF_MEDIAN * median), LONGEST_LEASE)

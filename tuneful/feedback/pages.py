@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import bindparam, distinct, func, select
 
 from tuneful.errors import AccessError
 from tuneful.feedback.assignment import Assignment
@@ -30,6 +30,7 @@ from tuneful.records import Message, Prompt
 class Shown:
     """An item as a labeler sees it: answers as (completion id, text) in the assignment's order, and no model's name."""
 
+    criterion: str
     prompt: tuple[Message, ...]
     answers: tuple[tuple[str, str], ...]
     draft: dict[str, Any] | None
@@ -59,24 +60,45 @@ class Labeler:
     passed: bool
 
 
+# What every labeler asks for again and again is built once, as in `assignment`.
+_PROMPT: Final = (
+    select(prompt.c.content, project.c.criteria)
+    .join(item, (item.c.prompt == prompt.c.id) & (item.c.project == prompt.c.project))
+    .join(project, project.c.id == item.c.project)
+    .where(item.c.id == bindparam("item"))
+)
+
+_ANSWERS: Final = select(completion.c.id, completion.c.text).where(
+    completion.c.id.in_(bindparam("answers", expanding=True))
+)
+
+# By item, for an assignment that was released and claimed anew goes on with what the rater had.
+_DRAFT: Final = (
+    select(draft.c.content)
+    .join(assignment, assignment.c.id == draft.c.assignment)
+    .where(assignment.c.item == bindparam("item"), assignment.c.rater == bindparam("rater"))
+    .order_by(draft.c.saved_at.desc())
+)
+
+
 def show(store: Store, given: Assignment) -> Shown:
     with store.read() as connection:
-        of_item = connection.execute(select(item.c.prompt, item.c.project).where(item.c.id == given.item)).one()
-        content = connection.execute(
-            select(prompt.c.content).where(prompt.c.id == of_item.prompt, prompt.c.project == of_item.project)
-        ).scalar_one()
-        rows = connection.execute(select(completion).where(completion.c.id.in_(given.shown_order))).all()
-        # By item, for an assignment that was released and claimed anew goes on with what the rater had.
-        kept = connection.execute(
-            select(draft.c.content)
-            .join(assignment, assignment.c.id == draft.c.assignment)
-            .where(assignment.c.item == given.item, assignment.c.rater == given.rater)
-            .order_by(draft.c.saved_at.desc())
-        ).scalar()
+        about = connection.execute(_PROMPT, {"item": given.item}).one()
+        rows = connection.execute(_ANSWERS, {"answers": given.shown_order}).all()
+        kept = connection.execute(_DRAFT, {"item": given.item, "rater": given.rater}).scalar()
     texts = {row.id: row.text for row in rows}
-    asked = Prompt.from_json(content).content
+    asked = Prompt.from_json(about.content).content
     turns = (Message("user", asked),) if isinstance(asked, str) else asked
-    return Shown(prompt=turns, answers=tuple((one, texts[one]) for one in given.shown_order), draft=kept)
+    answers = tuple((one, texts[one]) for one in given.shown_order)
+    return Shown(criterion=about.criteria[0], prompt=turns, answers=answers, draft=kept)
+
+
+_ASKED: Final = (
+    select(project, item.c.completions)
+    .join(item, item.c.project == project.c.id)
+    .join(assignment, assignment.c.item == item.c.id)
+    .where(assignment.c.id == bindparam("assignment"), assignment.c.rater == bindparam("rater"))
+)
 
 
 def asked_of(store: Store, assignment_id: str, rater_id: str) -> tuple[Project, list[str]]:
@@ -85,12 +107,7 @@ def asked_of(store: Store, assignment_id: str, rater_id: str) -> tuple[Project, 
     Raises AccessError when it is not the rater's.
     """
     with store.read() as connection:
-        row = connection.execute(
-            select(project, item.c.completions)
-            .join(item, item.c.project == project.c.id)
-            .join(assignment, assignment.c.item == item.c.id)
-            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
-        ).first()
+        row = connection.execute(_ASKED, {"assignment": assignment_id, "rater": rater_id}).first()
     if row is None:
         raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
     return project_from_row(row._mapping), list(row.completions)
@@ -125,16 +142,15 @@ def groups_of(store: Store, project_id: str) -> dict[str, list[str]]:
     return {row.id: row.groups for row in rows}
 
 
+_JUDGED: Final = select(func.count(distinct(judgment.c.item))).where(
+    judgment.c.project == bindparam("project"), judgment.c.rater == bindparam("rater"), ~judgment.c.quiz
+)
+
+
 def judged_by(store: Store, project_id: str, rater_id: str) -> int:
     """Items that a rater has judged, revisions not counted."""
     with store.read() as connection:
-        return int(
-            connection.execute(
-                select(func.count(distinct(judgment.c.item))).where(
-                    judgment.c.project == project_id, judgment.c.rater == rater_id, ~judgment.c.quiz
-                )
-            ).scalar_one()
-        )
+        return int(connection.execute(_JUDGED, {"project": project_id, "rater": rater_id}).scalar_one())
 
 
 def labelers(store: Store, project_id: str) -> list[Labeler]:

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from tuneful.errors import MissingError, StoreError, did_you_mean
 from tuneful.feedback.store import Store, require_storable
@@ -98,11 +98,13 @@ def projects(store: Store) -> list[Project]:
     return [project_from_row(row) for row in rows]
 
 
+_NAMED: Final = select(project).where(or_(project.c.id == bindparam("name"), project.c.name == bindparam("name")))
+
+
 def find_project(store: Store, name_or_id: str) -> Project:
     """Raises MissingError, naming those there are, when there is none of that name or id."""
     with store.read() as connection:
-        asked = select(project).where(or_(project.c.id == name_or_id, project.c.name == name_or_id))
-        row = connection.execute(asked).mappings().first()
+        row = connection.execute(_NAMED, {"name": name_or_id}).mappings().first()
     if row is not None:
         return project_from_row(row)
     names = [one.name for one in projects(store)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from tuneful.errors import AccessError, StoreError
 from tuneful.feedback.assignment import has_room, lock_item, standing
@@ -76,6 +76,28 @@ class Receipt:
     feedback: Feedback | None = None
 
 
+# Built once, as in `assignment`.
+_GIVEN: Final = (
+    select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind)
+    .join(item, item.c.id == assignment.c.item)
+    .join(project, project.c.id == item.c.project)
+    .where(assignment.c.id == bindparam("assignment"), assignment.c.rater == bindparam("rater"))
+    .with_for_update(of=assignment)
+)
+
+_STORED: Final = select(judgment).where(judgment.c.id == bindparam("judgment"))
+
+_SET_STATE: Final = update(assignment).where(assignment.c.id == bindparam("place")).values(state=bindparam("now_is"))
+
+_ADD_JUDGMENT: Final = insert(judgment)
+
+_FORGET_DRAFTS: Final = delete(draft).where(
+    draft.c.assignment.in_(
+        select(assignment.c.id).where(assignment.c.item == bindparam("item"), assignment.c.rater == bindparam("rater"))
+    )
+)
+
+
 def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: float) -> Receipt:
     """Store a judgment. The same id again gives the same receipt, `again` apart, and changes nothing.
 
@@ -86,14 +108,8 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
     def work(connection: Connection) -> Receipt:
         _lock_standing(connection, assignment_id, rater_id)
         # Held until the end, so that the same word said twice at once is stored by one of the two.
-        given = connection.execute(
-            select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind)
-            .join(item, item.c.id == assignment.c.item)
-            .join(project, project.c.id == item.c.project)
-            .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
-            .with_for_update(of=assignment)
-        ).first()
-        stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).first()
+        given = connection.execute(_GIVEN, {"assignment": assignment_id, "rater": rater_id}).first()
+        stored = connection.execute(_STORED, {"judgment": said.id}).first()
         if stored is not None:
             if given is None or (stored.item, stored.rater) != (given.item, rater_id):
                 raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
@@ -114,32 +130,30 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
         counted = state == "submitted" if judged else _take_place(connection, given.item, place, now)
         if not judged:
             now_is = "submitted" if counted else "surplus"
-            connection.execute(update(assignment).where(assignment.c.id == place).values(state=now_is))
-        connection.execute(
-            insert(judgment).values(
-                id=said.id,
-                project=given.project,
-                item=given.item,
-                rater=rater_id,
-                assignment=place,
-                ranks=list(said.ranks or [None] * len(given.completions)) if given.kind in ORDERED else [],
-                flags={name: list(flags) for name, flags in said.flags.items()},
-                values=dict(said.values),
-                text=said.text,
-                criterion=said.criterion,
-                shown_order=given.shown_order,
-                instructions=said.instructions or given.instructions,
-                note=said.note,
-                seconds=said.seconds,
-                late=late,
-                counted=counted,
-                quiz=quiz,
-                replaces=replaces,
-                created_at=now,
-            )
-        )
-        of_item = (assignment.c.item == given.item, assignment.c.rater == rater_id)
-        connection.execute(draft.delete().where(draft.c.assignment.in_(select(assignment.c.id).where(*of_item))))
+            connection.execute(_SET_STATE, {"place": place, "now_is": now_is})
+        row = {
+            "id": said.id,
+            "project": given.project,
+            "item": given.item,
+            "rater": rater_id,
+            "assignment": place,
+            "ranks": list(said.ranks or [None] * len(given.completions)) if given.kind in ORDERED else [],
+            "flags": {name: list(flags) for name, flags in said.flags.items()},
+            "values": dict(said.values),
+            "text": said.text,
+            "criterion": said.criterion,
+            "shown_order": given.shown_order,
+            "instructions": said.instructions or given.instructions,
+            "note": said.note,
+            "seconds": said.seconds,
+            "late": late,
+            "counted": counted,
+            "quiz": quiz,
+            "replaces": replaces,
+            "created_at": now,
+        }
+        connection.execute(_ADD_JUDGMENT, row)
+        connection.execute(_FORGET_DRAFTS, {"item": given.item, "rater": rater_id})
         learned = _learn(connection, given, said, now) if quiz else None
         return Receipt(judgment=said.id, counted=counted, late=late, again=False, feedback=learned)
 
@@ -159,12 +173,15 @@ def _stands_for(connection: Connection, given: Any) -> tuple[str, str]:
     return (given.id, given.state) if again is None else (again.id, again.state)
 
 
+_ONE_MORE: Final = update(item).where(item.c.id == bindparam("which")).values(submitted=item.c.submitted + 1)
+
+
 def _take_place(connection: Connection, item_id: str, assignment_id: str, now: float) -> bool:
     """One more judgment towards the item's overlap, if there is room for it."""
     lock_item(connection, item_id)
     if not has_room(connection, item_id, assignment_id, now):
         return False
-    connection.execute(update(item).where(item.c.id == item_id).values(submitted=item.c.submitted + 1))
+    connection.execute(_ONE_MORE, {"which": item_id})
     return True
 
 
@@ -181,13 +198,16 @@ def _latest(connection: Connection, assignment_id: str) -> str:
     )
 
 
+_GOLD: Final = (
+    select(item.c.gold, item.c.project)
+    .join(assignment, assignment.c.item == item.c.id)
+    .where(assignment.c.id == bindparam("assignment"), assignment.c.rater == bindparam("rater"))
+)
+
+
 def _lock_standing(connection: Connection, assignment_id: str, rater_id: str) -> None:
     """A gold item reads and changes the rater's standing: it is locked before the assignment, as in a claim."""
-    given = connection.execute(
-        select(item.c.gold, item.c.project)
-        .join(assignment, assignment.c.item == item.c.id)
-        .where(assignment.c.id == assignment_id, assignment.c.rater == rater_id)
-    ).first()
+    given = connection.execute(_GOLD, {"assignment": assignment_id, "rater": rater_id}).first()
     if given is not None and given.gold is not None:
         standing(connection, given.project, rater_id)
 
@@ -227,11 +247,16 @@ def _learned(connection: Connection, given: Any, stored: Any) -> Feedback:
     )
 
 
+_KNOWN_INSTRUCTIONS: Final = select(instructions.c.id).where(
+    instructions.c.id == bindparam("instructions"), instructions.c.project == bindparam("project")
+)
+
+
 def _require_instructions(connection: Connection, said: Said, project_id: str) -> None:
     if said.instructions is None:
         return
-    known = (instructions.c.id == said.instructions, instructions.c.project == project_id)
-    if connection.execute(select(instructions.c.id).where(*known)).first() is None:
+    version = {"instructions": said.instructions, "project": project_id}
+    if connection.execute(_KNOWN_INSTRUCTIONS, version).first() is None:
         raise StoreError(f'judgment "{said.id}": "{said.instructions}" are no instructions of its project')
 
 

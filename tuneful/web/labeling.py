@@ -20,7 +20,7 @@ from tuneful.feedback import submission
 from tuneful.feedback.access import Scope, Who
 from tuneful.feedback.assignment import Assignment
 from tuneful.feedback.pages import asked_of, guide, judged_by, show
-from tuneful.feedback.projects import Project, add_member, find_project, progress
+from tuneful.feedback.projects import add_member, find_project, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import LAST_RANK, Feedback, Said
 from tuneful.web.security import InStore, Known, Now
@@ -86,7 +86,7 @@ def claim(request: Request, store: InStore, who: Known, now: Now, project_id: st
     if who.admin and project_id not in who.roles:
         add_member(store, find_project(store, project_id).id, who.rater, role="lead", now=now)
     given = rules.claim(store, project_id, who.rater, besides=body.besides, now=now)
-    held = None if given is None else _shown(store, find_project(store, project_id), given, now)
+    held = None if given is None else _shown(store, given, now)
     return {"assignment": held, "progress": _progress(request, store, project_id, who)}
 
 
@@ -154,13 +154,13 @@ def instructions(store: InStore, who: Known, project_id: str) -> dict[str, Any]:
     }
 
 
-def _shown(store: Store, found: Project, given: Assignment, now: float) -> dict[str, Any]:
+def _shown(store: Store, given: Assignment, now: float) -> dict[str, Any]:
     seen = show(store, given)
     return {
         "id": given.id,
         "item": given.item,
         "lease_seconds": given.lease_until - now,
-        "criterion": found.criteria[0],
+        "criterion": seen.criterion,
         "prompt": [{"role": turn.role, "content": turn.content} for turn in seen.prompt],
         "answers": [{"id": id_, "text": text} for id_, text in seen.answers],
         "instructions": given.instructions,

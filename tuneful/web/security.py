@@ -73,12 +73,13 @@ class Wall:
         return await self.app(scope, counted, headed)
 
 
-def store_of(request: Request) -> Store:
+# Those that wait for nothing are coroutines: FastAPI gives every other one a thread of its own.
+async def store_of(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 
 
-def now_of(request: Request) -> float:
+async def now_of(request: Request) -> float:
     now: float = request.app.state.clock()
     return now
 
@@ -87,12 +88,16 @@ def visitor(request: Request) -> Who | None:
     """Who asks: the holder of the session's cookie, or, below /api/v1, of the token."""
     if request.url.path.startswith(API):
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        return holder_of(store_of(request), secret, now=now_of(request)) if kind.lower() == "bearer" else None
+        return (
+            holder_of(request.app.state.store, secret, now=request.app.state.clock())
+            if kind.lower() == "bearer"
+            else None
+        )
     secret = request.cookies.get(SESSION_COOKIE, "")
-    return session_of(store_of(request), secret, now=now_of(request)) if secret else None
+    return session_of(request.app.state.store, secret, now=request.app.state.clock()) if secret else None
 
 
-def known(who: Annotated[Who | None, Depends(visitor)]) -> Who:
+async def known(who: Annotated[Who | None, Depends(visitor)]) -> Who:
     """Somebody who is logged in; 401 else."""
     if who is None:
         raise HTTPException(401, "log in first")
