@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 from tuneful.cli.main import app
 from tuneful.data.formats import read_comparisons
 from tuneful.data.jsonl import write_jsonl
-from tuneful.errors import ConfigError, StoreError
+from tuneful.errors import ConfigError, DataError, StoreError
 from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset import verify_dataset
-from tuneful.feedback.projects import add_rater, find_project
+from tuneful.feedback.decisions import decide
+from tuneful.feedback.projects import add_rater, find_project, judgments
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
 
@@ -117,6 +119,51 @@ def test_backup_and_restore(store: Path, tmp_path: Path) -> None:
     assert tuneful("label", "status", "--store", tmp_path / "new.db", "--json") == tuneful(
         "label", "status", "--store", store, "--json"
     )
+
+
+def test_the_trail_is_told_and_checked(store: Path, tmp_path: Path) -> None:
+    options = ("label", "trail", "--store", store)
+    told = [event["what"] for event in json.loads(tuneful(*options, "--json"))]
+    assert told[:3] == ["project made", "instructions published", "items added"]
+    assert "project made" in tuneful(*options, "--project", "helpful")
+    assert "role given" in tuneful(*options, "--last", 1)
+    assert "project made" not in tuneful(*options, "--last", 1)
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", tmp_path / "data")
+    found = json.loads(tuneful(*options, "--check", "--json"))
+    assert found["broken"] is None
+    assert f"{found['count']} events" in tuneful(*options, "--check", "--dataset", tmp_path / "data")
+    with pytest.raises(DataError, match="names a trail"):
+        tuneful(*options, "--dataset", tmp_path)
+    with sqlite3.connect(store) as other:
+        other.execute("UPDATE event SET what = 'nothing' WHERE number = 2")
+    with pytest.raises(StoreError, match="event 2 of the trail"):
+        tuneful(*options, "--check")
+
+
+def test_a_trail_that_is_not_the_dataset_s_is_told(store: Path, tmp_path: Path) -> None:
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", tmp_path / "data")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"prompt": "hot", "completions": ANSWERS}))
+    tuneful("label", "create", "helpful", "--in", tmp_path / "more.jsonl", "--store", tmp_path / "other.db")
+    with pytest.raises(StoreError, match="another trail"):
+        tuneful("label", "trail", "--store", tmp_path / "other.db", "--dataset", tmp_path / "data")
+
+
+def test_decisions_reach_what_is_exported(store: Path, tmp_path: Path) -> None:
+    """Both people prefer the remedy; of the first item the lead does not."""
+    opened = Store.open(store)
+    project = find_project(opened, "helpful").id
+    item = judgments(opened, project)[0].item
+    decide(opened, item, by=add_rater(opened, project, role="lead", now=0.0), ranks=(2, 1), now=2.0)
+    opened.close()
+    options = ("label", "export", "--store", store, "--project", "helpful")
+    tuneful(*options, "--out", tmp_path / "pairs.jsonl")
+    found = {pair.group: (pair.chosen, pair.p) for pair in read_comparisons(tmp_path / "pairs.jsonl")}
+    assert found.pop(item) == ("So what?", 1.0)
+    assert all(chosen == "Close the blinds." and p < 1 for chosen, p in found.values())
+    assert "version 1" in tuneful(*options, "--dataset", tmp_path / "data")
+    again = ("--judgments", tmp_path / "data" / "judgments.jsonl", "--in", tmp_path / "data" / "completions.jsonl")
+    tuneful("label", "export", *again, "--out", tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "pairs.jsonl").read_bytes()
 
 
 def test_mistakes_are_named(store: Path, tmp_path: Path) -> None:

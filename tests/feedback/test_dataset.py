@@ -30,6 +30,7 @@ from tuneful.feedback.dataset import FORMATS, Manifest, verify_dataset, write_da
 from tuneful.feedback.export import to_comparisons
 from tuneful.feedback.imports import import_judgments
 from tuneful.feedback.judgments import read_judgments
+from tuneful.feedback.settling import Decision, read_decisions
 from tuneful.records import (
     Candidates,
     Comparison,
@@ -154,6 +155,83 @@ def test_columns_tell_of_the_labels(tmp_path: Path) -> None:
     assert best_worst["weight"] == pytest.approx(1 / 3)
     assert "margin" not in best_worst
     assert {tuple(row) for row in rows} == {tuple(best_worst)}  # every row has every column
+
+
+def decided(item: Candidates, ranks: tuple[int, ...], **more: Any) -> Decision:
+    known = {"id": f"d-{item.completions[0].id}", "item": f"item-{item.completions[0].id}", "prompt": item.prompt.id}
+    names = tuple(one.id for one in item.completions)
+    return Decision(
+        **{**known, "completions": names, "criterion": "preference", "rater": "lead", "ranks": ranks} | more
+    )
+
+
+def test_a_decided_item_stands_as_it_was_decided(tmp_path: Path) -> None:
+    """The raters have "Blinds." first; the lead puts "No." first and the others level behind it."""
+    offered = household()
+    manifest = write(tmp_path / "d", rankings(offered), offered, decisions=[decided(offered[0], (2, 2, 1))])
+    pairs = [row for kind in ("preferences", "ties") for row in rows_of(tmp_path / "d", kind)]
+    told = {
+        (row["chosen"][0]["content"], row["rejected"][0]["content"]): row for row in pairs if row["group"] == "item-0-0"
+    }
+    assert {texts: row["p"] for texts, row in told.items()} == {
+        ("No. 0", "Depends. 0"): 1.0,
+        ("No. 0", "Blinds. 0"): 1.0,
+        ("Depends. 0", "Blinds. 0"): 0.5,
+    }
+    assert told["No. 0", "Blinds. 0"]["agreement"] == 0.25  # what raters said is told as it was
+    assert [row["group"] for row in pairs if row["decided"]] == 3 * ["item-0-0"]
+    singles = {row["completion"][0]["content"]: row for row in rows_of(tmp_path / "d", "unpaired")}
+    assert (singles["No. 0"]["label"], singles["No. 0"]["p"], singles["No. 0"]["decided"]) == (True, 1.0, True)
+    assert not singles["Blinds. 1"]["decided"]
+    (tree,) = [row for row in rows_of(tmp_path / "d", "trees") if ", 0 times" in row["prompt"]["text"]]
+    assert tree["prompt"]["replies"][0]["text"] == "No. 0"
+    assert manifest.counts["decided"] == 1
+    assert "settled 1 item" in card_of(tmp_path / "d")
+    assert read_decisions(tmp_path / "d" / "decisions.jsonl") == [decided(offered[0], (2, 2, 1))]
+    assert verify_dataset(tmp_path / "d") == []
+
+
+def test_without_decisions_nothing_is_said_of_them(tmp_path: Path) -> None:
+    offered = household()
+    write(tmp_path / "d", rankings(offered), offered)
+    assert not (tmp_path / "d" / "decisions.jsonl").exists()
+    assert "The project's lead settled" not in card_of(tmp_path / "d")
+
+
+def test_an_audience_speaks_for_itself(tmp_path: Path) -> None:
+    offered = household()
+    made = [decided(offered[0], (2, 2, 1))]
+    manifest = write(tmp_path / "d", rankings(offered), offered, decisions=made, audience="nurses")
+    assert manifest.counts["decided"] == 0
+    assert not any(row["decided"] for row in rows_of(tmp_path / "d", "preferences"))
+
+
+def test_yes_or_no_is_as_decided(tmp_path: Path) -> None:
+    offered = [replace(one, completions=one.completions[:1]) for one in household(2)]
+    said = [
+        replace(one, kind="binary", ranks=(), completions=one.completions[:1], values={"preference": 1})
+        for one in rankings(offered)
+    ]
+    made = [decided(offered[0], (), values={"preference": 0})]
+    write(tmp_path / "d", said, offered, decisions=made)
+    rows = {row["completion"][0]["content"]: row for row in rows_of(tmp_path / "d", "unpaired")}
+    assert {text: (row["label"], row["p"], row["decided"]) for text, row in rows.items()} == {
+        "Depends. 0": (False, 0, True),
+        "Depends. 1": (True, pytest.approx(5 / 6), False),
+    }
+
+
+def test_an_item_that_was_only_flagged_can_be_decided(tmp_path: Path) -> None:
+    offered = household(2)
+    said = rankings(offered)
+    flags = {offered[0].completions[2].id: ("unsafe",)}
+    said[:4] = [replace(one, ranks=(None, None, None), flags=flags) for one in said[:4]]
+    write(tmp_path / "d", said, offered, decisions=[decided(offered[0], (2, 1, 3))])
+    rows = [row for kind in ("preferences", "flagged") for row in rows_of(tmp_path / "d", kind)]
+    mine = {
+        (row["chosen"][0]["content"], row["num_labels"], row["agreement"]) for row in rows if row["group"] == "item-0-0"
+    }
+    assert mine == {("Blinds. 0", 0, None), ("Depends. 0", 0, None)}
 
 
 def test_ties_have_a_file_of_their_own(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from tuneful.data.formats import read_candidates, read_comparisons
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, DataError
 from tuneful.feedback.assignment import claim
+from tuneful.feedback.decisions import decide
 from tuneful.feedback.judgments import read_judgments
-from tuneful.feedback.projects import add_rater, find_project, progress
+from tuneful.feedback.projects import add_rater, find_project, judgments, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
 from tuneful.pipeline.context import Labeling, World
@@ -85,6 +86,21 @@ def test_a_person_s_word_and_the_others_reach_the_consensus(labeled: Path, tmp_p
     pairs = read_comparisons(tmp_path / "people" / "consensus" / "comparisons.jsonl")
     assert len(pairs) == 9
     assert all(pair.chosen < pair.rejected and pair.p > 0.5 for pair in pairs)
+
+
+def test_what_a_lead_settled_stands_in_the_comparisons(labeled: Path, tmp_path: Path) -> None:
+    store = Store.open(labeled)
+    project = find_project(store, "labels").id
+    settled = judgments(store, project)[0]
+    decide(store, settled.item, by=settled.rater, ranks=(3, 2, 1), now=1.0)
+    store.close()
+    collected = stage_toml("people", do="collect", store=str(labeled), project="labels")
+    agreed = stage_toml("consensus", do="consensus", judgments="@people", completions="@people")
+    run_recipe(load_recipe(write(tmp_path, collected, agreed)), tmp_path / "people")
+    pairs = read_comparisons(tmp_path / "people" / "consensus" / "comparisons.jsonl")
+    assert len(pairs) == 9
+    for pair in pairs:
+        assert (pair.chosen > pair.rejected, pair.p == 1) == 2 * (pair.group == settled.item,)
 
 
 def test_a_run_that_wants_more_judgments_stops_and_goes_on_later(labeled: Path, tmp_path: Path) -> None:

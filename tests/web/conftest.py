@@ -80,7 +80,7 @@ class Site:
         known = [Candidates(Prompt.user(f"My room is too hot, {n}."), offered) for n in range(quiz)]
         ranks = tuple(range(1, len(offered) + 1))
         add_gold(self.store, made, [Gold(one, ranks=ranks, why="A remedy is best.") for one in known], now=self.now())
-        set_quiz(self.store, made, quiz=quiz)
+        set_quiz(self.store, made, quiz=quiz, now=self.now())
         return made
 
     def rater(self, project: str, *, role: Role = "labeler", name: str = "") -> str:

@@ -207,7 +207,7 @@ def test_who_somebody_was_is_forgotten_and_what_they_said_stays(site: Any) -> No
     ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
     word = {"id": "0" * 32, "ranks": ranks}
     assert client.post(f"/a/{given['id']}/submit", json=word).status_code == 200
-    erase(site.store, bo)
+    erase(site.store, bo, now=site.now())
     assert client.post(f"/p/{project}/claim", json={}).status_code == 401
     assert [one.rater for one in site.judgments(project)] == [bo]
     with pytest.raises(AccessError):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 import typer
 
 from tuneful.cli.options import Force, In, Json, Out, Seed, StoreUrl
 from tuneful.data.files import refuse_unwritable
-from tuneful.errors import ConfigError, DataError
+from tuneful.errors import ConfigError, DataError, StoreError
 from tuneful.records import content_hash
 
 if TYPE_CHECKING:
+    from tuneful.feedback.settling import Decision
+    from tuneful.feedback.store import Store
     from tuneful.records import Candidates, Judgment
 
 app = typer.Typer(help="Judgments: collect them in a store, find their consensus, export pairs.", no_args_is_help=True)
@@ -216,7 +218,7 @@ def gold_command(
     opened = Store.open(store, make=False)
     found = find_project(opened, project)
     made = [] if in_ is None else add_gold(opened, found.id, read_gold(in_), now=time.time())
-    set_quiz(opened, found.id, quiz=quiz, pass_share=pass_share, gold_every=gold_every)
+    set_quiz(opened, found.id, quiz=quiz, pass_share=pass_share, gold_every=gold_every, now=time.time())
     print(f'{len(made)} known items added to "{found.name}"; a quiz of {quiz}, to get {pass_share:.0%} right')
 
 
@@ -279,11 +281,13 @@ def forget_command(
 
     Example: tuneful label forget bo
     """
+    import time
+
     from tuneful.feedback.access import erase, rater_of
     from tuneful.feedback.store import Store
 
     opened = Store.open(store, make=False)
-    erase(opened, rater_of(opened, login))
+    erase(opened, rater_of(opened, login), now=time.time())
     print(f"{login} is forgotten; the judgments stay")
 
 
@@ -306,12 +310,60 @@ def restore_command(in_: In, store: StoreUrl = "judgments.db") -> None:
 
     Example: tuneful label restore --in judgments-monday.db --store postgresql://localhost/judgments
     """
+    import time
+
     from tuneful.feedback.backup import restore
     from tuneful.feedback.store import Store
 
     opened = Store.open(store)
-    counts = restore(in_, opened)
+    counts = restore(in_, opened, now=time.time())
     print(f"{counts['judgment']} judgments and {sum(counts.values())} rows in all in {opened}")
+
+
+@app.command("trail")
+def trail_command(
+    store: StoreUrl = "judgments.db",
+    project: OptionalProject = None,
+    last: Annotated[int, typer.Option(help="At most this many events, the newest.", min=1)] = 50,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the trail is whole.")] = False,
+    dataset: Annotated[Path | None, typer.Option("--dataset", help="Whose manifest the trail has to go with.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What leads and admins did, each event with a hash over the one before, so that none can be changed unseen.
+
+    --check reads all of them. With the folder of a dataset written earlier it also says whether the trail is still the
+    one that the dataset names: a trail that was written anew from the beginning is whole, and another one.
+
+    Example: tuneful label trail --store judgments.db --check --dataset helpful-data
+    """
+    import json
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from tuneful.feedback import trail
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    if check or dataset is not None:
+        found = trail.check(opened)
+        if as_json:
+            print(json.dumps(asdict(found)))
+        if found.broken is not None:
+            raise StoreError(f"{opened}: event {found.broken} of the trail is missing or is not what was written")
+        if dataset is not None:
+            _require_trail_of(dataset, opened)
+        if not as_json:
+            print(f"{found.count} events, all as they were written; the last one's hash is {found.head}")
+        return
+    place = None if project is None else find_project(opened, project).id
+    events = trail.events(opened, place, last=last)
+    if as_json:
+        print(json.dumps([asdict(one) for one in events]))
+        return
+    for one in events:
+        at = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{one.number:6} {at} {(one.rater or '-')[:8]:<8} {one.what} {json.dumps(one.about)}")
 
 
 @app.command("simulate")
@@ -349,7 +401,7 @@ def consensus_command(
     from tuneful.feedback.consensus import consensus
     from tuneful.pipeline.rows import rater_rows
 
-    found = consensus(_judged(judgments, store, project)[0])
+    found = consensus(_judged(judgments, store, project).judgments)
     if as_json:
         print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": rater_rows(found)}))
         return
@@ -390,55 +442,72 @@ def export_command(
     from tuneful.data.preferences import comparison_row
     from tuneful.feedback.consensus import consensus
     from tuneful.feedback.export import agreed_comparisons
+    from tuneful.feedback.settling import settle
 
     if audience is not None:
         raise ConfigError("--audience goes with --dataset")
     if judgments is not None and in_ is None:
         raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
-    said, items = _judged(judgments, store, project)
-    comparisons = agreed_comparisons(consensus(said), items if in_ is None else read_candidates(in_))
+    said = _judged(judgments, store, project)
+    items = said.candidates if in_ is None else read_candidates(in_)
+    comparisons = agreed_comparisons(settle(consensus(said.judgments), said.decisions), items)
     write_rows(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")
 
 
 def _export_dataset(folder: Path, place: str, project: str, audience: str | None, *, force: bool) -> None:
-    from tuneful.feedback.dataset import write_dataset
-    from tuneful.feedback.items import candidates
-    from tuneful.feedback.pages import groups_of, guides
-    from tuneful.feedback.projects import find_project, judgments
+    import time
+
+    from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
+    from tuneful.feedback.versions import export_dataset
 
     opened = Store.open(place, make=False)
     found = find_project(opened, project)
-    manifest = write_dataset(
-        folder,
-        judgments(opened, found.id, all_revisions=True),
-        candidates(opened, found.id),
-        name=found.name,
-        instructions={one.id: one.text for one in guides(opened, found.id)},
-        audience=audience,
-        groups=groups_of(opened, found.id),
-        query={"project": found.name, "kind": found.kind, "criteria": list(found.criteria)},
-        force=force,
-    )
-    print(f"{sum(file.rows for file in manifest.files)} rows in {len(manifest.files)} files of {folder}")
+    version, manifest = export_dataset(opened, found.id, folder, audience=audience, force=force, now=time.time())
+    rows = sum(file.rows for file in manifest.files)
+    print(f"{rows} rows in {len(manifest.files)} files of {folder}, version {version} of the dataset")
 
 
-def _judged(file: Path | None, store: str | None, project: str | None) -> tuple[list[Judgment], list[Candidates]]:
-    """Judgments of a file, or those of a project of a store and its items."""
+def _require_trail_of(folder: Path, opened: Store) -> None:
+    """StoreError when the trail does not hold the event that the manifest of a dataset names as its last."""
+    import json
+
+    from tuneful.feedback import trail
+
+    try:
+        named = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["trail"]
+        number, head = int(named["events"]), str(named["head"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{folder}: has no manifest.json that names a trail; give the folder of a dataset") from None
+    if not trail.holds(opened, number, head):
+        raise StoreError(f"{folder}: names event {number} of another trail than that of {opened}; one was changed")
+
+
+class _Judged(NamedTuple):
+    judgments: list[Judgment]
+    candidates: list[Candidates]
+    decisions: list[Decision]
+
+
+def _judged(file: Path | None, store: str | None, project: str | None) -> _Judged:
+    """What was judged and decided: of a file and the decisions.jsonl beside it, or of a project of a store, with its
+    items."""
     if file is not None and store is None:
         from tuneful.feedback.judgments import read_judgments
+        from tuneful.feedback.settling import decisions_beside
 
-        return read_judgments(file), []
+        return _Judged(read_judgments(file), [], decisions_beside(file))
     if file is not None or store is None or project is None:
         raise ConfigError("name either --judgments FILE, or --store and --project")
+    from tuneful.feedback.decisions import decisions
     from tuneful.feedback.items import candidates
     from tuneful.feedback.projects import find_project, judgments
     from tuneful.feedback.store import Store
 
     opened = Store.open(store, make=False)
     found = find_project(opened, project)
-    return judgments(opened, found.id), candidates(opened, found.id)
+    return _Judged(judgments(opened, found.id), candidates(opened, found.id), decisions(opened, found.id))
 
 
 def _read(path: Path) -> str:

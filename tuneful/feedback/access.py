@@ -19,6 +19,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tuneful.errors import AccessError, MissingError
+from tuneful.feedback import trail
 from tuneful.feedback.projects import Role
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import account, invitation, membership, project, rater, session, token
@@ -89,10 +90,19 @@ def csrf_of(secret: str) -> str:
     return hashlib.sha256(f"csrf {secret}".encode()).hexdigest()
 
 
-def invite(store: Store, *, project_id: str | None, role: Role | Literal["admin"] = "labeler", now: float) -> str:
-    """The secret of a new invitation, which one person can accept within two weeks."""
+def invite(
+    store: Store,
+    *,
+    project_id: str | None,
+    role: Role | Literal["admin"] = "labeler",
+    by: str | None = None,
+    now: float,
+) -> str:
+    """The secret of a new invitation, which one person can accept within two weeks.
 
-    return store.write(lambda connection: _invite(connection, project_id, role, now))
+    by: the rater who invites; None for the command line.
+    """
+    return store.write(lambda connection: _invite(connection, project_id, role, by, now))
 
 
 def invite_first_admin(store: Store, *, now: float) -> str | None:
@@ -102,16 +112,23 @@ def invite_first_admin(store: Store, *, now: float) -> str | None:
         if connection.execute(select(account.c.rater).where(account.c.admin)).first():
             return None
         connection.execute(delete(invitation).where(invitation.c.role == "admin", invitation.c.used_at.is_(None)))
-        return _invite(connection, None, "admin", now)
+        return _invite(connection, None, "admin", None, now)
 
     return store.write(work)
 
 
-def _invite(connection: Connection, project_id: str | None, role: str, now: float) -> str:
+def _invite(connection: Connection, project_id: str | None, role: str, by: str | None, now: float) -> str:
     secret = secrets.token_urlsafe(32)
     row = {"id": digest(secret), "project": project_id, "role": role, "until": now + INVITATION_LIFE}
     connection.execute(insert(invitation).values(**row, created_at=now))
+    about = {"invitation": _named(secret), "role": role}
+    trail.add(connection, "invitation made", project=project_id, rater=by, about=about, now=now)
     return secret
+
+
+def _named(secret: str) -> str:
+    """What the trail calls a secret: the beginning of the hash under which the database has it."""
+    return digest(secret)[:16]
 
 
 def invited(store: Store, secret: str, *, now: float) -> Invited:
@@ -236,6 +253,8 @@ def make_token(store: Store, rater_id: str, name: str, scopes: Sequence[Scope], 
         secret = f"tuneful_{secrets.token_urlsafe(32)}"
         row = {"id": digest(secret), "rater": rater_id, "name": name, "scopes": list(scopes), "until": now + days * DAY}
         connection.execute(insert(token).values(**row, created_at=now))
+        about = {"token": _named(secret), "scopes": list(scopes), "days": days}
+        trail.add(connection, "token made", rater=rater_id, about=about, now=now)
         return secret
 
     return store.write(work)
@@ -284,7 +303,7 @@ def _hash(password: str) -> str:
         return _hasher().hash(password)
 
 
-def erase(store: Store, rater_id: str) -> None:
+def erase(store: Store, rater_id: str, *, by: str | None = None, now: float) -> None:
     """Forget who a rater is: name, address, groups, account, sessions and tokens. What they judged stays, under their
     id, which says nothing."""
 
@@ -293,6 +312,7 @@ def erase(store: Store, rater_id: str) -> None:
             connection.execute(delete(table).where(table.c.rater == rater_id))
         nobody: dict[str, Any] = {"name": None, "email": None, "groups": []}
         connection.execute(update(rater).where(rater.c.id == rater_id).values(**nobody))
+        trail.add(connection, "account erased", rater=by, about={"rater": rater_id}, now=now)
 
     store.write(work)
 
@@ -313,13 +333,19 @@ def _use(connection: Connection, secret: str, opened: Invited, rater_id: str, no
     unused = (invitation.c.id == digest(secret), invitation.c.used_at.is_(None))
     if connection.execute(update(invitation).where(*unused).values(used_at=now, used_by=rater_id)).rowcount == 0:
         raise AccessError("this invitation was used this moment; ask for another")
-    if opened.project is None:
-        return
-    mine = (membership.c.project == opened.project, membership.c.rater == rater_id)
+    if opened.project is not None:
+        _let_in(connection, opened.project, opened.role, rater_id, now)
+    about = {"invitation": _named(secret), "role": opened.role}
+    trail.add(connection, "invitation used", project=opened.project, rater=rater_id, about=about, now=now)
+
+
+def _let_in(connection: Connection, project_id: str, role: str, rater_id: str, now: float) -> None:
+    """A member of the project, or a lead of it who was a labeler before."""
+    mine = (membership.c.project == project_id, membership.c.rater == rater_id)
     if connection.execute(select(membership.c.role).where(*mine)).first() is None:
-        row = {"project": opened.project, "rater": rater_id, "role": opened.role, "created_at": now}
+        row = {"project": project_id, "rater": rater_id, "role": role, "created_at": now}
         connection.execute(insert(membership).values(**row))
-    elif opened.role == "lead":
+    elif role == "lead":
         connection.execute(update(membership).where(*mine).values(role="lead"))
 
 

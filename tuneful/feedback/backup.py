@@ -17,8 +17,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, insert, select
 
 from tuneful.errors import StoreError
+from tuneful.feedback import trail
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import judgment, metadata
+from tuneful.feedback.tables import decision, judgment, metadata
 
 ROWS_AT_ONCE: Final = 1000
 
@@ -39,8 +40,8 @@ def back_up(store: Store, path: Path) -> dict[str, int]:
     return counts
 
 
-def restore(path: Path, store: Store) -> dict[str, int]:
-    """Copy a backup into a store that holds nothing; returns the rows of each table.
+def restore(path: Path, store: Store, *, now: float) -> dict[str, int]:
+    """Copy a backup into a store that holds nothing; returns the rows of each table. Its trail goes on here.
 
     Raises StoreError when the file is no store, and when the store holds anything: nothing is ever overwritten.
     """
@@ -52,7 +53,8 @@ def restore(path: Path, store: Store) -> dict[str, int]:
         _require_store(path, taken)
         source = Store.open(taken)
         try:
-            return copy(source, store)
+            with source.read() as reading:
+                return store.write(lambda writing: _restore(reading, writing, now))
         finally:
             source.close()
 
@@ -71,6 +73,13 @@ def copy(source: Store, target: Store) -> dict[str, int]:
         return target.write(lambda writing: _copy(reading, writing))
 
 
+def _restore(reading: Connection, writing: Connection, now: float) -> dict[str, int]:
+    counts = _copy(reading, writing)
+    about = {name: counts[name] for name in ("project", "item", "judgment", "event")}
+    trail.add(writing, "restored", about=about, now=now)
+    return counts
+
+
 def _copy(reading: Connection, writing: Connection) -> dict[str, int]:
     for table in metadata.sorted_tables:
         if writing.execute(select(func.count()).select_from(table)).scalar_one():
@@ -78,7 +87,7 @@ def _copy(reading: Connection, writing: Connection) -> dict[str, int]:
     counts = {}
     for table in metadata.sorted_tables:
         rows = [dict(row) for row in reading.execute(select(table)).mappings()]
-        for wave in _earlier_first(rows) if table is judgment else [rows]:
+        for wave in _earlier_first(rows) if table in (judgment, decision) else [rows]:
             for start in range(0, len(wave), ROWS_AT_ONCE):
                 writing.execute(insert(table), wave[start : start + ROWS_AT_ONCE])
         counts[table.name] = len(rows)
@@ -86,12 +95,12 @@ def _copy(reading: Connection, writing: Connection) -> dict[str, int]:
 
 
 def _earlier_first(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Judgments before those that replace them."""
+    """Judgments, or decisions, before those that replace them."""
     written: set[str | None] = {None}
     while rows:
         wave = [row for row in rows if row["replaces"] in written]
         if not wave:
-            raise StoreError(f'judgment "{rows[0]["id"]}": what it revises is not there')
+            raise StoreError(f'"{rows[0]["id"]}": what it revises is not there')
         yield wave
         written |= {row["id"] for row in wave}
         rows = [row for row in rows if row["id"] not in written]

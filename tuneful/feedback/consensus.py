@@ -31,6 +31,7 @@ class PairConsensus:
 
     p: probability that a new careful rater prefers `first`, a tie counting half. confidence: probability that the score
     of `first` is the higher one, given all judgments. weight: the pair's share of its item's total weight, 1.
+    decided: p is a lead's word (feedback.settling).
     """
 
     item: str
@@ -40,6 +41,7 @@ class PairConsensus:
     p: float
     confidence: float
     weight: float
+    decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
     trees-SPLIT.jsonl     rankings as Open-Assistant's trees
     judgments.jsonl       every judgment and revision, raters by pseudonym
     judgments.csv         the latest ones, for a spreadsheet
+    decisions.jsonl       what the project's lead settled, where there is any
     completions.jsonl     the prompts and completions that these speak of
     manifest.json         what the folder was made of and with, SHA-256 and rows of every file
     README.md             the card; it is yours to complete, so the manifest leaves it out
@@ -25,8 +26,8 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -42,6 +43,7 @@ from tuneful.errors import DataError, did_you_mean
 from tuneful.feedback.dataset_card import Config, card
 from tuneful.feedback.dataset_rows import TABLES, Judged, columns, make_rows
 from tuneful.feedback.judgments import judgment_row, write_judgments
+from tuneful.feedback.settling import FILE, Decision, decision_row
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.runs.directory import written_folder
 from tuneful.runs.manifest import file_hash
@@ -70,8 +72,9 @@ class Manifest:
     """What a dataset was made of and with.
 
     query: what was asked of the store, in the words of whoever asked. inputs: SHA-256 of the judgments, of the
-    candidates and of each version of the instructions. agreement: Krippendorff's alpha by criterion. left_out: what
-    gave no row, by reason.
+    candidates, of the decisions and of each version of the instructions. agreement: Krippendorff's alpha by criterion.
+    left_out: what gave no row, by reason. trail: how many events the store's trail had, and the hash of the last one;
+    empty for a dataset that came from no store.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Manifest:
     agreement: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, int]
     files: tuple[WrittenFile, ...]
+    trail: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """As manifest.json holds it, `sha256` being that of all the rest."""
@@ -97,6 +101,7 @@ def write_dataset(
     candidates: Sequence[Candidates],
     *,
     name: str,
+    decisions: Sequence[Decision] = (),
     instructions: Mapping[str, str] = _NONE,
     audience: str | None = None,
     groups: Mapping[str, Collection[str]] | None = None,
@@ -106,17 +111,20 @@ def write_dataset(
     flagged_as_rejected: bool = False,
     margins: bool = False,
     query: Mapping[str, Any] = _NONE,
+    trail_of: Callable[[Manifest], Mapping[str, Any]] = lambda _: _NONE,
     force: bool = False,
 ) -> Manifest:
     """Write a dataset of judgments into `folder`, which appears whole or not at all.
 
-    judged: all revisions. candidates: the prompts and completions that they speak of. instructions: text by version.
+    judged: all revisions. candidates: the prompts and completions that they speak of. decisions: a lead's, all of them;
+    with an audience they are left out, for then it is the audience that speaks. instructions: text by version.
     groups: by rater, what they say of themselves; with it, `audience` keeps the judgments of the raters of one group,
     without it `audience` only says whose judgments these are.
     shares: of the splits, by first user turn. formats: which files, see FORMATS. container: of the tables.
     flagged_as_rejected: whether gibberish may be the rejected side of a pair, and a bad answer; nothing else that is
     flagged is trained on. margins: adds a column `margin`, the difference of the scores in the units of the loss. Only
     for a trainer that does not read p: TRL's reward loss, and ours, subtract a margin wherever there is one.
+    trail_of: what the manifest says of the store's trail, given all the rest of it.
 
     An earlier dataset in the folder is replaced with `force` only, and nothing else is. Raises DataError for input that
     does not fit together, and when an audience has fewer than five people; RunError when the disk refuses.
@@ -124,7 +132,8 @@ def write_dataset(
     _check(folder, name, formats, container, shares, force=force)
     judgments = _sorted(_of_audience(judged, audience, groups))
     offered = _used(candidates, judgments)
-    known = Judged.of(judgments, offered)
+    settled = [] if audience is not None else _settled(decisions, judgments)
+    known = Judged.of(judgments, offered, settled)
     rows = make_rows(known, shares=shares, kinds=formats, flagged_as_rejected=flagged_as_rejected, margins=margins)
     written: list[WrittenFile] = []
     configs: dict[str, Config] = {}
@@ -142,6 +151,9 @@ def write_dataset(
         if "csv" in formats:
             path = part / "judgments.csv"
             written.append(_written(path, _write_csv(path, known.latest)))
+        if "judgments" in formats and settled:
+            path = part / FILE
+            written.append(_written(path, write_jsonl(path, map(decision_row, settled))))
         if "completions" in formats and offered:
             path = part / "completions.jsonl"
             written.append(_written(path, write_jsonl(path, map(_offered_row, offered))))
@@ -160,6 +172,7 @@ def write_dataset(
             inputs={
                 "judgments": _hash(json.dumps(judgment_row(one), sort_keys=True) for one in judgments),
                 "candidates": _hash(json.dumps(candidates_row(one), sort_keys=True) for one in offered),
+                "decisions": _hash(json.dumps(decision_row(one), sort_keys=True) for one in settled),
                 "instructions": {version: _hash([text]) for version, text in instructions.items()},
             },
             counts=_counts(judgments, known, offered, groups or {}, shares),
@@ -167,6 +180,7 @@ def write_dataset(
             left_out={reason: number for reason, number in sorted(rows.left_out.items()) if number},
             files=tuple(sorted(written, key=lambda file: file.name)),
         )
+        manifest = replace(manifest, trail=dict(trail_of(manifest)))
         _write(part / _MANIFEST, _rendered(manifest.as_json()))
         used = Counter(one.instructions for one in known.latest)
         told = {version: (text, used[version]) for version, text in instructions.items()}
@@ -271,6 +285,12 @@ def _sorted(judged: Iterable[Judgment]) -> list[Judgment]:
     return judgments
 
 
+def _settled(decisions: Iterable[Decision], judgments: Iterable[Judgment]) -> list[Decision]:
+    """Those about the items that these judgments speak of, in the order of items and times."""
+    items = {one.item for one in judgments}
+    return sorted((one for one in decisions if one.item in items), key=lambda one: (one.item, one.created_at, one.id))
+
+
 def _used(candidates: Sequence[Candidates], judgments: Sequence[Judgment]) -> list[Candidates]:
     """The candidates that a judgment speaks of, each once, in the order of prompts."""
     completions = {one for judgment in judgments for one in judgment.completions}
@@ -296,6 +316,7 @@ def _counts(
         "judgments": len(judgments),
         "latest": len(known.latest),
         "items": len({one.item for one in known.latest}),
+        "decided": len(known.decided),
         "prompts": {
             split: sum(split_of(prompt, shares) == split for prompt in {item.prompt for item in offered})
             for split in shares
@@ -332,7 +353,7 @@ def _write_csv(path: Path, judgments: Sequence[Judgment]) -> int:
     """A cell holds text as it is, what else it may be as JSON."""
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(field.name for field in dataclasses.fields(Judgment))
+    table.writerow(one.name for one in dataclasses.fields(Judgment))
     table.writerows(map(_cell, judgment_row(one).values()) for one in judgments)
     _write(path, text.getvalue().encode())
     return len(judgments)

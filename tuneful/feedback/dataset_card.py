@@ -48,6 +48,7 @@ _COLUMNS = """\
 | `p` | probability that a new careful rater prefers `chosen` |
 | `weight`, `group` | pairs of one group are of one item, where all pairs weigh 1 together; keep a group in one batch |
 | `num_labels`, `agreement` | judgments that order this very pair, and the share that prefer `chosen`, ties half |
+| `decided` | true where the project's lead settled the item; then `p` is 1, for a tie 1/2 |
 | `criterion` | what was asked |
 | `instructions`, `rater_kinds` | versions that raters followed; `human`, `ai` or `simulated` |
 | `chosen_flags`, `rejected_flags` | what half of the raters or more said of an answer, in flagged pairs |
@@ -113,6 +114,9 @@ def _raters(manifest: Mapping[str, Any], fewest: int) -> str:
     said = counts["judgments_by_rater_kind"]
     lines = ["| raters | how many | judgments |", "|---|---|---|"]
     lines += [f"| {kind} | {number:,} | {said[kind]:,} |" for kind, number in counts["raters"].items()]
+    if counts["decided"]:
+        items = "1 item" if counts["decided"] == 1 else f"{counts['decided']:,} items"
+        lines += ["", f"The project's lead settled {items}; how far raters are trusted is not changed by that."]
     if counts["groups"]:
         lines += ["", f"What people say of themselves; groups of fewer than {fewest} are not told.", ""]
         lines += ["| group | people |", "|---|---|"]

@@ -17,6 +17,7 @@ from tuneful.data.transcripts import parse_transcript, transcript
 from tuneful.data.trees import RankedReplies, tree_row
 from tuneful.errors import DataError
 from tuneful.feedback.export import to_comparisons
+from tuneful.feedback.settling import Decision, settle, standing
 from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Made = tuple[str, Prompt, dict[str, Any]]
 
 _MADE_BY = (("criterion", "string"), ("instructions", ["string"]), ("rater_kinds", ["string"]))
 _PAIR = (("p", "float64"), ("weight", "float64"), ("group", "string"))
-_LABELED = (("num_labels", "int64"), ("agreement", "float64"))
+_LABELED = (("num_labels", "int64"), ("agreement", "float64"), ("decided", "bool"))
 _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "preferences": (("chosen", "answer"), ("rejected", "answer"), *_PAIR, *_LABELED, *_MADE_BY),
     "ties": (("chosen", "answer"), ("rejected", "answer"), *_PAIR, *_LABELED, *_MADE_BY),
@@ -43,7 +44,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     ),
     "unpaired": (
         *(("completion", "answer"), ("label", "bool"), ("p", "float64"), ("num_labels", "int64")),
-        *(("source", "string"), *_MADE_BY),
+        *(("decided", "bool"), ("source", "string"), *_MADE_BY),
     ),
     "demonstrations": (("completion", "answer"), ("rater_kind", "string"), ("instructions", ["string"])),
 }
@@ -54,8 +55,9 @@ class Judged:
     """What the rows are made of.
 
     latest: judgments that no other one replaces. prompts: by id. texts: prompt and completion by id. flags: of each
-    completion, those that at least half of its raters gave it. found: the consensus by criterion. ordered: by criterion
-    and item, the judgments that order two of its completions or more, each with the rank of those it ranks.
+    completion, those that at least half of its raters gave it. found: the consensus by criterion, decided items as they
+    were decided. ordered: by criterion and item, the judgments that order two of its completions or more, each with the
+    rank of those it ranks. decided: by item, the decision that stands.
     """
 
     latest: tuple[Judgment, ...]
@@ -64,9 +66,12 @@ class Judged:
     flags: Mapping[str, tuple[str, ...]]
     found: Mapping[str, Consensus]
     ordered: Mapping[str, Mapping[str, Sequence[tuple[Judgment, Mapping[str, int]]]]]
+    decided: Mapping[str, Decision]
 
     @classmethod
-    def of(cls, judgments: Sequence[Judgment], candidates: Sequence[Candidates]) -> Judged:
+    def of(
+        cls, judgments: Sequence[Judgment], candidates: Sequence[Candidates], decisions: Sequence[Decision] = ()
+    ) -> Judged:
         """Raises DataError for an id that has two texts, and as `consensus` does."""
         from tuneful.feedback.consensus import consensus
 
@@ -77,23 +82,32 @@ class Judged:
             ranks = {c: rank for c, rank in zip(one.completions, one.ranks, strict=False) if rank is not None}
             if one.kind in ("ranking", "comparison") and len(ranks) >= 2:
                 ordered.setdefault(one.criterion, {}).setdefault(one.item, []).append((one, ranks))
+        decided = standing(decisions)
         return cls(
             latest=latest,
             prompts={item.prompt.id: item.prompt for item in candidates},
             texts=_texts(candidates),
             flags=_flags(latest),
             found={
-                criterion: consensus(one for said in ordered[criterion].values() for one, _ in said)
+                criterion: settle(
+                    consensus(one for said in ordered[criterion].values() for one, _ in said),
+                    (one for one in decided.values() if one.criterion == criterion),
+                )
                 for criterion in sorted(ordered)
             },
             ordered=ordered,
+            decided=decided,
         )
 
-    def text(self, judgment: Judgment, completion: str) -> tuple[Prompt, str]:
+    def text(self, completion: str) -> tuple[Prompt, str]:
         if completion not in self.texts:
-            raise DataError(f'judgment "{judgment.id}": completion "{completion}" has no text; pass where it came from')
+            raise DataError(f'completion "{completion}" has no text; pass where it came from')
         prompt, known = self.texts[completion]
         return prompt, known.text
+
+    def said(self, criterion: str, item: str) -> Sequence[tuple[Judgment, Mapping[str, int]]]:
+        """The judgments that order an item; none of one that was only flagged, and then decided."""
+        return self.ordered[criterion].get(item, ())
 
 
 class Rows:
@@ -202,12 +216,13 @@ def _pairs(judged: Judged, flagged_as_rejected: bool, margins: bool, left_out: C
             compared = to_comparisons(replace(found, pairs=(pair,)), texts)
             left_out["pairs: both answers are equal"] += not compared
             for comparison in compared:
-                said = judged.ordered[criterion][pair.item]
+                said = judged.said(criterion, pair.item)
                 margin = found.slope * (found.scores[pair.first][0] - found.scores[pair.second][0])
                 whole = replace(
                     comparison, group=_group(pair.item, criterion), margin=margin if margins else comparison.margin
                 )
-                row = _pair_row(whole) | _votes(pair, said) | _made_by(criterion, (one for one, _ in said))
+                row = _pair_row(whole) | _votes(pair, said) | {"decided": pair.decided}
+                row |= _made_by(criterion, (one for one, _ in said))
                 flags = [judged.flags.get(side, ()) for side in (pair.first, pair.second)]
                 if any(flags) and not (flagged_as_rejected and flags == [(), ("gibberish",)]):
                     row |= {"chosen_flags": list(flags[0]), "rejected_flags": list(flags[1])}
@@ -250,25 +265,21 @@ def _answer(prompt: Prompt, text: str) -> dict[str, Any]:
 
 
 def _unpaired(judged: Judged, flagged_as_rejected: bool, left_out: Counter[str]) -> Iterator[Made]:
-    """Good and bad answers: by the majority where raters said good or bad, else by the pairs of their item."""
+    """Good and bad answers: by the lead's decision or the majority where raters said good or bad, else by the pairs of
+    their item."""
     said: dict[tuple[str, str], list[tuple[Judgment, float]]] = {}
     for one in judged.latest:
         word = one.values.get(one.criterion) if one.kind == "binary" and len(one.completions) == 1 else None
         if word is not None:
             said.setdefault((one.criterion, one.completions[0]), []).append((one, word))
-    verdicts = [
-        (
-            "binary",
-            criterion,
-            completion,
-            (sum(word for _, word in words) + 1) / (len(words) + 2),
-            [j for j, _ in words],
-        )
-        for (criterion, completion), words in sorted(said.items(), key=lambda entry: entry[0])
-    ]
+    verdicts = []
+    for (criterion, completion), words in sorted(said.items(), key=lambda entry: entry[0]):
+        settled = judged.decided.get(words[0][0].item)
+        p = (sum(word for _, word in words) + 1) / (len(words) + 2) if settled is None else settled.values[criterion]
+        verdicts.append(("binary", criterion, completion, p, settled is not None, [j for j, _ in words]))
     verdicts += [verdict for verdict in _by_pairs(judged) if verdict[1:3] not in said]
-    for source, criterion, completion, p, judgments in verdicts:
-        prompt, text = judged.text(judgments[0], completion)
+    for source, criterion, completion, p, decided, judgments in verdicts:
+        prompt, text = judged.text(completion)
         good, flags = p > 0.5, judged.flags.get(completion, ())
         if p == 0.5 or (source == "pairs" and TIED[0] <= p <= TIED[1]):
             left_out["unpaired: as good as bad"] += 1
@@ -276,11 +287,12 @@ def _unpaired(judged: Judged, flagged_as_rejected: bool, left_out: Counter[str])
             left_out["unpaired: flagged"] += 1
         else:
             row = {"prompt": prompt.as_json(), **_answer(prompt, text), "label": good, "p": p}
-            row |= {"num_labels": len(judgments), "source": source} | _made_by(criterion, judgments)
+            row |= {"num_labels": len(judgments), "decided": decided, "source": source}
+            row |= _made_by(criterion, judgments)
             yield "unpaired", prompt, row | ({"empty": not text.strip()} if isinstance(prompt.content, str) else {})
 
 
-def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, list[Judgment]]]:
+def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, bool, list[Judgment]]]:
     """Of every completion, the mean probability that it is preferred to another one of its item."""
     for criterion, found in judged.found.items():
         chances: dict[tuple[str, str], list[float]] = {}
@@ -288,8 +300,8 @@ def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, list[Judgm
             chances.setdefault((pair.item, pair.first), []).append(pair.p)
             chances.setdefault((pair.item, pair.second), []).append(1 - pair.p)
         for (item, completion), won in sorted(chances.items()):
-            judgments = [one for one, ranks in judged.ordered[criterion][item] if completion in ranks]
-            yield "pairs", criterion, completion, sum(won) / len(won), judgments
+            judgments = [one for one, ranks in judged.said(criterion, item) if completion in ranks]
+            yield "pairs", criterion, completion, sum(won) / len(won), item in judged.decided, judgments
 
 
 def _demonstrations(judged: Judged, left_out: Counter[str]) -> Iterator[Made]:

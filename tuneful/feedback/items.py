@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import StoreError
+from tuneful.feedback import trail
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import completion, item, prompt
@@ -28,7 +29,7 @@ EVERYBODY: Final = 1_000_000
 """The overlap of an item that every labeler is asked."""
 
 
-def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, now: float) -> list[str]:
+def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, by: str | None = None, now: float) -> list[str]:
     """Ids of new items whose answer is known. Every labeler is asked each of them once at most.
 
     Raises StoreError, and adds none, when the ranks of one do not fit its completions.
@@ -40,17 +41,26 @@ def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, now: float
             size = len(one.candidates.completions)
             raise StoreError(f'gold item "{one.candidates.prompt.text}": {len(one.ranks)} ranks for {size} completions')
     answers = [{"ranks": list(one.ranks), "values": dict(one.values), "why": one.why} for one in known]
-    return _add(store, project_id, [one.candidates for one in known], answers, overlap=EVERYBODY, priority=0, now=now)
+    row = {"overlap": EVERYBODY, "priority": 0}
+    return _add(store, project_id, [one.candidates for one in known], answers, row, by=by, now=now)
 
 
 def add_items(
-    store: Store, project_id: str, candidates: Sequence[Candidates], *, overlap: int, priority: int = 0, now: float
+    store: Store,
+    project_id: str,
+    candidates: Sequence[Candidates],
+    *,
+    overlap: int,
+    priority: int = 0,
+    by: str | None = None,
+    now: float,
 ) -> list[str]:
     """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
 
     All of them or none. An item that is there already, with the same completions, is left as it is.
     """
-    return _add(store, project_id, candidates, [None] * len(candidates), overlap=overlap, priority=priority, now=now)
+    row = {"overlap": overlap, "priority": priority}
+    return _add(store, project_id, candidates, [None] * len(candidates), row, by=by, now=now)
 
 
 def _add(
@@ -58,9 +68,9 @@ def _add(
     project_id: str,
     candidates: Sequence[Candidates],
     gold: Sequence[Mapping[str, Any] | None],
+    row: Mapping[str, Any],
     *,
-    overlap: int,
-    priority: int,
+    by: str | None,
     now: float,
 ) -> list[str]:
     require_storable_items(candidates)
@@ -69,12 +79,19 @@ def _add(
         first = next_position(connection, project_id)
         made = []
         for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
-            row = {"overlap": overlap, "priority": priority, "position": first + place}
-            stored = put_item(connection, project_id, given, row, now=now)
+            stored = put_item(connection, project_id, given, {**row, "position": first + place}, now=now)
             if known is not None:
                 _put_gold(connection, given, stored, known)
-            made.append(stored.id)
-        return made
+            made.append(stored)
+        about = {
+            **row,
+            "items": sum(stored.is_new for stored in made),
+            "gold": sum(known is not None for known in gold),
+            "hash": content_hash([stored.id for stored in made], gold),
+        }
+        if about["items"]:
+            trail.add(connection, "items added", project=project_id, rater=by, about=about, now=now)
+        return [stored.id for stored in made]
 
     return store.write(work)
 

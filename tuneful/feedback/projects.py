@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from tuneful.errors import MissingError, StoreError, did_you_mean
+from tuneful.feedback import trail
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import instructions, item, judgment, membership, project, rater
 from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
@@ -46,9 +47,18 @@ class Progress:
 
 
 def create_project(
-    store: Store, name: str, kind: JudgmentKind = "ranking", *, criteria: Sequence[str] = ("preference",), now: float
+    store: Store,
+    name: str,
+    kind: JudgmentKind = "ranking",
+    *,
+    criteria: Sequence[str] = ("preference",),
+    by: str | None = None,
+    now: float,
 ) -> str:
-    """A new project's id. Raises StoreError when the name is taken or empty."""
+    """A new project's id. by, here and below: the rater who does it, for the trail; None for the command line.
+
+    Raises StoreError when the name is taken or empty.
+    """
     name = name.strip()
     if not name:
         raise StoreError("a project needs a name")
@@ -61,12 +71,23 @@ def create_project(
         made = str(uuid.uuid4())
         row = {"id": made, "name": name, "kind": kind, "criteria": list(criteria), "created_at": now}
         connection.execute(insert(project).values(**row))
+        about = {"name": name, "kind": kind, "criteria": list(criteria)}
+        trail.add(connection, "project made", project=made, rater=by, about=about, now=now)
         return made
 
     return store.write(work)
 
 
-def set_quiz(store: Store, project_id: str, *, quiz: int, pass_share: float = 0.7, gold_every: int = 0) -> None:
+def set_quiz(
+    store: Store,
+    project_id: str,
+    *,
+    quiz: int,
+    pass_share: float = 0.7,
+    gold_every: int = 0,
+    by: str | None = None,
+    now: float,
+) -> None:
     """What labelers begin with, and how often they meet a known item later.
 
     quiz: gold items that a labeler begins with, to be told the answer after each and to get `pass_share` of it right.
@@ -83,6 +104,7 @@ def set_quiz(store: Store, project_id: str, *, quiz: int, pass_share: float = 0.
             raise StoreError(f"a quiz of {quiz} items, and {gold} have a known answer; add some, or ask less")
         row = {"quiz": quiz, "pass_share": pass_share, "gold_every": gold_every}
         connection.execute(update(project).where(project.c.id == project_id).values(**row))
+        trail.add(connection, "quiz set", project=project_id, rater=by, about=row, now=now)
 
     if quiz < 0 or gold_every < 0 or gold_every == 1 or not 0 <= pass_share <= 1:
         raise StoreError(
@@ -117,7 +139,7 @@ def project_from_row(row: Any) -> Project:
     return Project(**{name: row[name] for name in names} | {"criteria": tuple(row["criteria"])})
 
 
-def publish_instructions(store: Store, project_id: str, text: str, *, now: float) -> str:
+def publish_instructions(store: Store, project_id: str, text: str, *, by: str | None = None, now: float) -> str:
     """The id of a new version of the instructions, or of the newest when it says the same. Older ones stay."""
     require_storable(text, "the instructions")
 
@@ -134,13 +156,22 @@ def publish_instructions(store: Store, project_id: str, text: str, *, now: float
         made, version = str(uuid.uuid4()), 1 if newest is None else newest.version + 1
         row = {"id": made, "project": project_id, "version": version, "text": text, "hash": digest, "created_at": now}
         connection.execute(insert(instructions).values(**row))
+        about = {"version": version, "hash": digest}
+        trail.add(connection, "instructions published", project=project_id, rater=by, about=about, now=now)
         return made
 
     return store.write(work)
 
 
 def add_rater(
-    store: Store, project_id: str, *, kind: RaterKind = "human", role: Role = "labeler", name: str = "", now: float
+    store: Store,
+    project_id: str,
+    *,
+    kind: RaterKind = "human",
+    role: Role = "labeler",
+    name: str = "",
+    by: str | None = None,
+    now: float,
 ) -> str:
     """The id, a pseudonym, of a new rater of the project."""
 
@@ -148,7 +179,7 @@ def add_rater(
         made = str(uuid.uuid4())
         row: dict[str, Any] = {"id": made, "kind": kind, "name": name or None, "groups": [], "created_at": now}
         connection.execute(insert(rater).values(**row))
-        connection.execute(insert(membership).values(project=project_id, rater=made, role=role, created_at=now))
+        _add_member(connection, project_id, made, role, by, now)
         return made
 
     return store.write(work)
@@ -165,10 +196,16 @@ def member_named(store: Store, project_id: str, name: str, *, kind: RaterKind, n
     return found or add_rater(store, project_id, kind=kind, name=name, now=now)
 
 
-def add_member(store: Store, project_id: str, rater_id: str, *, role: Role, now: float) -> None:
+def add_member(store: Store, project_id: str, rater_id: str, *, role: Role, by: str | None = None, now: float) -> None:
     """Somebody who is a rater elsewhere, in this project too."""
+    store.write(lambda connection: _add_member(connection, project_id, rater_id, role, by, now))
+
+
+def _add_member(connection: Connection, project_id: str, rater_id: str, role: Role, by: str | None, now: float) -> None:
     row = {"project": project_id, "rater": rater_id, "role": role, "created_at": now}
-    store.write(lambda connection: connection.execute(insert(membership).values(**row)))
+    connection.execute(insert(membership).values(**row))
+    about = {"rater": rater_id, "role": role}
+    trail.add(connection, "role given", project=project_id, rater=by, about=about, now=now)
 
 
 def progress(store: Store, project_id: str) -> Progress:
@@ -185,7 +222,8 @@ def progress(store: Store, project_id: str) -> Progress:
 
 
 def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisions: bool = False) -> list[Judgment]:
-    """The latest revision of every judgment of a project, oldest first, as files have them; those of a quiz left out.
+    """The latest revision of every judgment of a project, oldest first, as files have them; those of a quiz left out,
+    and those of a gold item that is a copy of another item, which would weigh twice.
 
     surplus: with those that came after an item had all that were asked for.
     """
@@ -195,7 +233,7 @@ def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisi
         .join(item, item.c.id == judgment.c.item)
         .join(rater, rater.c.id == judgment.c.rater)
         .join(project, project.c.id == judgment.c.project)
-        .where(judgment.c.project == project_id, ~judgment.c.quiz)
+        .where(judgment.c.project == project_id, ~judgment.c.quiz, item.c.gold["copy_of"].as_string().is_(None))
         .order_by(judgment.c.created_at, judgment.c.id)
     )
     if not all_revisions:

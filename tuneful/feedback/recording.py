@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, distinct, func, insert, select, update
 
 from tuneful.errors import StoreError
+from tuneful.feedback import trail
 from tuneful.feedback.assignment import lock_item
 from tuneful.feedback.items import EVERYBODY, next_position, put_item, require_storable_items
 from tuneful.feedback.store import Store, require_storable
@@ -33,6 +34,7 @@ def record(
     judgments: Sequence[Judgment],
     *,
     room: int = 0,
+    by: str | None = None,
     now: float,
 ) -> Recorded:
     """Put judgments into a project, with the prompts and completions they are about; all of them or none.
@@ -67,6 +69,9 @@ def record(
                 raters += came
                 new += _judgment(connection, project_id, stored.id, who, said, ids, times[said.id])
             _count(connection, stored.id, room, is_new=stored.is_new)
+        if new:
+            counts = {"judgments": new, "items": items, "raters": raters}
+            trail.add(connection, "judgments recorded", project=project_id, rater=by, about=counts, now=now)
         return Recorded(judgments=new, items=items, raters=raters)
 
     return store.write(work)

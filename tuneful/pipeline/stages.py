@@ -28,11 +28,14 @@ from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.feedback.projects import create_project, find_project, judgments
 from tuneful.feedback.recording import record as put_in
+from tuneful.feedback.settling import FILE as DECISIONS
+from tuneful.feedback.settling import decision_row, decisions_beside, settle
 from tuneful.feedback.store import Store
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Sampling, fold
@@ -91,7 +94,8 @@ def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> 
 
 
 def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs) -> Facts:
-    """`judgments.jsonl` and `completions.jsonl`: what was judged in a project of a store, as it is at this moment."""
+    """`judgments.jsonl` and `completions.jsonl`: what was judged in a project of a store, as it is at this moment;
+    `decisions.jsonl`: what its lead settled, if anything."""
     store = Store.open(given.store, make=False)
     project = find_project(store, given.project)
     said = judgments(store, project.id)
@@ -102,15 +106,21 @@ def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs)
         )
     write_judgments(record.path / "judgments.jsonl", said, force=True)
     write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates(store, project.id)), force=True)
+    (record.path / DECISIONS).unlink(missing_ok=True)  # of a run that was killed here
+    if made := decisions(store, project.id):
+        write_jsonl(record.path / DECISIONS, map(decision_row, made))
     store.close()
-    return {"num_judgments": len(said)}
+    return {"num_judgments": len(said), "num_decisions": len(made)}
 
 
 def reach_consensus(context: Context, record: RunDirectory, given: inputs.ConsensusInputs) -> Facts:
-    """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater."""
+    """`comparisons.jsonl` with p and weight per pair; `report.json` with a verdict on every rater. Items stand as a
+    `decisions.jsonl` beside the judgments has them, where there is one."""
     judged = [item for path in context.files(given.completions, "completions.jsonl") for item in read_candidates(path)]
-    found = consensus(j for path in context.files(given.judgments, "judgments.jsonl") for j in read_judgments(path))
-    comparisons = agreed_comparisons(found, judged)
+    said = list(context.files(given.judgments, "judgments.jsonl"))
+    found = consensus(j for path in said for j in read_judgments(path))
+    settled = settle(found, [one for path in said for one in decisions_beside(path)])
+    comparisons = agreed_comparisons(settled, judged)
     write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)
     counts = {"num_comparisons": len(comparisons)}
     write_stage_report(record, {"labelers": rater_rows(found), "agreement": {"alpha": found.alpha}, **counts})

@@ -41,7 +41,7 @@ def test_a_backup_holds_what_the_store_held_and_goes_back(store: Store, tmp_path
     counts = back_up(store, tmp_path / "copy.db")
     assert (counts["judgment"], counts["item"], counts["completion"]) == (3, 3, 6)
     other = Store.open(tmp_path / "other.db")
-    assert restore(tmp_path / "copy.db", other) == counts
+    assert restore(tmp_path / "copy.db", other, now=5.0) == counts
     assert judgments(other, project) == judgments(store, project)
     assert progress(other, project) == progress(store, project)
     other.close()
@@ -53,9 +53,9 @@ def test_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="exists"):
         back_up(store, tmp_path / "copy.db")
     with pytest.raises(StoreError, match="already"):
-        restore(tmp_path / "copy.db", store)
+        restore(tmp_path / "copy.db", store, now=5.0)
     with pytest.raises(StoreError, match="no such file"):
-        restore(tmp_path / "none.db", store)
+        restore(tmp_path / "none.db", store, now=5.0)
 
 
 def test_a_backup_of_a_moment_is_whole_while_people_go_on(store: Store, tmp_path: Path) -> None:
