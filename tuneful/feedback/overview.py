@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,11 +11,13 @@ from sqlalchemy import func, select
 
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, ranking_alpha
+from tuneful.feedback.decisions import decisions
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
+from tuneful.feedback.settling import standing
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import instructions, item, judgment, membership
+from tuneful.feedback.tables import decision, instructions, item, judgment, membership
 from tuneful.records import Judgment
 
 if TYPE_CHECKING:
@@ -53,7 +55,9 @@ class Hard:
 class Overview:
     """seconds_left: at the pace of the last judgments; None while nothing tells a pace. alpha: of rankings, None for
     kinds that order nothing. problem: why there is no consensus, where judgments should give one. times: of all
-    judgments, oldest first. versions: (version, time) of the instructions."""
+    judgments, oldest first. versions: (version, time) of the instructions. pairs: by item, as people judged them, also
+    those that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of
+    a yes or no."""
 
     project: Project
     progress: Progress
@@ -64,6 +68,8 @@ class Overview:
     hardest: tuple[Hard, ...]
     times: tuple[float, ...]
     versions: tuple[tuple[int, float], ...]
+    pairs: Mapping[str, Sequence[PairConsensus]]
+    doubts: Mapping[str, float]
 
 
 def overview(store: Store, project_id: str) -> Overview:
@@ -73,6 +79,10 @@ def overview(store: Store, project_id: str) -> Overview:
     times = judged_at(store, found.id)
     orders = found.kind in ("ranking", "comparison")
     reports, pairs, problem = _agreed(said) if orders else ({}, (), "")
+    settled = standing(decisions(store, found.id))
+    by_item: dict[str, list[PairConsensus]] = {}
+    for pair in pairs:
+        by_item.setdefault(pair.item, []).append(pair)
     return Overview(
         project=found,
         progress=done,
@@ -80,9 +90,13 @@ def overview(store: Store, project_id: str) -> Overview:
         alpha=ranking_alpha(said, num_resamples=200) if orders and reports else None,
         problem=problem,
         cards=tuple(Card(labeler=one, report=reports.get(one.rater)) for one in labelers(store, found.id)),
-        hardest=_hardest(store, found.id, pairs),
+        hardest=_hardest(store, found.id, tuple(pair for pair in pairs if pair.item not in settled)),
         times=tuple(times),
         versions=tuple((one.version, one.published_at) for one in guides(store, found.id)),
+        pairs=by_item,
+        doubts=_yes_or_no_doubts(said)
+        if found.kind == "binary"
+        else {name: 1 - min(pair.confidence for pair in theirs) for name, theirs in by_item.items()},
     )
 
 
@@ -100,7 +114,10 @@ def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
         items = connection.execute(
             select(func.count()).select_from(item).where(item.c.project == project_id)
         ).scalar_one()
-    return (*judged, *members, versions, items)
+        settled = connection.execute(
+            select(func.count()).select_from(decision).where(decision.c.project == project_id)
+        ).scalar_one()
+    return (*judged, *members, versions, items, settled)
 
 
 def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairConsensus, ...], str]:
@@ -111,6 +128,15 @@ def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairCon
     except DataError as error:
         return {}, (), str(error) if said else ""
     return {report.rater: report for report in found.raters}, found.pairs, ""
+
+
+def _yes_or_no_doubts(said: list[Judgment]) -> dict[str, float]:
+    """Of each item, the share of the smaller side, each side with one voice more than it has."""
+    votes: dict[str, list[float]] = {}
+    for one in said:
+        if one.criterion in one.values:
+            votes.setdefault(one.item, []).append(one.values[one.criterion])
+    return {name: (min(sum(all_), len(all_) - sum(all_)) + 1) / (len(all_) + 2) for name, all_ in votes.items()}
 
 
 def _seconds_left(times: list[float], missing: int) -> float | None:

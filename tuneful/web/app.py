@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tuneful import __version__
 from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.store import Store
-from tuneful.web import accounts, labeling, leading
+from tuneful.web import accounts, deciding, labeling, leading
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
 from tuneful.web.templating import FOLDER, page
 
@@ -45,7 +45,7 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
     app.state.overviews = {}
     app.add_middleware(Wall)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    for router in (accounts.router, labeling.pages, leading.router):
+    for router in (accounts.router, labeling.pages, leading.router, deciding.router):
         app.include_router(router)
     for router in (labeling.router, leading.exports):
         app.include_router(router, include_in_schema=False)

@@ -84,7 +84,7 @@ def claim(request: Request, store: InStore, who: Known, now: Now, project_id: st
     """The item in hand or the next open one, under a lease; null when there is none for this labeler."""
     _require_scope(who, "label")
     if who.admin and project_id not in who.roles:
-        add_member(store, find_project(store, project_id).id, who.rater, role="lead", now=now)
+        add_member(store, find_project(store, project_id).id, who.rater, role="lead", by=who.rater, now=now)
     given = rules.claim(store, project_id, who.rater, besides=body.besides, now=now)
     held = None if given is None else _shown(store, given, now)
     return {"assignment": held, "progress": _progress(request, store, project_id, who)}

@@ -18,6 +18,7 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import AccessError, DataError
 from tuneful.feedback.access import Who, invite
+from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import add_items, candidates, require_sizes
 from tuneful.feedback.judgments import judgment_row
@@ -33,7 +34,9 @@ from tuneful.feedback.projects import (
     projects,
     publish_instructions,
 )
+from tuneful.feedback.settling import settle
 from tuneful.feedback.store import Store
+from tuneful.feedback.versions import versions
 from tuneful.records import Candidates, JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.security import InStore, Known, Now
@@ -85,10 +88,11 @@ def new_project(
     instructions: Text = "",
 ) -> Response:
     _require_admin(who)
-    made = create_project(store, name, kind, criteria=(criterion.strip() or "preference",), now=now)
-    add_member(store, made, who.rater, role="lead", now=now)
+    asked = (criterion.strip() or "preference",)
+    made = create_project(store, name, kind, criteria=asked, by=who.rater, now=now)
+    add_member(store, made, who.rater, role="lead", by=who.rater, now=now)
     if instructions.strip():
-        publish_instructions(store, made, instructions, now=now)
+        publish_instructions(store, made, instructions, by=who.rater, now=now)
     return RedirectResponse(_place(made), 303)
 
 
@@ -100,6 +104,7 @@ def lead_page(request: Request, store: InStore, who: Known, found: Led) -> Respo
 @router.post("/lead/{project_id}/items")
 def upload_items(
     store: InStore,
+    who: Known,
     now: Now,
     found: Led,
     file: Annotated[UploadFile, File()],
@@ -107,13 +112,7 @@ def upload_items(
 ) -> Response:
     items = _uploaded(file)
     require_sizes(found.kind, items)
-    add_items(store, found.id, items, overlap=overlap, now=now)
-    return RedirectResponse(_place(found.id), 303)
-
-
-@router.post("/lead/{project_id}/instructions")
-def new_instructions(store: InStore, now: Now, found: Led, text: Text) -> Response:
-    publish_instructions(store, found.id, text, now=now)
+    add_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
     return RedirectResponse(_place(found.id), 303)
 
 
@@ -126,16 +125,15 @@ def new_invitation(
     found: Led,
     role: Annotated[Literal["labeler", "lead"], Form()] = "labeler",
 ) -> Response:
-    secret = invite(store, project_id=found.id, role=role, now=now)
+    secret = invite(store, project_id=found.id, role=role, by=who.rater, now=now)
     return _lead_page(request, store, who, found, link=str(request.url_for("invitation_page", secret=secret)))
 
 
 def _preferences(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
 
-    return map(
-        comparison_row, agreed_comparisons(consensus(judgments(store, project_id)), candidates(store, project_id))
-    )
+    settled = settle(consensus(judgments(store, project_id)), decisions(store, project_id))
+    return map(comparison_row, agreed_comparisons(settled, candidates(store, project_id)))
 
 
 def _judgments(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
@@ -175,8 +173,15 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, *, link
         guide_html="" if newest is None else instructions_html(newest.text),
         per_day=_per_day(seen.times),
         remarks=remarks(store, found.id),
+        datasets=versions(store, found.id),
         link=link,
     )
+
+
+def kept_overview(request: Request, store: Store, found: Project) -> Overview:
+    """The one that was fitted last, whatever was judged since: a page of many must not wait for it."""
+    kept: dict[str, tuple[object, Overview]] = request.app.state.overviews
+    return kept[found.id][1] if found.id in kept else _overview(request, store, found)
 
 
 def _overview(request: Request, store: Store, found: Project) -> Overview:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.web.client import signed_in
 from tuneful.feedback.access import accept, invite, invite_first_admin, sign_in
+from tuneful.feedback.decisions import decide, make_gold
+from tuneful.feedback.projects import publish_instructions
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
 
@@ -39,6 +41,10 @@ def places(site: Any) -> dict[str, str]:
     assert admin is not None
     ada = accept(site.store, admin, login="ada", password="correct horse", now=site.now())
     secret = sign_in(site.store, ada, now=site.now())
+    disputed = site.judgments(project)[0].item
+    decide(site.store, disputed, by=ada, ranks=(1, 2, 3, 3), why="The first can be done.", now=site.now())
+    known = make_gold(site.store, disputed, by=ada, why="It can be done.", now=site.now())
+    publish_instructions(site.store, project, "Which answer **helps** most?\n\nRead all of them.", now=site.now())
     found = {
         "login": "/login",
         "invitation": f"/invitation/{invite(site.store, project_id=project, now=site.now())}",
@@ -46,6 +52,11 @@ def places(site: Any) -> dict[str, str]:
         "new project": "/lead/new",
         "account": "/account",
         "lead": f"/lead/{project}",
+        "items": f"/lead/{project}/items?show=all",
+        "item": f"/lead/{project}/items/{disputed}",
+        "gold": f"/lead/{project}/gold",
+        "gold item": f"/lead/{project}/items/{known}",
+        "instructions": f"/lead/{project}/instructions",
         "error": "/nowhere",
     }
     for kind in ("ranking", "comparison", "binary", "rating", "demonstration"):

@@ -8,8 +8,10 @@ from typing import Any
 from tests.web.browser.hostile import families
 from tests.web.client import signed_in
 from tuneful.feedback.access import sign_in
+from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.items import add_items
 from tuneful.feedback.projects import create_project, publish_instructions
+from tuneful.feedback.review import look
 from tuneful.records import Candidates, Completion, Prompt
 
 TEXTS = [text for texts in families().values() for text in texts]
@@ -33,6 +35,10 @@ def nasty_project(site: Any, *, overlap: int = 1) -> str:
     ]
     add_items(site.store, made, [one for one in asked if len(one.completions) > 1], overlap=overlap, now=site.now())
     return made
+
+
+def answers_of(site: Any, project: str, item: str) -> int:
+    return len(look(site.store, project, item).answers)
 
 
 def unharmed(page: Any) -> bool:
@@ -73,6 +79,15 @@ def test_on_the_lead_s_page_and_in_error_messages(site: Any, page: Any) -> None:
     shown = page.locator("#hardest ~ .scroll, section:has(#hardest) td").all_inner_texts()
     assert any("window.pwned" in text for text in shown), shown
     assert unharmed(page)
+    for item in {judgment.item for judgment in site.judgments(project)}:
+        decide(site.store, item, by=lead, ranks=[1] * answers_of(site, project, item), why=TEXTS[1], now=site.now())
+        made = make_gold(site.store, item, by=lead, why=TEXTS[2], now=site.now())
+        for place in (f"items/{item}", f"items/{made}"):
+            page.goto(f"{site.url}/lead/{project}/{place}")
+            assert unharmed(page), place
+    for place in ("items?show=all", "items?show=decided", "gold", "instructions", "items/<svg onload=window.pwned=1>"):
+        page.goto(f"{site.url}/lead/{project}/{place}")
+        assert unharmed(page), place
     for place in ("/", "/invitation/<svg onload=window.pwned=1>", "/p/<svg onload=window.pwned=1>"):
         page.goto(site.url + place)
         assert unharmed(page)

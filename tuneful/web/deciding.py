@@ -1,0 +1,229 @@
+"""The lead's pages on items: look at them, settle those on which people do not agree, make gold items of some, write
+instructions, and write a dataset down."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final, get_args
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tuneful.errors import StoreError
+from tuneful.feedback.access import Who
+from tuneful.feedback.decisions import decide, decisions, make_gold, mend_gold
+from tuneful.feedback.pages import guide, guides
+from tuneful.feedback.projects import Project, publish_instructions
+from tuneful.feedback.review import PAGE, Look, Show, known_items, lines, look
+from tuneful.feedback.settling import standing
+from tuneful.feedback.starters import starter
+from tuneful.feedback.store import Store
+from tuneful.feedback.versions import export_dataset
+from tuneful.web.leading import Led, kept_overview
+from tuneful.web.security import InStore, Known, Now
+from tuneful.web.templating import instructions_html, page
+from tuneful.web.wording import changes
+
+router = APIRouter(include_in_schema=False)
+
+Text = Annotated[str, Form()]
+Ranks = Annotated[list[int] | None, Form()]
+Names = Annotated[list[str] | None, Form()]
+Values = Annotated[list[float] | None, Form()]
+
+ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
+"""When every file of a packed dataset was made, so that the same files are the same bytes."""
+
+
+@router.get("/lead/{project_id}/items")
+def items_page(
+    request: Request,
+    store: InStore,
+    who: Known,
+    found: Led,
+    show: Show | None = None,
+    number: Annotated[int, Query(alias="page", ge=1, le=10**6)] = 1,
+) -> Response:
+    """A page of the table of items: the unsure first, and all of them where nothing tells which those are."""
+    seen = kept_overview(request, store, found)
+    shown: Show = show or ("unsure" if seen.doubts else "all")
+    rows, total = lines(store, found.id, shown, seen.doubts, page=number)
+    return page(
+        request,
+        "items.html",
+        who,
+        project=found,
+        seen=seen,
+        show=shown,
+        shows=get_args(Show),
+        rows=rows,
+        total=total,
+        page=number,
+        pages=max(1, math.ceil(total / PAGE)),
+    )
+
+
+@router.get("/lead/{project_id}/items/{item_id:path}")
+def item_page(request: Request, store: InStore, who: Known, found: Led, item_id: str) -> Response:
+    seen = look(store, found.id, item_id)
+    kept = kept_overview(request, store, found)
+    made = [one for one in decisions(store, found.id) if one.item == item_id]
+    stands = standing(made).get(item_id)
+    letters = {one.id: chr(ord("A") + n) for n, one in enumerate(seen.answers)}
+    return page(
+        request,
+        "item.html",
+        who,
+        project=found,
+        item=seen,
+        letters=letters,
+        pairs=sorted(kept.pairs.get(item_id, ()), key=lambda pair: (letters[pair.first], letters[pair.second])),
+        known_of=len(kept.times),
+        decisions=list(reversed(made)),
+        stands=stands,
+        names=_names(found, seen),
+        shown_time=_shown_time,
+    )
+
+
+@router.post("/lead/{project_id}/decisions")
+def new_decision(
+    store: InStore,
+    who: Known,
+    now: Now,
+    found: Led,
+    item: Text,
+    replaces: Text = "",
+    why: Text = "",
+    rank: Ranks = None,
+    name: Names = None,
+    value: Values = None,
+) -> Response:
+    item_id = look(store, found.id, item).id
+    decide(
+        store,
+        item_id,
+        by=who.rater,
+        ranks=rank or [],
+        values=_values(name, value),
+        why=why.strip(),
+        replaces=replaces or None,
+        now=now,
+    )
+    return RedirectResponse(_place(found, f"items/{quote(item_id)}"), 303)
+
+
+@router.get("/lead/{project_id}/gold")
+def gold_page(request: Request, store: InStore, who: Known, found: Led) -> Response:
+    return page(request, "gold.html", who, project=found, known=known_items(store, found.id))
+
+
+@router.post("/lead/{project_id}/gold")
+def new_gold(store: InStore, who: Known, now: Now, found: Led, item: Text, why: Text = "") -> Response:
+    """A gold item that asks what a decided one asks."""
+    made = make_gold(store, look(store, found.id, item).id, by=who.rater, why=why.strip(), now=now)
+    return RedirectResponse(_place(found, f"items/{quote(made)}"), 303)
+
+
+@router.post("/lead/{project_id}/gold/answer")
+def new_gold_answer(
+    store: InStore,
+    who: Known,
+    now: Now,
+    found: Led,
+    item: Text,
+    why: Text = "",
+    rank: Ranks = None,
+    name: Names = None,
+    value: Values = None,
+) -> Response:
+    """Another known answer of a gold item."""
+    item_id = look(store, found.id, item).id
+    mend_gold(store, item_id, by=who.rater, ranks=rank or [], values=_values(name, value), why=why.strip(), now=now)
+    return RedirectResponse(_place(found, f"items/{quote(item_id)}"), 303)
+
+
+@router.get("/lead/{project_id}/instructions")
+def instructions_page(request: Request, store: InStore, who: Known, found: Led) -> Response:
+    """All versions, each with what it changed, and a form for the next one."""
+    newest = guide(store, found.id)
+    text = starter(found.kind, found.criteria[0]) if newest is None else newest.text
+    return _instructions_page(request, store, who, found, text, preview=False)
+
+
+@router.post("/lead/{project_id}/instructions")
+def new_instructions(
+    request: Request, store: InStore, who: Known, now: Now, found: Led, text: Text, preview: Text = ""
+) -> Response:
+    """Publish a new version, or look at it first."""
+    text = text.replace("\r\n", "\n")  # as forms send lines
+    if preview:
+        return _instructions_page(request, store, who, found, text, preview=True)
+    publish_instructions(store, found.id, text, by=who.rater, now=now)
+    return RedirectResponse(_place(found), 303)
+
+
+@router.post("/lead/{project_id}/datasets")
+def new_dataset(store: InStore, who: Known, now: Now, found: Led) -> Response:
+    """The whole dataset as one packed folder; its manifest is kept under a number."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "dataset"
+        version, _ = export_dataset(store, found.id, place, by=who.rater, now=now)
+        packed = _packed(place)
+    named = {"content-disposition": f'attachment; filename="dataset-{version}.zip"'}
+    return Response(packed, media_type="application/zip", headers=named)
+
+
+def _instructions_page(
+    request: Request, store: Store, who: Who, found: Project, text: str, *, preview: bool
+) -> Response:
+    told = guides(store, found.id)
+    newest = told[-1].text if told else ""
+    return page(
+        request,
+        "instructions.html",
+        who,
+        project=found,
+        text=text,
+        preview_html=instructions_html(text) if preview else None,
+        preview_changes=changes(newest, text) if preview and told else [],
+        starter=not told and not preview,
+        versions=[(one, changes(one.previous or "", one.text)) for one in reversed(told)],
+        shown_time=_shown_time,
+    )
+
+
+def _names(found: Project, seen: Look) -> Sequence[str]:
+    """What a decision of a kind that orders nothing gives values to."""
+    return (found.criteria[0],) if found.kind == "binary" else tuple(one.id for one in seen.answers)
+
+
+def _values(names: Sequence[str] | None, values: Sequence[float] | None) -> dict[str, float]:
+    if len(names or ()) != len(values or ()):
+        raise StoreError("give one value to each name")
+    return dict(zip(names or (), values or (), strict=True))
+
+
+def _packed(folder: Path) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.iterdir()):
+            about = zipfile.ZipInfo(path.name, ZIP_TIME)
+            about.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(about, path.read_bytes())
+    return whole.getvalue()
+
+
+def _shown_time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _place(found: Project, below: str = "") -> str:
+    return f"/lead/{quote(found.id)}" + (f"/{below}" if below else "")
