@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tuneful.cli.main import app
 from tuneful.data.formats import read_comparisons
 from tuneful.data.jsonl import write_jsonl
-from tuneful.errors import ConfigError, StoreError
+from tuneful.errors import ConfigError, DataError, StoreError
 from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset import verify_dataset
@@ -86,6 +86,45 @@ def test_import_takes_a_file_of_ours_and_one_of_trl_s(store: Path, tmp_path: Pat
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     told = tuneful("label", "import", tmp_path / "pairs.jsonl", "--project", "pairs", "--store", other)
     assert '1 new judgments of 1 new items in project "pairs"' in told
+
+
+BROKEN = ['{"prompt": "hot", "chosen": "Fan."', '{"prompt": "hot", "chosen": "Fan.", "rejected": "Fan."}']
+"""Cut off, and no comparison."""
+
+
+def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: Path, tmp_path: Path) -> None:
+    whole = [{"prompt": f"hot {n}", "chosen": "Open a window.", "rejected": "No."} for n in range(2)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join([json.dumps(whole[0]), *BROKEN, json.dumps(whole[1])]))
+    before = tuneful("label", "status", "--store", store, "--json")
+    command = ("label", "import", file, "--project", "pairs", "--store")
+    refused = CliRunner().invoke(app, [*map(str, command), str(store)])
+    assert isinstance(refused.exception, DataError)
+    told = str(refused.exception)
+    assert "2 broken parts, so nothing was taken" in told
+    assert f"{file}:2: " in told
+    assert f"{file}:3: " in told
+    assert tuneful("label", "status", "--store", store, "--json") == before
+    with pytest.raises(DataError, match="nothing was taken"):
+        tuneful(*command, tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+    taken = CliRunner().invoke(app, [*map(str, command), str(store), "--skip-broken"])
+    assert '2 new judgments of 2 new items in project "pairs"' in taken.stdout
+    assert [line.split(": ")[0] for line in taken.stderr.splitlines()] == [f"{file}:2", f"{file}:3"]
+    rows = json.loads(tuneful("label", "status", "--store", store, "--json"))
+    assert [(row["name"], row["have"]) for row in rows] == [("helpful", 6), ("pairs", 2)]
+
+
+def test_a_project_of_a_broken_file_is_not_made(store: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "hot", "completions": ANSWERS}, {"prompt": "hot", "completions": ANSWERS[:1]}]
+    write_jsonl(tmp_path / "items.jsonl", rows)
+    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": 7, "completions": []}\n')
+    before = tuneful("label", "status", "--store", store, "--json")
+    with pytest.raises(DataError, match=r"broken\.jsonl:2: "):
+        tuneful("label", "create", "other", "--in", tmp_path / "broken.jsonl", "--store", store)
+    with pytest.raises(StoreError, match="1 completions; a ranking is of 2 to 9"):
+        tuneful("label", "create", "other", "--in", tmp_path / "items.jsonl", "--store", store)
+    assert tuneful("label", "status", "--store", store, "--json") == before
 
 
 def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.web.client import form_token, signed_in, visitor
 from tuneful.data.formats import read_comparisons
 from tuneful.feedback.access import accept, invite_first_admin
 from tuneful.feedback.judgments import read_judgments
+from tuneful.feedback.projects import progress
 
 ROWS = [
     {"prompt": f"question {n}", "completions": [{"text": f"answer {k}", "id": f"{n}-{k}"} for k in range(3)]}
@@ -73,6 +76,26 @@ def test_a_broken_file_is_refused_with_its_line_and_nothing_is_taken(site: Any) 
     assert "items.jsonl" in answer.json()["error"]
     assert "2" in answer.json()["error"]
     assert "0 of 0 judgments" in lead.get(place).text
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{"prompt": "What?", "completions": [{"text": "a"', "valid JSON"),
+        (json.dumps({"completions": [{"text": "a"}]}), "prompt"),
+        ("[1, 2]", "object"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_line_and_no_other_is_taken(site: Any, row: str, told: str) -> None:
+    project = site.project(items=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    whole = [json.dumps({"prompt": f"new {n}", "completions": [{"text": "a"}, {"text": "b"}]}) for n in range(2)]
+    file = ("<b>items</b>.jsonl", "\n".join([whole[0], "", row, whole[1]]).encode())
+    answer = lead.post(f"/lead/{project}/items", files={"file": file}, headers={"accept": "text/html"})
+    assert answer.status_code == 400
+    assert "&lt;b&gt;items&lt;/b&gt;.jsonl:3: " in answer.text
+    assert told in answer.text
+    assert progress(site.store, project).items == 2
 
 
 def test_two_projects_cannot_share_a_name(site: Any) -> None:
