@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tuneful import __version__
 from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.store import Store
-from tuneful.web import accounts, labeling, leading
+from tuneful.web import accounts, labeling, leading, programs
+from tuneful.web.answers import REFUSALS
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
 from tuneful.web.templating import FOLDER, page
 
@@ -49,7 +50,8 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
         app.include_router(router)
     for router in (labeling.router, leading.exports):
         app.include_router(router, include_in_schema=False)
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=API, responses=REFUSALS)
+    app.include_router(programs.router, prefix=API, responses=REFUSALS)
     app.add_exception_handler(TunefulError, _refused)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)

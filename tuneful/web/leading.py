@@ -153,7 +153,12 @@ EXPORTS: Final[Mapping[str, Rows]] = {
 }
 
 
-@exports.get("/lead/{project_id}/export/{what}.jsonl")
+@exports.get(
+    "/lead/{project_id}/export/{what}.jsonl",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}}}},
+    openapi_extra={"x-scope": "lead"},
+)
 def export(store: InStore, found: Led, what: Literal["preferences", "judgments", "completions"]) -> Response:
     """Rows for any trainer: pairs with p and weight, what each rater said, or the items; JSON lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in EXPORTS[what](store, found.id))
