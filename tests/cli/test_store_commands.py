@@ -179,3 +179,36 @@ def test_web_opens_the_pages_and_names_the_first_admin_s_link(store: Path) -> No
             assert httpx2.get(f"{url}/login").status_code == 200
         finally:
             process.terminate()
+
+
+def test_an_overlap_grows_where_people_disagree(tmp_path: Path) -> None:
+    rows = [{"prompt": f"My house is too hot, {n}.", "completions": ANSWERS} for n in range(5)]
+    write_jsonl(tmp_path / "items.jsonl", rows)
+    path = tmp_path / "judgments.db"
+    options = ("--store", path, "--overlap", 2, "--most-overlap", 4, "--sure", 0.8)
+    tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", *options)
+    assert "0 of 10 judgments (up to 20)" in tuneful("label", "status", "--store", path)
+    opened = Store.open(path)
+    project = find_project(opened, "helpful").id
+    for ranks in ((1, 2), (2, 1)):
+        rater = add_rater(opened, project, now=0.0)
+        for number in range(5):
+            given = claim(opened, project, rater, now=0.0)
+            assert given is not None
+            said = Said(id=str(uuid.uuid4()), ranks=(1, 2) if number else ranks, flags={}, values={})
+            submit(opened, given.id, rater, said, now=1.0)
+    opened.close()
+    told = tuneful("label", "adapt", "--store", path, "--project", "helpful")
+    assert told.startswith("10 judgments: 1 of 5 items are unsure, 1 are asked of one more now")
+    assert "10 of 11 judgments (up to 20)" in tuneful("label", "status", "--store", path)
+    told = tuneful("label", "adapt", "--store", path, "--project", "helpful", "--most-overlap", 0)
+    assert "is fixed from now on" in told
+
+
+def test_a_most_overlap_below_the_overlap_is_refused_and_makes_no_store(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "items.jsonl", [{"prompt": "hot", "completions": ANSWERS}])
+    path = tmp_path / "judgments.db"
+    command = ("label", "create", "helpful", "--in", tmp_path / "items.jsonl", "--store", path, "--most-overlap", 3)
+    with pytest.raises(ConfigError, match="more than --overlap 3"):
+        tuneful(*command)
+    assert not path.exists()

@@ -105,6 +105,28 @@ def test_two_projects_cannot_share_a_name(site: Any) -> None:
     assert (answer.status_code, "choose another" in answer.json()["error"]) == (400, True)
 
 
+def test_how_far_an_overlap_may_grow_is_set_on_the_page(site: Any) -> None:
+    project = site.project(items=3, overlap=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert "up to" not in lead.get(f"/lead/{project}").text.split("Progress")[1].split("</p>")[0]
+    assert lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.85"}).status_code == 303
+    page = lead.get(f"/lead/{project}").text
+    assert 'name="most" value="5"' in page
+    assert 'name="sure" value="0.85"' in page
+    assert "0 of 6 judgments asked for now (up to 15), 0 of 3 items finished" in page
+    refused = lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "1"})
+    assert (refused.status_code, "never reached" in refused.json()["error"]) == (400, True)
+    labeler = signed_in(site, site.rater(project))
+    assert labeler.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.85"}).status_code == 403
+
+
+def test_no_overlap_adapts_to_what_orders_nothing(site: Any) -> None:
+    project = site.project("rating", answers=3)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert f"/lead/{project}/overlap" not in lead.get(f"/lead/{project}").text
+    assert lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.9"}).status_code == 400
+
+
 def test_hostile_text_is_shown_as_text(site: Any) -> None:
     project = site.project(texts=["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'], answers=2, overlap=2)
     for _ in range(2):

@@ -15,7 +15,7 @@ from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import instructions, item, judgment, membership
+from tuneful.feedback.tables import instructions, item, judgment, membership, project
 from tuneful.records import Judgment
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
             select(func.count()).select_from(instructions).where(instructions.c.project == project_id)
         ).scalar_one()
         items = connection.execute(
-            select(func.count()).select_from(item).where(item.c.project == project_id)
-        ).scalar_one()
-    return (*judged, *members, versions, items)
+            select(func.count(), func.sum(item.c.overlap)).where(item.c.project == project_id)
+        ).one()
+        most = connection.execute(select(project.c.most_overlap).where(project.c.id == project_id)).scalar()
+    return (*judged, *members, versions, *items, most)
 
 
 def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairConsensus, ...], str]:

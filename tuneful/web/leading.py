@@ -32,6 +32,7 @@ from tuneful.feedback.projects import (
     progress,
     projects,
     publish_instructions,
+    set_overlap,
 )
 from tuneful.feedback.store import Store
 from tuneful.records import Candidates, JudgmentKind
@@ -108,6 +109,14 @@ def upload_items(
     items = _uploaded(file)
     require_sizes(found.kind, items)
     add_items(store, found.id, items, overlap=overlap, now=now)
+    return RedirectResponse(_place(found.id), 303)
+
+
+@router.post("/lead/{project_id}/overlap")
+def change_overlap(
+    store: InStore, found: Led, most: Annotated[int, Form()], sure: Annotated[float, Form()]
+) -> Response:
+    set_overlap(store, found.id, most=most, sure=sure)
     return RedirectResponse(_place(found.id), 303)
 
 
