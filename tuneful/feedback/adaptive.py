@@ -4,7 +4,7 @@ An item begins with the overlap it was added with. Once it has that many judgmen
 asked of one rater more, up to the project's most. A claim takes items by priority, which is set to how many pairs their
 next judgment is expected to put right.
 
-The consensus is fitted outside of any transaction. What it finds is written in short transactions of a few hundred
+The consensus is fitted outside of any transaction. What it finds is written in short transactions of two hundred
 rows, each of which asks of its row, at that moment, what it relies on; so no submit waits long, and one that comes in
 between is never undone.
 """
@@ -37,8 +37,8 @@ METHOD: Final = "gains/1"
 PER_PAIR: Final = 1000
 """Priorities are whole numbers: thousandths of a pair that is put right."""
 
-AT_ONCE: Final = 500
-"""Rows of one transaction: some ten milliseconds, in which raters wait."""
+AT_ONCE: Final = 200
+"""Rows of one transaction: some milliseconds, in which raters wait."""
 
 PAUSE_SECONDS: Final = 0.1
 """After each: a process that waits for SQLite's lock looks again ten times a second, and has to find it free."""
