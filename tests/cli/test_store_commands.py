@@ -117,13 +117,13 @@ def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: P
 
 def test_a_project_of_a_broken_file_is_not_made(store: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "hot", "completions": ANSWERS}, {"prompt": "hot", "completions": ANSWERS[:1]}]
-    write_jsonl(tmp_path / "items.jsonl", rows)
+    write_jsonl(tmp_path / "short.jsonl", rows)
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": 7, "completions": []}\n')
     before = tuneful("label", "status", "--store", store, "--json")
     with pytest.raises(DataError, match=r"broken\.jsonl:2: "):
         tuneful("label", "create", "other", "--in", tmp_path / "broken.jsonl", "--store", store)
     with pytest.raises(StoreError, match="1 completions; a ranking is of 2 to 9"):
-        tuneful("label", "create", "other", "--in", tmp_path / "items.jsonl", "--store", store)
+        tuneful("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store)
     assert tuneful("label", "status", "--store", store, "--json") == before
 
 

@@ -63,9 +63,11 @@ class Count(Answer):
     items: int
     """Items in all."""
     done: int
-    """Items with as many judgments as were asked for."""
+    """Items with as many judgments as are asked for now."""
     wanted: int
-    """Judgments that were asked for."""
+    """Judgments that are asked for now."""
+    up_to: int
+    """Judgments that may be asked for in the end, where the overlap of unsure items grows."""
     have: int
     """Judgments that were given."""
 
@@ -144,6 +146,10 @@ class ProjectSeen(Answer):
     """Share of the quiz to get right."""
     gold_every: int
     """Afterwards one item in so many is a known one; 0: none."""
+    most_overlap: int
+    """Up to how many raters are asked while an item is unsure; 0: as many as it says."""
+    sure: float
+    """Share of an item's pairs that is expected to be in order, at which it is sure."""
     role: Role
     """What the token's holder is in it; an admin leads all."""
     progress: Count
