@@ -14,16 +14,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from tuneful.errors import StoreError
-from tuneful.feedback.consensus import consensus
-from tuneful.feedback.gains import first_gain, outlooks, wanted
+from tuneful.feedback.consensus import Consensus, consensus
+from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
 from tuneful.feedback.projects import Project, find_project, judgments
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import item, judgment, snapshot
@@ -66,33 +66,21 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     """Ask for one more judgment of each full item whose order is unsure, and order the open items by their gain.
 
     An overlap is only ever raised, to one more than have judged the item, and never past the project's `most_overlap`,
-    surplus judgments counted. Gold items are left alone. Nothing is done before somebody has ordered something.
+    surplus judgments counted. Gold items are left alone. Priorities that open items were added with are replaced.
+    Nothing is done before somebody has ordered something.
 
     Raises MissingError for no project, StoreError for one whose overlap is fixed.
     """
     found = find_project(store, project_id)
     if not found.most_overlap:
         raise StoreError(f'project "{found.name}": its overlap is fixed; say how far it may grow: --most-overlap 6')
-    said = judgments(store, found.id)
-    with store.read() as connection:
-        columns = (item.c.id, item.c.completions, item.c.overlap, item.c.submitted, item.c.priority)
-        asked = select(*columns).where(item.c.project == found.id, item.c.gold.is_(None)).order_by(item.c.id)
-        items = connection.execute(asked).mappings().all()
+    said, items = judgments(store, found.id), _items(store, found.id)
     if not any(sum(rank is not None for rank in one.ranks) > 1 for one in said):
         return Adapted(judgments=len(said), items=len(items), unsure=0, raised=0, moved=0)
     agreed = consensus(said)
     seen = outlooks(agreed)
-    judged = Counter(one.item for one in said)
-    fresh = {size: first_gain(agreed, size) for size in {len(row["completions"]) for row in items}}
-    more = wanted(seen, judged, sure=found.sure, most=found.most_overlap)
-    full, open_ = [], []
-    for row in items:
-        gain = seen[row["id"]].gain if row["id"] in seen else fresh[len(row["completions"])]
-        change = {"of": row["id"], "to": round(PER_PAIR * gain)}
-        if row["submitted"] < row["overlap"]:
-            open_ += [change] if change["to"] != row["priority"] else []
-        elif row["id"] in more:
-            full.append(change)
+    more = wanted(seen, Counter(one.item for one in said), sure=found.sure, most=found.most_overlap)
+    full, open_ = _changes(items, agreed, seen, more)
     done = Adapted(
         judgments=len(said),
         items=len(items),
@@ -129,6 +117,31 @@ def adapt_if_due(store: Store, project_id: str, now: float) -> Adapted | None:
         left = connection.execute(select(func.count()).select_from(item).where(*is_open)).scalar_one()
     enough = max(1, min(left, max(FEWEST, round(SHARE * had))))
     return adapt(store, found.id, now=now) if new >= enough else None
+
+
+def _items(store: Store, project_id: str) -> Sequence[RowMapping]:
+    """All but gold ones."""
+    columns = (item.c.id, item.c.completions, item.c.overlap, item.c.submitted, item.c.priority)
+    asked = select(*columns).where(item.c.project == project_id, item.c.gold.is_(None)).order_by(item.c.id)
+    with store.read() as connection:
+        return connection.execute(asked).mappings().all()
+
+
+def _changes(
+    items: Sequence[RowMapping], agreed: Consensus, seen: Mapping[str, Outlook], more: Container[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Full items that are asked of one more, and open ones that have another priority now, each with it."""
+    fresh = {size: first_gain(agreed, size) for size in {len(row["completions"]) for row in items}}
+    full, open_ = [], []
+    for row in items:
+        known = seen.get(row["id"])
+        gain = fresh[len(row["completions"])] if known is None else known.gain
+        change = {"of": row["id"], "to": round(PER_PAIR * gain)}
+        if row["submitted"] == row["overlap"]:
+            full += [change] if row["id"] in more else []
+        elif change["to"] != row["priority"]:
+            open_.append(change)
+    return full, open_
 
 
 def _in_parts(
