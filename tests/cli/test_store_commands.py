@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from tuneful.cli.main import app
@@ -21,8 +22,10 @@ from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.projects import add_rater, find_project
+from tuneful.feedback.quality import latest
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.tables import rater
 
 ANSWERS = [{"text": "Close the blinds."}, {"text": "So what?"}]
 
@@ -62,6 +65,25 @@ def test_status_consensus_and_export_read_the_store(store: Path, tmp_path: Path)
     tuneful("label", "export", "--store", store, "--project", "helpful", "--out", tmp_path / "pairs.jsonl")
     pairs = read_comparisons(tmp_path / "pairs.jsonl")
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [("Close the blinds.", "So what?")] * 3
+
+
+def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:
+    opened = Store.open(store)
+    project = find_project(opened, "helpful").id
+    named = update(rater).values(name="Ida \x1b[31mred")
+    opened.write(lambda connection: connection.execute(named))
+    told = tuneful("label", "quality", "--store", store, "--project", "helpful")
+    assert "6 judgments of 2 people" in told
+    assert 'Agreement on "preference": Krippendorff\'s alpha 1.00' in told
+    assert "Ida" in told
+    assert "\x1b" not in told
+    found = json.loads(tuneful("label", "quality", "--store", store, "--project", "helpful", "--json"))
+    assert (found["judgments"], found["people"], [card["judgments"] for card in found["cards"]]) == (6, 2, [3, 3])
+    kept = latest(opened, project)
+    assert kept is not None and kept.judgments == 6
+    opened.close()
+    with pytest.raises(DataError, match="fewer than 3"):
+        tuneful("label", "quality", "--store", store, "--project", "helpful", "--group", "nurse")
 
 
 def test_a_dataset_verifies_and_is_the_same_when_written_again(store: Path, tmp_path: Path) -> None:

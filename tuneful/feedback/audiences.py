@@ -132,7 +132,7 @@ def _met(points: Points, one: Who, other: Who) -> tuple[Floats, Floats]:
     both = mine & theirs
 
     def total(rows: Who, values: Floats) -> Floats:
-        return np.bincount(points.point[rows], values[rows], size)
+        return np.asarray(np.bincount(points.point[rows], values[rows], size), np.float64)
 
     each, outcome = np.ones(len(points.point)), points.outcome.astype(np.float64)
     met = total(mine, each) * total(theirs, each) - total(both, each)

@@ -37,7 +37,7 @@ class Points:
     def others(self) -> tuple[Floats, Floats]:
         """How many other words there are on the point of each word [R], and how many of these are alike [R], a tie on
         either side counting half."""
-        others = np.bincount(self.point)[self.point] - 1.0
+        others = np.asarray(np.bincount(self.point)[self.point] - 1, np.float64)
         order = np.bincount(self.point, self.outcome)[self.point] - self.outcome
         return others, (others + self.outcome * order) / 2
 

@@ -46,6 +46,7 @@ def places(site: Any) -> dict[str, str]:
         "new project": "/lead/new",
         "account": "/account",
         "lead": f"/lead/{project}",
+        "quality": f"/lead/{project}/quality",
         "error": "/nowhere",
     }
     for kind in ("ranking", "comparison", "binary", "rating", "demonstration"):
