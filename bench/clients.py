@@ -114,14 +114,18 @@ class Server:
     def __init__(self, url: str, folder: Path, *, program: tuple[str, ...] = ("-m", "tuneful")) -> None:
         self.port = free_port()
         self.errors = folder / "web.log"
-        self._command = [sys.executable, *program, "web", "--store", url, "--port", str(self.port)]
+        self.program = program
+        self._options = ["web", "--store", url, "--port", str(self.port)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it answers. Raises RuntimeError with what it said when it does not."""
         with self.errors.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [sys.executable, *self.program, *self._options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS
         while True:
@@ -145,9 +149,13 @@ class Server:
             self._process.wait()
             self._process = None
 
-    def usage(self) -> Usage:
+    @property
+    def pid(self) -> int:
         assert self._process is not None
-        return usage(self._process.pid)
+        return self._process.pid
+
+    def usage(self) -> Usage:
+        return usage(self.pid)
 
 
 def usage(process: int) -> Usage:

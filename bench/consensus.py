@@ -67,7 +67,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Data:
-    """ranks, rater: int [I, 3, K] and [I, 3]; value: float [I, K]; kinds: of each labeler."""
+    """ranks, rater: int [I, N, K] and [I, N], N = 3 here; value: float [I, K]; kinds: of each labeler."""
 
     value: Floats
     rater: NDArray[np.int64]
@@ -76,7 +76,7 @@ class Data:
 
     def judgments(self) -> list[Judgment]:
         names = [f"rater-{n:03}" for n in range(len(self.kinds))]
-        ids = [tuple(f"{i}-{k}" for k in range(SIZE)) for i in range(len(self.value))]
+        ids = [tuple(f"{i}-{k}" for k in range(self.value.shape[1])) for i in range(len(self.value))]
         return [
             Judgment(
                 id=f"{i}-{n}",
@@ -94,7 +94,8 @@ class Data:
     @property
     def truth(self) -> Floats:
         """Difference of the true values of each pair [I, P]."""
-        return self.value[:, FIRST] - self.value[:, SECOND]
+        first, second = np.triu_indices(self.value.shape[1], 1)
+        return np.asarray(self.value[:, first] - self.value[:, second], np.float64)
 
     def accuracy(self, lead: Floats) -> float:
         """Of a lead of the first of each pair [I, P]; 0 counts half."""
@@ -116,29 +117,45 @@ def tau() -> float:
     return float(brentq(excess, 0.05, 10))
 
 
-def simulate(share_bad: float, *, num_items: int, seed: int, num_raters: int = NUM_RATERS) -> Data:
+def simulate(
+    share_bad: float,
+    *,
+    num_items: int,
+    seed: int,
+    num_raters: int = NUM_RATERS,
+    raters_per_item: int = RATERS_PER_ITEM,
+    size: int = SIZE,
+) -> Data:
+    """raters_per_item has to divide num_raters."""
     rng = np.random.default_rng(seed)
     bad = round(share_bad * num_raters)
     kinds = ("good",) * (num_raters - bad) + ("random",) * (bad - bad // 2) + ("inverted",) * (bad // 2)
     direction = np.array([{"good": 1.0, "random": 0.0, "inverted": -1.0}[kind] for kind in kinds])
-    # Everybody ranks as many items, in groups of three that are dealt anew each time round.
-    rounds = -(-num_items * RATERS_PER_ITEM // num_raters)
+    # Everybody ranks as many items, in groups that are dealt anew each time round.
+    rounds = -(-num_items * raters_per_item // num_raters)
     dealt = np.concatenate([rng.permutation(num_raters) for _ in range(rounds)])
-    rater = dealt[: num_items * RATERS_PER_ITEM].reshape(num_items, RATERS_PER_ITEM)
-    value = rng.normal(size=(num_items, SIZE))
+    rater = dealt[: num_items * raters_per_item].reshape(num_items, raters_per_item)
+    value = rng.normal(size=(num_items, size))
     utility = direction[rater][..., None] * value[:, None] / tau()
     utility += rng.gumbel(size=utility.shape)
     ranks = np.argsort(np.argsort(-utility, axis=2), axis=2) + 1
     return Data(value, rater, ranks, kinds)
 
 
+def leads_by_score(data: Data, found: Consensus) -> Floats:
+    """Lead of the first of each pair [I, P] by the consensus."""
+    num_items, size = data.value.shape
+    first, second = np.triu_indices(size, 1)
+    score = np.array([[found.scores[f"{i}-{k}"][0] for k in range(size)] for i in range(num_items)])
+    return np.asarray(score[:, first] - score[:, second], np.float64)
+
+
 def leads(data: Data, found: Consensus) -> dict[str, Floats]:
     """Lead of the first of each pair [I, P] by ours and by the two ways of counting."""
-    score = np.array([[found.scores[f"{i}-{k}"][0] for k in range(SIZE)] for i in range(len(data.value))])
     votes = np.sign(data.ranks[:, :, SECOND] - data.ranks[:, :, FIRST]).sum(1)
     places = data.ranks.sum(1)
     return {
-        "ours": score[:, FIRST] - score[:, SECOND],
+        "ours": leads_by_score(data, found),
         "majority": votes.astype(np.float64),
         "Borda": (places[:, SECOND] - places[:, FIRST]).astype(np.float64),
     }

@@ -1,6 +1,6 @@
-"""Writes the reference pages that follow from the code: settings of recipes, and commands.
+"""Writes the reference pages that follow from the code: settings of recipes, commands, and routes for programs.
 
-python docs/generate.py writes both; a test compares them with what this would write.
+python docs/generate.py writes all three; a test compares them with what this would write.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -57,9 +58,37 @@ exit status 2; any other exception is a bug of ours and keeps its traceback. Ctr
 command goes on from the last checkpoint."""
 
 
+REST: Final = """\
+What [`tuneful web`](commands.md#tuneful-web) answers to programs, below `/api/v1`; the same as OpenAPI at
+`/api/v1/openapi.json`. In Python there is a [client](../how-to/program.md) that knows all of it.
+
+Every request bears `Authorization: Bearer TOKEN`, a token of
+[`tuneful label token`](commands.md#tuneful-label-token). It stands for a person, does what that person may do, and of
+that what its scopes allow: `label` claims and judges, `read` looks, `lead` fills the holder's own projects and takes
+judgments home. Bodies and answers are JSON, bodies of up to 2 MiB.
+
+What is refused changes nothing, and says why in a [Refusal](#refusal):
+
+| status | |
+|---|---|
+| 400 | what was sent does not fit; the field is named |
+| 401 | no token, or one that is unknown or over |
+| 403 | the token lacks the scope, or its holder the role; or it is somebody else's item |
+| 404 | there is no such thing |
+| 409 | the item is not in hand any more |
+| 413 | the body is too large; send it in parts |
+| 503 | not at this moment: the database is busy, full or away; `retry-after` says after how many seconds again |
+
+After a 503, and where an answer was lost, the same request may be made again: a judgment bears a UUID that the client
+made, and is stored once however often it arrives; drafts, items, instructions and skipped items are the same when they
+are sent again, and a claim gives the item that is in hand."""
+
+SECTIONS: Final = {"labeling": "To label", "projects": "To lead", "export": "To take home"}
+
+
 def pages() -> dict[str, str]:
     """The text of each generated page by its name in `docs/reference`."""
-    return {"recipes.md": recipes_page(), "commands.md": commands_page()}
+    return {"recipes.md": recipes_page(), "commands.md": commands_page(), "rest.md": rest_page()}
 
 
 def recipes_page() -> str:
@@ -88,6 +117,71 @@ def commands_page() -> str:
             parts.append(f"```console\n$ {' '.join(example.split())}\n```")
         parts.append(_flags(command))
     return "\n\n".join(parts) + "\n"
+
+
+def rest_page() -> str:
+    from tuneful.web.app import create_app
+
+    described = create_app(None).openapi()  # type: ignore[arg-type]
+    parts = [MARK, "# REST API", REST]
+    for tag, title in SECTIONS.items():
+        parts.append(f"## {title}")
+        for path, methods in described["paths"].items():
+            for method, route in methods.items():
+                if route["tags"] == [tag]:
+                    parts += [f"### {method.upper()} {path.removeprefix('/api/v1')}", _route(route)]
+    parts.append("## Shapes")
+    for name, schema in sorted(described["components"]["schemas"].items()):
+        parts += [f"### {name}", *_shape(schema)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _route(route: Mapping[str, Any]) -> str:
+    """What a route does, what it takes and what it answers."""
+    said = [" ".join(route["description"].split()), f"Scope `{route['x-scope']}`."]
+    chosen = [given for given in route.get("parameters", ()) if "enum" in given["schema"]]
+    said += [f"`{given['name']}` is {_json_type(given['schema'])}." for given in chosen]
+    if "requestBody" in route:
+        said.append(f"Takes {_json_type(_content(route['requestBody']))}.")
+    answer = _content(route["responses"]["200"])
+    said.append(f"Answers {_json_type(answer)}." if answer else "Answers lines of JSON.")
+    return " ".join(said)
+
+
+def _content(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a body or of an answer in JSON; {} for one that is not."""
+    schema: Mapping[str, Any] = described["content"].get("application/json", {}).get("schema", {})
+    return schema
+
+
+def _shape(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "description" in schema:
+        yield " ".join(schema["description"].split())
+    if not schema.get("properties"):
+        return
+    lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in schema["properties"].items():
+        default = "required" if name in schema.get("required", ()) else f"`{json.dumps(field.get('default'))}`"
+        lines.append(f"| `{name}` | {_json_type(field)} | {default} | {field.get('description', '')} |")
+    yield "\n".join(lines)
+
+
+def _json_type(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(map(_json_type, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
+    inner = schema.get("additionalProperties")
+    if schema.get("type") == "array":
+        return f"list of {_json_type(schema['items'])}"
+    if isinstance(inner, Mapping):
+        return f"object of {_json_type(inner)}"
+    names = {"integer": "whole number", "boolean": "true or false", "string": "text"}
+    return names.get(schema.get("type", ""), schema.get("type", "anything"))
 
 
 def _table(cls: type, nested: dict[str, type]) -> str:

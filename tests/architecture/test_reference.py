@@ -29,7 +29,7 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["recipes.md", "commands.md"])
+@pytest.mark.parametrize("page", ["recipes.md", "commands.md", "rest.md"])
 def test_generated_page_is_up_to_date(generate: ModuleType, page: str) -> None:
     written = (DOCS / "reference" / page).read_text(encoding="utf-8")
     assert written == generate.pages()[page], "run python docs/generate.py"
@@ -51,6 +51,15 @@ def test_flags_are_shown_as_they_are_typed(generate: ModuleType) -> None:
     assert "| `--set` | text, may be repeated |  | Override a setting: stage.setting=value. |" in page
     assert "| `--in` | path | required | Rows to read: JSONL, also .gz, or Parquet. |" in page
     assert "| `--seed` | whole number | `0` | Everything random follows from it. |" in page
+
+
+def test_routes_are_shown_with_scope_body_and_answer(generate: ModuleType) -> None:
+    page = generate.pages()["rest.md"]
+    _, _, submit = page.partition("### POST /a/{assignment_id}/submit\n")
+    assert "Scope `label`. Takes [Word](#word). Answers [Received](#received)." in submit.splitlines()[1]
+    assert '| `note` | text | `""` | For the project\'s lead. |' in page
+    assert '`what` is `"preferences"` or `"judgments"` or `"completions"`. Answers lines of JSON.' in page
+    assert "| `seconds` | number or null | `null` | How long it took. |" in page
 
 
 @pytest.mark.parametrize("text", RECIPES)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from tuneful.cli.main import app
@@ -23,8 +24,10 @@ from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.decisions import decide
 from tuneful.feedback.projects import add_rater, find_project, judgments
+from tuneful.feedback.quality import latest
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.tables import rater
 
 ANSWERS = [{"text": "Close the blinds."}, {"text": "So what?"}]
 
@@ -66,6 +69,25 @@ def test_status_consensus_and_export_read_the_store(store: Path, tmp_path: Path)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [("Close the blinds.", "So what?")] * 3
 
 
+def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:
+    opened = Store.open(store)
+    project = find_project(opened, "helpful").id
+    named = update(rater).values(name="Ida \x1b[31mred")
+    opened.write(lambda connection: connection.execute(named))
+    told = tuneful("label", "quality", "--store", store, "--project", "helpful")
+    assert "6 judgments of 2 people" in told
+    assert 'Agreement on "preference": Krippendorff\'s alpha 1.00' in told
+    assert "Ida" in told
+    assert "\x1b" not in told
+    found = json.loads(tuneful("label", "quality", "--store", store, "--project", "helpful", "--json"))
+    assert (found["judgments"], found["people"], [card["judgments"] for card in found["cards"]]) == (6, 2, [3, 3])
+    kept = latest(opened, project)
+    assert kept is not None and kept.judgments == 6
+    opened.close()
+    with pytest.raises(DataError, match="fewer than 3"):
+        tuneful("label", "quality", "--store", store, "--project", "helpful", "--group", "nurse")
+
+
 def test_a_dataset_verifies_and_is_the_same_when_written_again(store: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", tmp_path / name)
@@ -88,6 +110,45 @@ def test_import_takes_a_file_of_ours_and_one_of_trl_s(store: Path, tmp_path: Pat
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     told = tuneful("label", "import", tmp_path / "pairs.jsonl", "--project", "pairs", "--store", other)
     assert '1 new judgments of 1 new items in project "pairs"' in told
+
+
+BROKEN = ['{"prompt": "hot", "chosen": "Fan."', '{"prompt": "hot", "chosen": "Fan.", "rejected": "Fan."}']
+"""Cut off, and no comparison."""
+
+
+def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: Path, tmp_path: Path) -> None:
+    whole = [{"prompt": f"hot {n}", "chosen": "Open a window.", "rejected": "No."} for n in range(2)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join([json.dumps(whole[0]), *BROKEN, json.dumps(whole[1])]))
+    before = tuneful("label", "status", "--store", store, "--json")
+    command = ("label", "import", file, "--project", "pairs", "--store")
+    refused = CliRunner().invoke(app, [*map(str, command), str(store)])
+    assert isinstance(refused.exception, DataError)
+    told = str(refused.exception)
+    assert "2 broken parts, so nothing was taken" in told
+    assert f"{file}:2: " in told
+    assert f"{file}:3: " in told
+    assert tuneful("label", "status", "--store", store, "--json") == before
+    with pytest.raises(DataError, match="nothing was taken"):
+        tuneful(*command, tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+    taken = CliRunner().invoke(app, [*map(str, command), str(store), "--skip-broken"])
+    assert '2 new judgments of 2 new items in project "pairs"' in taken.stdout
+    assert [line.split(": ")[0] for line in taken.stderr.splitlines()] == [f"{file}:2", f"{file}:3"]
+    rows = json.loads(tuneful("label", "status", "--store", store, "--json"))
+    assert [(row["name"], row["have"]) for row in rows] == [("helpful", 6), ("pairs", 2)]
+
+
+def test_a_project_of_a_broken_file_is_not_made(store: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "hot", "completions": ANSWERS}, {"prompt": "hot", "completions": ANSWERS[:1]}]
+    write_jsonl(tmp_path / "short.jsonl", rows)
+    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": 7, "completions": []}\n')
+    before = tuneful("label", "status", "--store", store, "--json")
+    with pytest.raises(DataError, match=r"broken\.jsonl:2: "):
+        tuneful("label", "create", "other", "--in", tmp_path / "broken.jsonl", "--store", store)
+    with pytest.raises(StoreError, match="1 completions; a ranking is of 2 to 9"):
+        tuneful("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store)
+    assert tuneful("label", "status", "--store", store, "--json") == before
 
 
 def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> None:
@@ -187,3 +248,36 @@ def test_web_opens_the_pages_and_names_the_first_admin_s_link(store: Path) -> No
             assert httpx2.get(f"{url}/login").status_code == 200
         finally:
             process.terminate()
+
+
+def test_an_overlap_grows_where_people_disagree(tmp_path: Path) -> None:
+    rows = [{"prompt": f"My house is too hot, {n}.", "completions": ANSWERS} for n in range(5)]
+    write_jsonl(tmp_path / "items.jsonl", rows)
+    path = tmp_path / "judgments.db"
+    options = ("--store", path, "--overlap", 2, "--most-overlap", 4, "--sure", 0.8)
+    tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", *options)
+    assert "0 of 10 judgments (up to 20)" in tuneful("label", "status", "--store", path)
+    opened = Store.open(path)
+    project = find_project(opened, "helpful").id
+    for ranks in ((1, 2), (2, 1)):
+        rater = add_rater(opened, project, now=0.0)
+        for number in range(5):
+            given = claim(opened, project, rater, now=0.0)
+            assert given is not None
+            said = Said(id=str(uuid.uuid4()), ranks=(1, 2) if number else ranks, flags={}, values={})
+            submit(opened, given.id, rater, said, now=1.0)
+    opened.close()
+    told = tuneful("label", "adapt", "--store", path, "--project", "helpful")
+    assert told.startswith("10 judgments: 1 of 5 items are unsure, 1 are asked of one more now")
+    assert "10 of 11 judgments (up to 20)" in tuneful("label", "status", "--store", path)
+    told = tuneful("label", "adapt", "--store", path, "--project", "helpful", "--most-overlap", 0)
+    assert "is fixed from now on" in told
+
+
+def test_a_most_overlap_below_the_overlap_is_refused_and_makes_no_store(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "items.jsonl", [{"prompt": "hot", "completions": ANSWERS}])
+    path = tmp_path / "judgments.db"
+    command = ("label", "create", "helpful", "--in", tmp_path / "items.jsonl", "--store", path, "--most-overlap", 3)
+    with pytest.raises(ConfigError, match="more than --overlap 3"):
+        tuneful(*command)
+    assert not path.exists()

@@ -50,7 +50,7 @@ def test_a_claim_shows_the_prompt_and_the_answers_and_no_model_s_name(site: Any)
     assert given["prompt"] == [{"role": "user", "content": "My house is too hot, 0 of 5."}]
     assert len(given["answers"]) == 4
     assert given["lease_seconds"] == pytest.approx(LEASE_SECONDS, abs=1)
-    assert answer.json()["progress"] == {"mine": 0, "items": 5, "done": 0, "wanted": 5, "have": 0}
+    assert answer.json()["progress"] == {"mine": 0, "items": 5, "done": 0, "wanted": 5, "up_to": 5, "have": 0}
 
 
 def test_a_judgment_is_stored_as_it_was_said(site: Any) -> None:

@@ -7,10 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.web.client import form_token, signed_in, visitor
 from tuneful.data.formats import read_comparisons
 from tuneful.feedback.access import accept, invite_first_admin
 from tuneful.feedback.judgments import read_judgments
+from tuneful.feedback.projects import progress
 
 ROWS = [
     {"prompt": f"question {n}", "completions": [{"text": f"answer {k}", "id": f"{n}-{k}"} for k in range(3)]}
@@ -75,11 +78,53 @@ def test_a_broken_file_is_refused_with_its_line_and_nothing_is_taken(site: Any) 
     assert "0 of 0 judgments" in lead.get(place).text
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{"prompt": "What?", "completions": [{"text": "a"', "valid JSON"),
+        (json.dumps({"completions": [{"text": "a"}]}), "prompt"),
+        ("[1, 2]", "object"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_line_and_no_other_is_taken(site: Any, row: str, told: str) -> None:
+    project = site.project(items=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    whole = [json.dumps({"prompt": f"new {n}", "completions": [{"text": "a"}, {"text": "b"}]}) for n in range(2)]
+    file = ("<b>items</b>.jsonl", "\n".join([whole[0], "", row, whole[1]]).encode())
+    answer = lead.post(f"/lead/{project}/items", files={"file": file}, headers={"accept": "text/html"})
+    assert answer.status_code == 400
+    assert "&lt;b&gt;items&lt;/b&gt;.jsonl:3: " in answer.text
+    assert told in answer.text
+    assert progress(site.store, project).items == 2
+
+
 def test_two_projects_cannot_share_a_name(site: Any) -> None:
     lead = admin(site)
     lead.post("/lead/new", data={"name": "a"})
     answer = lead.post("/lead/new", data={"name": "a"})
     assert (answer.status_code, "choose another" in answer.json()["error"]) == (400, True)
+
+
+def test_how_far_an_overlap_may_grow_is_set_on_the_page(site: Any) -> None:
+    project = site.project(items=3, overlap=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert "up to" not in lead.get(f"/lead/{project}").text.split("Progress")[1].split("</p>")[0]
+    assert lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.85"}).status_code == 303
+    page = lead.get(f"/lead/{project}").text
+    assert 'name="most" value="5"' in page
+    assert 'name="sure" value="0.85"' in page
+    assert "0 of 6 judgments asked for now (up to 15), 0 of 3 items finished" in page
+    refused = lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "1"})
+    assert (refused.status_code, "never reached" in refused.json()["error"]) == (400, True)
+    labeler = signed_in(site, site.rater(project))
+    assert labeler.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.85"}).status_code == 403
+
+
+def test_no_overlap_adapts_to_what_orders_nothing(site: Any) -> None:
+    project = site.project("rating", answers=3)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert f"/lead/{project}/overlap" not in lead.get(f"/lead/{project}").text
+    assert lead.post(f"/lead/{project}/overlap", data={"most": "5", "sure": "0.9"}).status_code == 400
 
 
 def test_hostile_text_is_shown_as_text(site: Any) -> None:

@@ -40,6 +40,10 @@ def create_command(
     kind: Annotated[Kind, typer.Option(help="What people do with each item.")] = "ranking",
     criterion: Annotated[str, typer.Option(help="What is judged: helpful, honest, harmless, or your own.")] = "helpful",
     overlap: Annotated[int, typer.Option(help="How many people judge each item.", min=1)] = 3,
+    most_overlap: Annotated[
+        int, typer.Option(help="How many may judge one whose order is unsure; 0: no more than --overlap.")
+    ] = 0,
+    sure: Annotated[float, typer.Option(help="Share of an item's pairs in the right order that is enough.")] = 0.9,
     instructions: Annotated[Path | None, typer.Option(help="What labelers read first (Markdown).")] = None,
 ) -> None:
     """A project whose items are the prompts of a file with the completions offered for them.
@@ -50,15 +54,19 @@ def create_command(
 
     from tuneful.data.formats import read_candidates
     from tuneful.feedback.items import add_items, require_sizes, require_storable_items
-    from tuneful.feedback.projects import create_project, publish_instructions
+    from tuneful.feedback.projects import create_project, publish_instructions, require_overlap, set_overlap
     from tuneful.feedback.store import Store
 
+    if 0 < most_overlap <= overlap:
+        raise ConfigError(f"--most-overlap {most_overlap}: give more than --overlap {overlap}, or leave it out")
+    require_overlap(kind, most_overlap, sure)
     items = read_candidates(in_)
     require_sizes(kind, items)
     require_storable_items(items)
     text = None if instructions is None else _read(instructions)
     opened = Store.open(store)
     made = create_project(opened, name, kind, criteria=(criterion,), now=time.time())
+    set_overlap(opened, made, most=most_overlap, sure=sure)
     if text is not None:
         publish_instructions(opened, made, text, now=time.time())
     add_items(opened, made, items, overlap=overlap, now=time.time())
@@ -187,7 +195,8 @@ def status_command(store: StoreUrl = "judgments.db", as_json: Json = False) -> N
         print(json.dumps(rows))
         return
     for row in rows:
-        judged = f"{row['have']:6} of {row['wanted']} judgments"
+        more = f" (up to {row['up_to']})" if row["up_to"] > row["wanted"] else ""
+        judged = f"{row['have']:6} of {row['wanted']} judgments{more}"
         print(f"{row['name']:<20} {judged}, {row['done']} of {row['items']} items done")
     if not rows:
         print("no project yet; make one with: tuneful label create")

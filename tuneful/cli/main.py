@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from tuneful.cli import demo, doctor, evaluate, export, generate, label, run, score, serve, web
+from tuneful.cli import adapt, demo, doctor, evaluate, export, generate, label, quality, run, score, serve, web
 from tuneful.errors import TunefulError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("train")(run.train_command)
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
+label.app.command("adapt")(adapt.command)
+label.app.command("quality")(quality.command)
 app.add_typer(label.app, name="label")
 app.command("web")(web.command)
 app.command("export")(export.command)

@@ -10,15 +10,16 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from tuneful.errors import AccessError, MissingError
+from tuneful.errors import AccessError, MissingError, UnavailableError
 from tuneful.feedback import trail
 from tuneful.feedback.projects import Role
 from tuneful.feedback.store import Store, require_storable
@@ -240,9 +241,7 @@ def session_of(store: Store, secret: str, *, now: float) -> Who | None:
             return None
         who = _who(connection, found.rater)
     if now - found.seen_at > SEEN_EVERY:
-        store.write(
-            lambda connection: connection.execute(update(session).where(session.c.id == id_).values(seen_at=now))
-        )
+        _note_use(store, update(session).where(session.c.id == id_).values(seen_at=now))
     return who
 
 
@@ -272,8 +271,14 @@ def holder_of(store: Store, secret: str, *, now: float) -> Who | None:
             return None
         who = _who(connection, found.rater, frozenset(found.scopes))
     if found.used_at is None or now - found.used_at > SEEN_EVERY:
-        store.write(lambda connection: connection.execute(update(token).where(token.c.id == id_).values(used_at=now)))
+        _note_use(store, update(token).where(token.c.id == id_).values(used_at=now))
     return who
+
+
+def _note_use(store: Store, note: Update) -> None:
+    """A page that only reads answers also while nothing can be written."""
+    with suppress(UnavailableError):
+        store.write(lambda connection: connection.execute(note))
 
 
 def rater_of(store: Store, login: str) -> str:

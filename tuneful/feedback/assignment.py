@@ -127,6 +127,8 @@ def skip(store: Store, assignment_id: str, rater_id: str, reason: str = "") -> N
 
     def work(connection: Connection) -> None:
         held = _own(connection, assignment_id, rater_id)
+        if held.state == "skipped":
+            return  # said again, after an answer that was lost
         if held.state != "live":
             raise GoneError(f'assignment "{assignment_id}": {held.state}, not in hand any more')
         of_item = connection.execute(select(item.c.gold, item.c.project).where(item.c.id == held.item)).one()

@@ -30,8 +30,8 @@ class PairConsensus:
     """Two completions of one item. first is the one with p >= 1/2.
 
     p: probability that a new careful rater prefers `first`, a tie counting half. confidence: probability that the score
-    of `first` is the higher one, given all judgments. weight: the pair's share of its item's total weight, 1.
-    decided: p is a lead's word (feedback.settling).
+    of `first` is the higher one, given all judgments. sd: of the difference of the two scores, given all judgments.
+    weight: the pair's share of its item's total weight, 1. decided: p is a lead's word (feedback.settling).
     """
 
     item: str
@@ -40,6 +40,7 @@ class PairConsensus:
     second: str
     p: float
     confidence: float
+    sd: float
     weight: float
     decided: bool = False
 
@@ -174,6 +175,7 @@ def _add_pairs(
     sd = np.sqrt(variance[first] + variance[second] - 2 * covariance).T
     p = _predictive(np.abs(difference), sd, slope, nu).tolist()
     confidence = norm.cdf(np.abs(difference) / sd).tolist()
+    spread = sd.tolist()
     ahead = (difference >= 0).tolist()
     weight = (kept / np.maximum(kept.sum(1, keepdims=True), 1)).tolist()
     positions = list(zip(first.tolist(), second.tolist(), strict=True))
@@ -186,6 +188,7 @@ def _add_pairs(
                 second=ids[b] if ahead[n][k] else ids[a],
                 p=p[n][k],
                 confidence=confidence[n][k],
+                sd=spread[n][k],
                 weight=weight[n][k],
             )
             for k, (a, b) in enumerate(positions)

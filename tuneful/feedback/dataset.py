@@ -130,7 +130,7 @@ def write_dataset(
     does not fit together, and when an audience has fewer than five people; RunError when the disk refuses.
     """
     _check(folder, name, formats, container, shares, force=force)
-    judgments = _sorted(_of_audience(judged, audience, groups))
+    judgments = _sorted(of_audience(judged, audience, groups))
     offered = _used(candidates, judgments)
     settled = [] if audience is not None else _settled(decisions, judgments)
     known = Judged.of(judgments, offered, settled)
@@ -251,7 +251,7 @@ def _check(
             raise DataError(f"{folder}: exists already; choose another name or use --force to replace it")
 
 
-def _of_audience(
+def of_audience(
     judged: Sequence[Judgment], audience: str | None, groups: Mapping[str, Collection[str]] | None
 ) -> list[Judgment]:
     """The judgments of the raters of one group; all of them where none is asked for, or nothing is known of groups."""

@@ -17,7 +17,7 @@ from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
 from tuneful.feedback.settling import standing
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import decision, instructions, item, judgment, membership
+from tuneful.feedback.tables import decision, instructions, item, judgment, membership, project
 from tuneful.records import Judgment
 
 if TYPE_CHECKING:
@@ -112,12 +112,13 @@ def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
             select(func.count()).select_from(instructions).where(instructions.c.project == project_id)
         ).scalar_one()
         items = connection.execute(
-            select(func.count()).select_from(item).where(item.c.project == project_id)
-        ).scalar_one()
+            select(func.count(), func.sum(item.c.overlap)).where(item.c.project == project_id)
+        ).one()
+        most = connection.execute(select(project.c.most_overlap).where(project.c.id == project_id)).scalar()
         settled = connection.execute(
             select(func.count()).select_from(decision).where(decision.c.project == project_id)
         ).scalar_one()
-    return (*judged, *members, versions, items, settled)
+    return (*judged, *members, versions, *items, most, settled)
 
 
 def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairConsensus, ...], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -225,6 +226,17 @@ def remarks(store: Store, project_id: str, *, last: int = 30) -> list[Remark]:
             for row in connection.execute(query.limit(last))
         ]
     return [remark for _, remark in sorted(rows, key=lambda row: -row[0])[:last]]
+
+
+def prompts_of(store: Store, item_ids: Collection[str]) -> dict[str, str]:
+    """The prompt of each item, as people read it."""
+    asked = (
+        select(item.c.id, prompt.c.content)
+        .join(prompt, (prompt.c.id == item.c.prompt) & (prompt.c.project == item.c.project))
+        .where(item.c.id.in_(item_ids))
+    )
+    with store.read() as connection:
+        return {row.id: Prompt.from_json(row.content).text for row in connection.execute(asked)}
 
 
 def judged_at(store: Store, project_id: str) -> list[float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, update
 
 from tuneful.errors import MissingError, StoreError, did_you_mean
 from tuneful.feedback import trail
@@ -19,10 +19,14 @@ from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
 
 Role = Literal["lead", "labeler"]
 
+MOST_OVERLAP: Final = 100
+"""Raters that an item may be asked of in the end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """One question asked about many items. quiz, pass_share, gold_every: see `set_quiz`."""
+    """One question asked about many items. quiz, pass_share, gold_every: see `set_quiz`; most_overlap, sure: see
+    `set_overlap`."""
 
     id: str
     name: str
@@ -31,11 +35,14 @@ class Project:
     quiz: int
     pass_share: float
     gold_every: int
+    most_overlap: int
+    sure: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """items: in all; done: with as many judgments as were asked for; wanted, have: judgments of all items.
+    """items: in all; done: with as many judgments as are asked for now; wanted, have: judgments of all items; up_to:
+    that may be wanted in the end, where an overlap adapts, else as many as wanted.
 
     Gold items have no part in it.
     """
@@ -43,6 +50,7 @@ class Progress:
     items: int
     done: int
     wanted: int
+    up_to: int
     have: int
 
 
@@ -111,6 +119,33 @@ def set_quiz(
             f"quiz {quiz}, pass_share {pass_share}, gold_every {gold_every}: none below 0, a share up to 1"
         )
     store.write(work)
+
+
+def set_overlap(store: Store, project_id: str, *, most: int, sure: float) -> None:
+    """How far the overlap of an item may grow while its order is unsure (feedback.adaptive).
+
+    most: up to so many raters are asked, while less than the share `sure` of the item's pairs is expected to be in the
+    right order; 0: as many as the item says. What was raised already stays.
+
+    Raises StoreError as `require_overlap` does, and changes nothing then.
+    """
+
+    def work(connection: Connection) -> None:
+        of_project = project.c.id == project_id
+        require_overlap(connection.execute(select(project.c.kind).where(of_project)).scalar_one(), most, sure)
+        connection.execute(update(project).where(of_project).values(most_overlap=most, sure=sure))
+
+    store.write(work)
+
+
+def require_overlap(kind: JudgmentKind, most: int, sure: float) -> None:
+    """StoreError for numbers that mean nothing, and where judgments order nothing that could be unsure."""
+    if not 0 <= most <= MOST_OVERLAP:
+        raise StoreError(f"most overlap {most}: a number of raters up to {MOST_OVERLAP}, or 0 for a fixed overlap")
+    if not 0.5 < sure < 1:
+        raise StoreError(f"sure {sure}: a share of pairs between 0.5, which is guessing, and 1, which is never reached")
+    if most and kind not in ("ranking", "comparison"):
+        raise StoreError(f"most overlap {most}: a {kind} orders nothing; an overlap adapts to rankings and comparisons")
 
 
 def projects(store: Store) -> list[Project]:
@@ -211,14 +246,16 @@ def _add_member(connection: Connection, project_id: str, rater_id: str, role: Ro
 def progress(store: Store, project_id: str) -> Progress:
     with store.read() as connection:
         done = func.count().filter(item.c.submitted == item.c.overlap)
+        most = select(project.c.most_overlap).where(project.c.id == project_id).scalar_subquery()
         counts = select(
             func.count(),
             done,
             func.coalesce(func.sum(item.c.overlap), 0),
+            func.coalesce(func.sum(case((item.c.overlap < most, most), else_=item.c.overlap)), 0),
             func.coalesce(func.sum(item.c.submitted), 0),
         ).where(item.c.project == project_id, item.c.gold.is_(None))
-        items, finished, wanted, have = connection.execute(counts).one()
-    return Progress(items=items, done=finished, wanted=wanted, have=have)
+        items, finished, wanted, up_to, have = connection.execute(counts).one()
+    return Progress(items=items, done=finished, wanted=wanted, up_to=up_to, have=have)
 
 
 def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisions: bool = False) -> list[Judgment]:

@@ -77,7 +77,9 @@ def _pairs(one: Decision) -> list[PairConsensus]:
     for a, b in pairs:
         first, second = (a, b) if rank[a] <= rank[b] else (b, a)
         p, weight = 1.0 if rank[first] < rank[second] else 0.5, 1 / len(pairs)
-        made.append(PairConsensus(one.item, one.prompt, first, second, p=p, confidence=p, weight=weight, decided=True))
+        made.append(
+            PairConsensus(one.item, one.prompt, first, second, p=p, confidence=p, sd=0.0, weight=weight, decided=True)
+        )
     return made
 
 

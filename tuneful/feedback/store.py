@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TypeVar
@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -35,11 +35,23 @@ ATTEMPTS: Final = 8
 """How often a transaction is tried that another one was in the way of."""
 
 LOCK_SECONDS: Final = 5.0
-"""How long SQLite waits for the write lock before it gives up an attempt."""
+"""How long a transaction waits for a lock before it gives up an attempt."""
+
+PATIENCE: Final = 10.0
+"""Seconds after which no further attempt is begun. Who asks is told then, and asks again: a page gives up after 15 s,
+and a server whose threads all wait for one lock answers nobody."""
+
+BUSY: Final = "the database is busy: others held it all the time; nothing was changed, ask again in a moment"
 
 _IN_THE_WAY: Final = ("40001", "40P01", "55P03", "23505")
 """PostgreSQL's codes for a serialization failure, a deadlock, a lock that could not be had, and a row that another
 transaction made in the same moment, which is there when it is tried again."""
+
+_NO_ROOM: Final = ("53100", "database or disk is full", "disk I/O error")
+"""What PostgreSQL and SQLite say of a disk that is full; of a limit on the size of files SQLite says the last."""
+
+_MIGRATING: Final = 7_046_118_235
+"""Number of PostgreSQL's lock that one migration holds, so that programs which start at once take turns."""
 
 
 class Store:
@@ -52,7 +64,7 @@ class Store:
         self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
         # SQLite's waiting is polling, with pauses of up to a tenth of a second; threads of one process take turns.
-        self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._turn = Lock() if engine.dialect.name == "sqlite" else None
 
     @classmethod
     def open(cls, url: str | Path, *, make: bool = True) -> Store:
@@ -68,6 +80,8 @@ class Store:
         if place.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", _prepare_postgresql)
         store = cls(engine)
         try:
             store.write(_migrate)
@@ -94,28 +108,46 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One snapshot: what others commit meanwhile is not seen."""
-        with _told_apart(), self._reader.begin() as connection:
-            yield connection
+        """One snapshot: what others commit meanwhile is not seen. Raises UnavailableError as `write` does."""
+        try:
+            with _told_apart(), self._reader.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if not _was_in_the_way(error):
+                raise
+            raise UnavailableError(BUSY) from error
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """`work` in one transaction, from the beginning again while another transaction is in its way.
 
-        Raises UnavailableError when it was in the way every time, and when the disk is full or the database away;
+        Raises UnavailableError when it was in the way for too long, and when the disk is full or the database away;
         nothing is changed then.
         """
+        until = time.monotonic() + PATIENCE
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._turn, _told_apart(), self._writer.begin() as connection:
+                with self._in_turn(until), _told_apart(), self._writer.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
                 if not _was_in_the_way(error) or (isinstance(error, IntegrityError) and attempt > 1):
                     raise
-                if attempt == ATTEMPTS:
-                    busy = f"the database was busy {ATTEMPTS} times in a row; nothing was changed"
-                    raise UnavailableError(busy) from error
+                if attempt == ATTEMPTS or time.monotonic() > until:
+                    raise UnavailableError(BUSY) from error
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _in_turn(self, until: float) -> Iterator[None]:
+        """Alone among the threads that write, if the database wants that. Raises UnavailableError after `until`."""
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise UnavailableError(BUSY)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 def require_storable(text: str, what: str) -> None:
@@ -145,7 +177,7 @@ def _told_apart() -> Iterator[None]:
     except (OperationalError, InternalError, InterfaceError) as error:
         if _was_in_the_way(error):
             raise
-        raise UnavailableError(f"the database: {_told(error)}; nothing was changed") from error
+        raise UnavailableError(f"{_what_fails(error)}; nothing was changed") from error
 
 
 def _url(url: str | Path) -> URL:
@@ -181,6 +213,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.execute(f"SET lock_timeout = {int(1000 * LOCK_SECONDS)}")  # milliseconds; it would wait for ever
+    connection.commit()
+
+
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -193,8 +230,17 @@ def _was_in_the_way(error: DBAPIError) -> bool:
     return isinstance(error, OperationalError) and "database is locked" in str(error.orig)
 
 
+def _what_fails(error: DBAPIError) -> str:
+    told = _told(error)
+    if getattr(error.orig, "sqlstate", None) in _NO_ROOM or any(said in told for said in _NO_ROOM):
+        return f"the disk of the database is full or fails ({told}); make room on it"
+    return f"the database: {told}"
+
+
 def _migrate(connection: Connection) -> None:
     """Bring the tables to the newest form, all steps in one transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection

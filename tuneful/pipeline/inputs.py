@@ -59,6 +59,7 @@ TAKES: Mapping[str, str] = {
     "before": "a model",
     "after": "a model",
     "reward": "a reward model",
+    "rewards": "a reward model",
     "second_reward": "a reward model",
     "toxicity": "a reward model",
     "value_from": "a reward model",
@@ -181,6 +182,8 @@ class CollectInputs:
     """A SQLite file, or `postgresql://…` without a password, which belongs into `PGPASSWORD`."""
     project: str
     """Name or id of a project of the store."""
+    audience: str | None = None
+    """Only what people say who are of this group by their own word; it needs five of them. None: what all say."""
     fewest: int = 1
     """Judgments that there have to be; with fewer the run stops, to be started again later."""
 
@@ -372,3 +375,19 @@ class AccuracyInputs:
     def __post_init__(self) -> None:
         if self.reward is None and self.model is None:
             raise ConfigError("accuracy of what? name a reward, a model, or both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudiencesInputs:
+    """`do = "audiences"`: how often the reward of each audience prefers what each audience prefers."""
+
+    rewards: tuple[Annotated[str, "rewards"], ...]
+    """`@stage` or directory of each audience's reward model."""
+    comparisons: tuple[TestInput, ...]
+    """Held-out comparisons of each audience, as `do = "accuracy"` takes them."""
+
+    def __post_init__(self) -> None:
+        for name in ("rewards", "comparisons"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise ConfigError(f"{name} = {list(given)}: name one or more, each once")

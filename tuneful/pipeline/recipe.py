@@ -6,7 +6,7 @@ reward = 0.4
 
 [[stage]]
 name = "ppo"
-algorithm = "ppo"         # or do = "generate" | "label" | "collect" | "consensus" | "evaluate" | "accuracy"
+algorithm = "ppo"         # or do = "generate" | "label" | "collect" | "consensus" | "evaluate" | "accuracy" | …
 model = "@sft"            # inputs by stage name, path or data set
 kl_coef = 0.05            # settings below
 
@@ -47,6 +47,7 @@ ACTIONS: dict[str, type] = {
     "consensus": inputs.ConsensusInputs,
     "evaluate": inputs.EvaluateInputs,
     "accuracy": inputs.AccuracyInputs,
+    "audiences": inputs.AudiencesInputs,
 }
 """Inputs of everything that is no algorithm."""
 

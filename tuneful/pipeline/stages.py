@@ -28,10 +28,12 @@ from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.dataset import of_audience
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments, write_judgments
+from tuneful.feedback.pages import groups_of
 from tuneful.feedback.projects import create_project, find_project, judgments
 from tuneful.feedback.recording import record as put_in
 from tuneful.feedback.settling import FILE as DECISIONS
@@ -98,7 +100,7 @@ def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs)
     `decisions.jsonl`: what its lead settled, if anything."""
     store = Store.open(given.store, make=False)
     project = find_project(store, given.project)
-    said = judgments(store, project.id)
+    said = of_audience(judgments(store, project.id), given.audience, groups_of(store, project.id))
     if len(said) < given.fewest:
         raise DataError(
             f'{store}: project "{project.name}" has {len(said)} judgments, and fewest = {given.fewest}; go on labeling '
@@ -107,7 +109,8 @@ def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs)
     write_judgments(record.path / "judgments.jsonl", said, force=True)
     write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates(store, project.id)), force=True)
     (record.path / DECISIONS).unlink(missing_ok=True)  # of a run that was killed here
-    if made := decisions(store, project.id):
+    made = [] if given.audience else decisions(store, project.id)  # an audience speaks for itself
+    if made:
         write_jsonl(record.path / DECISIONS, map(decision_row, made))
     store.close()
     return {"num_judgments": len(said), "num_decisions": len(made)}
@@ -189,6 +192,19 @@ def measure_accuracy(context: Context, record: RunDirectory, given: inputs.Accur
     return {"num_comparisons": len(held_out)}
 
 
+def compare_audiences(context: Context, record: RunDirectory, given: inputs.AudiencesInputs) -> Facts:
+    """`report.json`: a table of how often each reward prefers what each audience prefers."""
+    held_out = {name: held_out_comparisons(context, name, stage=record.name) for name in given.comparisons}
+    table: dict[str, dict[str, MeasuredJSON]] = {}
+    for name in given.rewards:
+        reward = load_reward(name, model=context.model)
+        table[name] = {of: reward_accuracy(reward, pairs)["heldout_accuracy"] for of, pairs in held_out.items()}
+        told = ", ".join(f"{found['mean']:.3f} on {of}" for of, found in table[name].items())
+        context.display.note(f"accuracy of {name}: {told}")
+    write_stage_report(record, {"audiences": table})
+    return {"num_comparisons": sum(map(len, held_out.values()))}
+
+
 Run = Callable[..., Facts]
 
 RUNS: dict[str, Run] = {
@@ -202,6 +218,7 @@ RUNS: dict[str, Run] = {
     "dpo": training.train_dpo,
     "evaluate": evaluate,
     "accuracy": measure_accuracy,
+    "audiences": compare_audiences,
 }
 """What runs each kind of stage."""
 

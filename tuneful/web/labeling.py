@@ -23,6 +23,7 @@ from tuneful.feedback.pages import asked_of, guide, judged_by, show
 from tuneful.feedback.projects import add_member, find_project, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import LAST_RANK, Feedback, Said
+from tuneful.web.answers import Claimed, Extended, Instructions, Nothing, Received, told
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
 
@@ -37,39 +38,49 @@ PROGRESS_SECONDS: Final = 2.0
 """How old the count of a project may be that a labeler sees."""
 
 
-class Claim(BaseModel):
-    """besides: assignments that the client has in hand and does not ask for."""
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    model_config = ConfigDict(extra="forbid")
+
+class Claim(Body):
     besides: list[str] = Field(default=[], max_length=10)
+    """Assignments that the client has in hand and does not ask for, to fetch what comes after them."""
 
 
 Flag = Literal["gibberish", "unsafe", "refusal", "wrong-language", "truncated", "error"]
 
 
-class Word(BaseModel):
-    """A judgment; `id` is a UUID made by the client, so that sending it again is harmless."""
+class Word(Body):
+    """A judgment."""
 
-    model_config = ConfigDict(extra="forbid")
     id: str = Field(pattern=r"^[0-9a-fA-F-]{32,36}$")
+    """A UUID made by the client: sending it again is harmless."""
     ranks: dict[str, Annotated[int, Field(ge=1, le=LAST_RANK)] | None] = {}
+    """By answer: 1 is best, equal numbers tie, null was not ranked."""
     flags: dict[str, list[Flag]] = {}
+    """By answer: what is wrong with it."""
     values: dict[str, FiniteFloat] = {}
+    """By answer or criterion: 0 or 1, a rating, how much better."""
     text: str = Field(default="", max_length=LONGEST_TEXT)
+    """A demonstration."""
     note: str = Field(default="", max_length=LONGEST_TEXT)
+    """For the project's lead."""
     seconds: float | None = Field(default=None, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
+    """How long it took."""
     replaces: str | None = None
+    """The judgment that this one revises."""
     instructions: str | None = None
+    """The version that was read; else that of the claim."""
 
 
-class Draft(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Draft(Body):
     content: dict[str, Any]
+    """Whatever the client needs to go on; a claim gives it back."""
 
 
-class Reason(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Reason(Body):
     reason: str = Field(default="", max_length=2000)
+    """For the project's lead."""
 
 
 @pages.get("/p/{project_id}")
@@ -79,7 +90,7 @@ def labeling_page(request: Request, store: InStore, who: Known, project_id: str)
     return page(request, "labeling.html", who, project=found, rater=who.rater)
 
 
-@router.post("/p/{project_id}/claim")
+@router.post("/p/{project_id}/claim", **told("label", Claimed))
 def claim(request: Request, store: InStore, who: Known, now: Now, project_id: str, body: Claim) -> dict[str, Any]:
     """The item in hand or the next open one, under a lease; null when there is none for this labeler."""
     _require_scope(who, "label")
@@ -90,7 +101,7 @@ def claim(request: Request, store: InStore, who: Known, now: Now, project_id: st
     return {"assignment": held, "progress": _progress(request, store, project_id, who)}
 
 
-@router.post("/a/{assignment_id}/submit")
+@router.post("/a/{assignment_id}/submit", **told("label", Received))
 def submit(request: Request, store: InStore, who: Known, now: Now, assignment_id: str, body: Word) -> dict[str, Any]:
     """Store a judgment, for good: an answer of 200 is given after it is on the disk."""
     _require_scope(who, "label")
@@ -113,7 +124,7 @@ def submit(request: Request, store: InStore, who: Known, now: Now, assignment_id
     return asdict(receipt) | {"feedback": told, "progress": _progress(request, store, found.id, who)}
 
 
-@router.post("/a/{assignment_id}/draft")
+@router.post("/a/{assignment_id}/draft", **told("label", Nothing))
 def save_draft(store: InStore, who: Known, now: Now, assignment_id: str, body: Draft) -> dict[str, Any]:
     """Keep what the labeler has so far."""
     _require_scope(who, "label")
@@ -121,14 +132,14 @@ def save_draft(store: InStore, who: Known, now: Now, assignment_id: str, body: D
     return {}
 
 
-@router.post("/a/{assignment_id}/extend")
+@router.post("/a/{assignment_id}/extend", **told("label", Extended))
 def extend(store: InStore, who: Known, now: Now, assignment_id: str) -> dict[str, Any]:
     """Begin the lease anew."""
     _require_scope(who, "label")
     return {"lease_seconds": rules.extend(store, assignment_id, who.rater, now=now) - now}
 
 
-@router.post("/a/{assignment_id}/skip")
+@router.post("/a/{assignment_id}/skip", **told("label", Nothing))
 def skip(store: InStore, who: Known, assignment_id: str, body: Reason) -> dict[str, Any]:
     """Give the item back; this labeler is not asked again."""
     _require_scope(who, "label")
@@ -136,7 +147,7 @@ def skip(store: InStore, who: Known, assignment_id: str, body: Reason) -> dict[s
     return {}
 
 
-@router.get("/p/{project_id}/instructions")
+@router.get("/p/{project_id}/instructions", **told("read", Instructions))
 def instructions(store: InStore, who: Known, project_id: str) -> dict[str, Any]:
     """The newest instructions as safe HTML, and those before them."""
     _require_scope(who, "read")

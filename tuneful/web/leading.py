@@ -33,6 +33,7 @@ from tuneful.feedback.projects import (
     progress,
     projects,
     publish_instructions,
+    set_overlap,
 )
 from tuneful.feedback.settling import settle
 from tuneful.feedback.store import Store
@@ -116,6 +117,14 @@ def upload_items(
     return RedirectResponse(_place(found.id), 303)
 
 
+@router.post("/lead/{project_id}/overlap")
+def change_overlap(
+    store: InStore, found: Led, most: Annotated[int, Form()], sure: Annotated[float, Form()]
+) -> Response:
+    set_overlap(store, found.id, most=most, sure=sure)
+    return RedirectResponse(_place(found.id), 303)
+
+
 @router.post("/lead/{project_id}/invitations")
 def new_invitation(
     request: Request,
@@ -151,7 +160,12 @@ EXPORTS: Final[Mapping[str, Rows]] = {
 }
 
 
-@exports.get("/lead/{project_id}/export/{what}.jsonl")
+@exports.get(
+    "/lead/{project_id}/export/{what}.jsonl",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}}}},
+    openapi_extra={"x-scope": "lead"},
+)
 def export(store: InStore, found: Led, what: Literal["preferences", "judgments", "completions"]) -> Response:
     """Rows for any trainer: pairs with p and weight, what each rater said, or the items; JSON lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in EXPORTS[what](store, found.id))

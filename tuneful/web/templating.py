@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FOLDER: Final = Path(__file__).parent
 
 _templates = Jinja2Templates(FOLDER / "templates")
+_templates.env.filters["utc"] = lambda time: datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def page(request: Request, name: str, who: Who | None, *, status: int = 200, **shown: Any) -> HTMLResponse:

@@ -57,6 +57,7 @@ def places(site: Any) -> dict[str, str]:
         "gold": f"/lead/{project}/gold",
         "gold item": f"/lead/{project}/items/{known}",
         "instructions": f"/lead/{project}/instructions",
+        "quality": f"/lead/{project}/quality",
         "error": "/nowhere",
     }
     for kind in ("ranking", "comparison", "binary", "rating", "demonstration"):

@@ -1,0 +1,57 @@
+"""`tuneful label adapt`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneful.cli.options import StoreUrl
+
+if TYPE_CHECKING:
+    from tuneful.feedback.adaptive import Adapted
+
+
+def command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    store: StoreUrl = "judgments.db",
+    most_overlap: Annotated[
+        int | None, typer.Option(help="From now on ask up to so many people while an order is unsure; 0: no more.")
+    ] = None,
+    sure: Annotated[float | None, typer.Option(help="Share of an item's pairs in the right order: enough.")] = None,
+    every: Annotated[
+        float | None, typer.Option(help="Go on, and look again after so many seconds, until Ctrl-C.", min=0.1)
+    ] = None,
+) -> None:
+    """Ask for more judgments where the order is still unsure, and put the items first that are worth most.
+
+    Example: tuneful label adapt --project helpful --most-overlap 6 --every 60
+    """
+    import time
+
+    from tuneful.feedback.adaptive import adapt, adapt_if_due
+    from tuneful.feedback.projects import find_project, set_overlap
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    if most_overlap is not None or sure is not None:
+        most = found.most_overlap if most_overlap is None else most_overlap
+        set_overlap(opened, found.id, most=most, sure=found.sure if sure is None else sure)
+    if most_overlap == 0:
+        print(f'the overlap of "{found.name}" is fixed from now on')
+        return
+    _tell(adapt(opened, found.id, now=time.time()))
+    while every is not None:
+        time.sleep(every)
+        done = adapt_if_due(opened, found.id, time.time())
+        if done is not None:
+            _tell(done)
+
+
+def _tell(done: Adapted) -> None:
+    print(
+        f"{done.judgments} judgments: {done.unsure} of {done.items} items are unsure, {done.raised} are asked of one "
+        f"more now, {done.moved} have another place in the queue",
+        flush=True,
+    )

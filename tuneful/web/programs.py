@@ -1,0 +1,86 @@
+"""Routes that programs alone use: which projects there are, and what a lead's script puts into one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuneful.data import completions
+from tuneful.data.row import Row
+from tuneful.errors import AccessError
+from tuneful.feedback.items import add_items, require_sizes
+from tuneful.feedback.pages import judged_by
+from tuneful.feedback.projects import progress, projects, publish_instructions
+from tuneful.web.answers import Added, Projects, Published, Turn, told
+from tuneful.web.leading import Led
+from tuneful.web.security import InStore, Known, Now
+
+router = APIRouter(tags=["projects"])
+
+
+class Given(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class GivenAnswer(Given):
+    text: str
+    """The answer."""
+    model: str | None = None
+    """Which model wrote it; labelers do not see it."""
+
+
+class GivenItem(Given):
+    prompt: str | list[Turn]
+    """Text, or a conversation whose last turn is not the assistant's."""
+    completions: list[GivenAnswer]
+    """What is judged side by side."""
+
+
+class Items(Given):
+    items: list[GivenItem]
+    """All of them are taken or none. One that is there already, with the same completions, is left as it is."""
+    overlap: Annotated[int, Field(ge=1, le=100)] = 3
+    """How many people judge each."""
+    priority: int = 0
+    """Higher ones are asked first."""
+
+
+class Text(Given):
+    text: str
+    """Markdown."""
+
+
+@router.get("/projects", **told("read", Projects))
+def list_projects(store: InStore, who: Known) -> dict[str, Any]:
+    """The projects that the token's holder is in; an admin sees all."""
+    if "read" not in who.scopes:
+        raise AccessError('this token has no scope "read"; make one that has')
+    mine = [one for one in projects(store) if who.admin or one.id in who.roles]
+    return {
+        "projects": [
+            asdict(one)
+            | {"role": who.roles.get(one.id, "lead")}
+            | {"progress": {"mine": judged_by(store, one.id, who.rater)} | asdict(progress(store, one.id))}
+            for one in mine
+        ]
+    }
+
+
+@router.post("/lead/{project_id}/items", **told("lead", Added))
+def add(store: InStore, now: Now, found: Led, body: Items) -> dict[str, Any]:
+    """More items for a project. Sent again they are the same items."""
+    rows = [Row(Path("items"), n, one.model_dump(exclude_none=True)) for n, one in enumerate(body.items, start=1)]
+    given = completions.with_ids(completions.candidates(rows, lambda _: None))
+    require_sizes(found.kind, given)
+    made = add_items(store, found.id, given, overlap=body.overlap, priority=body.priority, now=now)
+    return {"items": made}
+
+
+@router.post("/lead/{project_id}/instructions", **told("lead", Published))
+def publish(store: InStore, now: Now, found: Led, body: Text) -> dict[str, Any]:
+    """A new version of the instructions; the newest once more when it says the same. Older ones stay."""
+    return {"id": publish_instructions(store, found.id, body.text, now=now)}
