@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
@@ -35,7 +35,7 @@ from tuneful.feedback.projects import (
     set_overlap,
 )
 from tuneful.feedback.store import Store
-from tuneful.records import Candidates, JudgmentKind
+from tuneful.records import JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
@@ -45,7 +45,11 @@ exports = APIRouter(tags=["export"])
 
 Text = Annotated[str, Form()]
 
+T = TypeVar("T")
+
 Rows = Callable[[Store, str], Iterable[Mapping[str, Any]]]
+
+ITEM_FILES: Final = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def led(store: InStore, who: Known, project_id: str) -> Project:
@@ -106,7 +110,7 @@ def upload_items(
     file: Annotated[UploadFile, File()],
     overlap: Annotated[int, Form(ge=1, le=100)] = 3,
 ) -> Response:
-    items = _uploaded(file)
+    items = uploaded(file, read_candidates, ITEM_FILES)
     require_sizes(found.kind, items)
     add_items(store, found.id, items, overlap=overlap, now=now)
     return RedirectResponse(_place(found.id), 303)
@@ -210,15 +214,15 @@ def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:
     return list(counts.items())
 
 
-def _uploaded(file: UploadFile) -> list[Candidates]:
-    """The items of a file; its errors name the file as the lead does."""
-    name = file.filename or "items.jsonl"
-    kind = next((end for end in (".jsonl", ".jsonl.gz", ".parquet") if name.endswith(end)), ".jsonl")
+def uploaded(file: UploadFile, read: Callable[[Path], list[T]], ends: Sequence[str]) -> list[T]:
+    """What `read` finds in a file; its errors name the file as the lead does. ends: of names that say what it holds."""
+    name = file.filename or f"upload{ends[0]}"
+    kind = next((end for end in ends if name.lower().endswith(end)), ".jsonl")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"items{kind}"
         place.write_bytes(file.file.read())
         try:
-            return read_candidates(place)
+            return read(place)
         except DataError as error:
             raise DataError(str(error).replace(str(place), name)) from None
 

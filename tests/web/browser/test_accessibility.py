@@ -9,6 +9,7 @@ import pytest
 
 from tests.web.client import signed_in
 from tuneful.feedback.access import accept, invite, invite_first_admin, sign_in
+from tuneful.feedback.jobs import claim, enqueue, fail
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
 
@@ -35,6 +36,11 @@ def places(site: Any) -> dict[str, str]:
         while (given := client.post(f"/p/{project}/claim", json={}).json()["assignment"]) is not None:
             ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
             client.post(f"/a/{given['id']}/submit", json={"id": given["id"], "ranks": ranks, "seconds": 3})
+    request = {"models": ["runs/a", "runs/b"], "samples": 2, "temperature": 1.0, "max_new_tokens": 64}
+    for ended in (False, True):
+        enqueue(site.store, project, "completions", request, by=None, total=9, now=site.now() - 60)
+        if ended and (job := claim(site.store, now=site.now())) is not None:
+            fail(site.store, job, "runs/a: no model", now=site.now())
     admin = invite_first_admin(site.store, now=site.now())
     assert admin is not None
     ada = accept(site.store, admin, login="ada", password="correct horse", now=site.now())
@@ -47,6 +53,7 @@ def places(site: Any) -> dict[str, str]:
         "account": "/account",
         "lead": f"/lead/{project}",
         "quality": f"/lead/{project}/quality",
+        "answers of models": f"/lead/{project}/answers",
         "error": "/nowhere",
     }
     for kind in ("ranking", "comparison", "binary", "rating", "demonstration"):
