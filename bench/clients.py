@@ -115,7 +115,7 @@ class Server:
         self.port = free_port()
         self.errors = folder / "web.log"
         self.program = program
-        self._options = ["web", "--store", url, "--port", str(self.port)]
+        self._options = ["web", "--store", url, "--port", str(self.port), "--no-worker"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

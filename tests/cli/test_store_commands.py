@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 from tuneful.cli.main import app
 from tuneful.data.formats import read_comparisons
 from tuneful.data.jsonl import write_jsonl
-from tuneful.errors import ConfigError, DataError, StoreError
+from tuneful.errors import ConfigError, DataError, ModelError, StoreError
 from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.decisions import decide
+from tuneful.feedback.items import candidates
+from tuneful.feedback.pages import asked_of
 from tuneful.feedback.projects import add_rater, find_project, judgments
 from tuneful.feedback.quality import latest
 from tuneful.feedback.store import Store
@@ -234,6 +236,54 @@ def test_mistakes_are_named(store: Path, tmp_path: Path) -> None:
         tuneful("label", "consensus", "--store", store)
     with pytest.raises(StoreError, match="choose another"):
         tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", "--store", store)
+
+
+def test_models_fill_a_project_and_win_rates_tell_which_is_preferred(tmp_path: Path, tiny_model_dir: Path) -> None:
+    """The one labeler prefers the answers of the second model, whatever they are."""
+    (tmp_path / "other").symlink_to(tiny_model_dir)
+    (tmp_path / "prompts.txt").write_text("hot house\ncold tea\nred door\n")
+    models = (tiny_model_dir, tmp_path / "other")
+    options = ("--store", tmp_path / "tuned.db", "--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 6)
+    told = tuneful("label", "create", "tuned", "--from-models", *models, *options, "--samples", 2, "--overlap", 1)
+    assert '6 items in project "tuned"' in told
+    opened = Store.open(tmp_path / "tuned.db")
+    project = find_project(opened, "tuned")
+    assert project.kind == "comparison"
+    assert "have not compared" in tuneful("label", "winrate", "--project", "tuned", "--store", tmp_path / "tuned.db")
+    made_by = {c.id: c.model for one in candidates(opened, project.id) for c in one.completions}
+    rater = add_rater(opened, project.id, now=0.0)
+    while (given := claim(opened, project.id, rater, now=0.0)) is not None:
+        _, completions = asked_of(opened, given.id, rater)
+        ranks = tuple(1 if made_by[one] == str(models[1]) else 2 for one in completions)
+        submit(opened, given.id, rater, Said(id=str(uuid.uuid4()), ranks=ranks, flags={}, values={}), now=1.0)
+    opened.close()
+    command = ("label", "winrate", "--project", "tuned", "--store", tmp_path / "tuned.db")
+    (found,) = json.loads(tuneful(*command, "--json"))
+    assert (found["first"], found["second"]) == tuple(sorted(map(str, models)))
+    preferred_first = found["first"] == str(models[1])
+    assert (found["wins"], found["ties"], found["losses"]) == ((6, 0, 0) if preferred_first else (0, 0, 6))
+    assert (found["prompts"], found["rate"]["mean"]) == (3, float(preferred_first))
+    assert "over 3 prompts" in tuneful(*command)
+
+
+def test_a_wrong_model_makes_no_project(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("hot house\n")
+    options = ("--store", tmp_path / "tuned.db", "--prompts", tmp_path / "prompts.txt", "--samples", 2)
+    with pytest.raises(ModelError, match="nowhere"):
+        tuneful("label", "create", "tuned", "--from-models", tmp_path / "nowhere", *options)
+    assert not (tmp_path / "tuned.db").exists()
+
+
+def test_create_takes_completions_or_models(store: Path, tmp_path: Path) -> None:
+    for wrong in (
+        (),
+        ("--in", tmp_path / "items.jsonl", "--prompts", tmp_path / "items.jsonl"),
+        ("--from-models", "a"),
+        ("--in", tmp_path / "items.jsonl", "--from-models", "a"),
+        ("b", "--in", tmp_path / "items.jsonl"),
+    ):
+        with pytest.raises(ConfigError):
+            tuneful("label", "create", "again", *wrong, "--store", store)
 
 
 def test_web_opens_the_pages_and_names_the_first_admin_s_link(store: Path) -> None:

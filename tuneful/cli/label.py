@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, Out, Seed, StoreUrl
+from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Out, Seed, StoreUrl
 from tuneful.data.files import refuse_unwritable
-from tuneful.errors import ConfigError, DataError, StoreError
+from tuneful.errors import ConfigError, DataError, GenerationError, StoreError
 from tuneful.records import content_hash
 
 if TYPE_CHECKING:
+    from tuneful.feedback.completions_wanted import CompletionsWanted
     from tuneful.feedback.settling import Decision
     from tuneful.feedback.store import Store
+    from tuneful.feedback.win_rates import Share
     from tuneful.records import Candidates, Judgment
 
 app = typer.Typer(help="Judgments: collect them in a store, find their consensus, export pairs.", no_args_is_help=True)
@@ -32,12 +35,41 @@ RESISTS = 0.75
 Kind = Literal["ranking", "comparison", "binary", "rating", "demonstration"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _New:
+    """A project to be made; text: of its instructions. See `create_command`."""
+
+    name: str
+    kind: Kind
+    criterion: str
+    text: str | None
+    overlap: int
+    most_overlap: int
+    sure: float
+
+
 @app.command("create")
 def create_command(
     name: Annotated[str, typer.Argument(help="Name of the new project.", show_default=False)],
-    in_: In,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models after the first of --from-models.", show_default=False)
+    ] = None,
+    in_: Annotated[
+        Path | None, typer.Option("--in", help="Prompts with completions: JSONL, also .gz, or Parquet.")
+    ] = None,
+    from_models: Annotated[
+        list[str] | None, typer.Option(help="In place of --in: models that answer --prompts, compared blind.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts for --from-models.")] = None,
+    samples: Annotated[int, typer.Option(help="Answers of each model to a prompt.", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="Of the models; 0 takes the most likely token.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer of the models.")] = 128,
+    max_prompt_tokens: MaxPromptTokens = None,
+    seed: Seed = 0,
     store: StoreUrl = "judgments.db",
-    kind: Annotated[Kind, typer.Option(help="What people do with each item.")] = "ranking",
+    kind: Annotated[
+        Kind | None, typer.Option(help="What people do; else comparison for two models, and ranking.")
+    ] = None,
     criterion: Annotated[str, typer.Option(help="What is judged: helpful, honest, harmless, or your own.")] = "helpful",
     overlap: Annotated[int, typer.Option(help="How many people judge each item.", min=1)] = 3,
     most_overlap: Annotated[
@@ -46,31 +78,118 @@ def create_command(
     sure: Annotated[float, typer.Option(help="Share of an item's pairs in the right order that is enough.")] = 0.9,
     instructions: Annotated[Path | None, typer.Option(help="What labelers read first (Markdown).")] = None,
 ) -> None:
-    """A project whose items are the prompts of a file with the completions offered for them.
+    """A project whose items are prompts with completions: those of a file, or answers that models give here and now.
 
-    Example: tuneful label create helpful --in completions.jsonl --instructions guide.md --overlap 3
+    Of several models each item shows one answer of each, in an order that is drawn, and nobody who judges sees which is
+    whose; `tuneful label winrate` tells afterwards. Of one model an item shows all its answers.
+
+    Example: tuneful label create tuned --from-models runs/demo/sft/model runs/demo/ppo/model --prompts test.jsonl
     """
+    if (in_ is None) == (from_models is None) or (prompts is None) != (from_models is None):
+        raise ConfigError("give either --in FILE, or --from-models MODEL … with --prompts FILE")
+    if in_ is not None and models:
+        raise ConfigError(f"{' '.join(models)}: what is it? --in goes with the name of the project alone")
+    if 0 < most_overlap <= overlap:
+        raise ConfigError(f"--most-overlap {most_overlap}: give more than --overlap {overlap}, or leave it out")
+    named = (*(from_models or ()), *(models or ()))
+    new = _New(
+        name=name,
+        kind=kind or ("comparison" if len(named) == 2 else "ranking"),
+        criterion=criterion,
+        text=None if instructions is None else _read(instructions),
+        overlap=overlap,
+        most_overlap=most_overlap,
+        sure=sure,
+    )
+    if in_ is not None:
+        print(_from_file(store, new, in_))
+        return
+    from tuneful.data.formats import read_prompts
+    from tuneful.feedback.completions_wanted import CompletionsWanted
+
+    assert prompts is not None
+    wanted = CompletionsWanted(
+        prompts=tuple(read_prompts(prompts)),
+        models=named,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        temperature=temperature,
+        overlap=overlap,
+        seed=seed,
+    )
+    print(_from_models(store, new, wanted))
+
+
+def _from_file(place: str, new: _New, file: Path) -> str:
+    """A project of the items of a file; what came of it."""
     import time
 
     from tuneful.data.formats import read_candidates
     from tuneful.feedback.items import add_items, require_sizes, require_storable_items
-    from tuneful.feedback.projects import create_project, publish_instructions, require_overlap, set_overlap
+    from tuneful.feedback.projects import require_overlap
     from tuneful.feedback.store import Store
 
-    if 0 < most_overlap <= overlap:
-        raise ConfigError(f"--most-overlap {most_overlap}: give more than --overlap {overlap}, or leave it out")
-    require_overlap(kind, most_overlap, sure)
-    items = read_candidates(in_)
-    require_sizes(kind, items)
+    require_overlap(new.kind, new.most_overlap, new.sure)
+    items = read_candidates(file)
+    require_sizes(new.kind, items)
     require_storable_items(items)
-    text = None if instructions is None else _read(instructions)
-    opened = Store.open(store)
-    made = create_project(opened, name, kind, criteria=(criterion,), now=time.time())
-    set_overlap(opened, made, most=most_overlap, sure=sure)
-    if text is not None:
-        publish_instructions(opened, made, text, now=time.time())
-    add_items(opened, made, items, overlap=overlap, now=time.time())
-    print(f'{len(items)} items in project "{name}" of {opened}; open the pages with: tuneful web --store {opened}')
+    opened = Store.open(place)
+    add_items(opened, _project(opened, new), items, overlap=new.overlap, now=time.time())
+    return f'{len(items)} items in project "{new.name}" of {opened}; open the pages with: tuneful web --store {opened}'
+
+
+def _from_models(place: str, new: _New, wanted: CompletionsWanted) -> str:
+    """A project that models fill; what came of it. The models are loaded first, so that a wrong name makes no project.
+
+    The work is a job of the store: where this command is ended, a worker goes on with it.
+    """
+    import time
+
+    from tuneful.cli.progress import INTERRUPTED, terminal_display
+    from tuneful.feedback.completions_wanted import ask_for
+    from tuneful.feedback.jobs import claim, job_of
+    from tuneful.feedback.projects import progress, require_overlap
+    from tuneful.feedback.store import Store
+    from tuneful.pipeline.asked import answer_job, engines_of
+    from tuneful.pipeline.work import Held, run_held
+
+    require_overlap(new.kind, new.most_overlap, new.sure)
+    wanted.require_fits(new.kind)
+    with terminal_display() as display:
+        display.stage("answers", ", ".join(wanted.models))
+        engines = engines_of(wanted, note=display.note)
+
+        def answer(held: Held) -> str:
+            return answer_job(held, engines, on_progress=lambda done, total: display.step(done, total, {}, "prompts"))
+
+        opened = Store.open(place)
+        project = _project(opened, new)
+        asked = ask_for(opened, project, wanted, by=None, now=time.time())
+        job = claim(opened, only=asked, now=time.time())
+        try:
+            if job is not None:  # else a worker of this store was quicker, and does it
+                run_held(opened, job, answer, note=lambda _: None)
+        except KeyboardInterrupt:
+            print(f"stopped; the rest is made by: tuneful worker --store {opened}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+    ended = job_of(opened, asked)
+    if ended.state == "failed":
+        raise GenerationError(f'project "{new.name}" is not whole: {ended.message}')
+    made = f'{progress(opened, project).items} items in project "{new.name}" of {opened}'
+    return f"{made}; open the pages with: tuneful web --store {opened}"
+
+
+def _project(opened: Store, new: _New) -> str:
+    import time
+
+    from tuneful.feedback.projects import create_project, publish_instructions, set_overlap
+
+    made = create_project(opened, new.name, new.kind, criteria=(new.criterion,), now=time.time())
+    set_overlap(opened, made, most=new.most_overlap, sure=new.sure)
+    if new.text is not None:
+        publish_instructions(opened, made, new.text, now=time.time())
+    return made
 
 
 @app.command("import")
@@ -420,6 +539,47 @@ def consensus_command(
         print(f"{rater.rater:<14} {slope}  {rater.verdict:<8} {rater.num_judgments:5d} judgments")
     alpha = f"undefined: {found.alpha_reason}" if found.alpha is None else f"{found.alpha:.3f}"
     print(f"{len(found.pairs)} pairs, Krippendorff's alpha {alpha}")
+
+
+@app.command("winrate")
+def winrate_command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    store: StoreUrl = "judgments.db",
+    by: Annotated[Literal["people", "models"], typer.Option(help="Whose judgments count.")] = "people",
+    audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which model people prefer, for each pair of those whose answers they have compared: wins, ties and the win rate.
+
+    Intervals are Wilson's at 95 %, over prompts. The second rate is that of the consensus, in which a labeler who
+    guesses counts for nothing.
+
+    Example: tuneful label winrate --project tuned
+    """
+    import json
+    from dataclasses import asdict
+
+    from tuneful.evaluation.intervals import wilson
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.store import Store
+    from tuneful.feedback.win_rates import win_rates_of
+
+    opened = Store.open(store, make=False)
+    id_ = find_project(opened, project).id
+    found = win_rates_of(opened, id_, by=by, audience=audience, interval=wilson)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        print(f"{one.first} against {one.second}: {_interval(one.rate)} over {one.prompts} prompts")
+        agreed = f"by the consensus {_interval(one.weighted)}" if one.weighted else "no labeler can be trusted"
+        print(f"  {one.wins} won, {one.ties} tied, {one.losses} lost; {agreed}")
+    if not found:
+        print(f"{by} have not compared answers of two models in this project yet")
+
+
+def _interval(share: Share) -> str:
+    return f"{share.mean:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 @app.command("export")

@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from tuneful.cli import adapt, demo, doctor, evaluate, export, generate, label, quality, run, score, serve, web
+from tuneful.cli import adapt, demo, doctor, evaluate, export, generate, label, quality, run, score, serve, web, worker
 from tuneful.errors import TunefulError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ label.app.command("adapt")(adapt.command)
 label.app.command("quality")(quality.command)
 app.add_typer(label.app, name="label")
 app.command("web")(web.command)
+app.command("worker")(worker.command)
 app.command("export")(export.command)
 app.command("serve")(serve.command)
 app.command("doctor")(doctor.command)

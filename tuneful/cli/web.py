@@ -13,18 +13,25 @@ def command(
     store: StoreUrl = "judgments.db",
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65_535)] = 8080,
+    no_worker: Annotated[
+        bool,
+        typer.Option("--no-worker", help="Start no `tuneful worker` beside the pages; one elsewhere does its work."),
+    ] = False,
 ) -> None:
     """The pages on which people judge answers and their lead looks after them, until Ctrl-C.
 
-    The first start prints a link that makes its holder the admin, once. There is no default password.
+    A worker beside them does what pages ask for. The first start prints a link that makes its holder the admin, once.
+    There is no default password.
 
     Example: tuneful web --store judgments.db --port 8080
     """
     import socket
     import time
+    from contextlib import AbstractContextManager, nullcontext
 
     import uvicorn
 
+    from tuneful.cli.companion import Companion
     from tuneful.errors import RunError
     from tuneful.feedback.access import invite_first_admin
     from tuneful.feedback.store import Store
@@ -45,8 +52,12 @@ def command(
     if secret is not None:
         print(f"nobody is admin yet: open {url}/invitation/{secret} (it works once)", flush=True)
     server = uvicorn.Server(uvicorn.Config(create_app(opened), log_level="warning", timeout_graceful_shutdown=5))
+    beside: AbstractContextManager[object] = nullcontext()
+    if not no_worker:
+        beside = Companion("worker", "--store", store, "--until-eof")
     try:
-        server.run(sockets=[listening])
+        with beside:
+            server.run(sockets=[listening])
     except KeyboardInterrupt:
         pass  # uvicorn has ended all requests and raises what it was told to end by
     finally:

@@ -1,4 +1,7 @@
-"""Files of rows, in the kind that their name ends in: `.parquet`, else JSON lines, packed for `.gz`."""
+"""Files of rows, in the kind that their name ends in: `.parquet`, else JSON lines, packed for `.gz`.
+
+A `.txt` file that does not begin as JSON lines do holds a prompt on each line.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from typing import Any
 
 from tuneful.data.jsonl import read_jsonl, write_jsonl
 from tuneful.data.parquet import need_pyarrow, read_parquet, write_parquet
+from tuneful.data.prompt_lines import is_plain_text, read_prompt_lines
 from tuneful.data.row import Row
 from tuneful.data.writing import refuse_existing
 
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file in order. Raises DataError as `read_jsonl` and `read_parquet` do."""
-    return read_parquet(path) if _is_parquet(path) else read_jsonl(path)
+    if _is_parquet(path):
+        return read_parquet(path)
+    return read_prompt_lines(path) if is_plain_text(path) else read_jsonl(path)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, force: bool = False) -> int:

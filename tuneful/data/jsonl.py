@@ -26,7 +26,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     Raises DataError when the file is missing, damaged or empty, or a line is not a JSON object in UTF-8.
     """
     num_rows = 0
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines(path), start=1):
         if line.strip():
             num_rows += 1
             yield _row(path, number, line)
@@ -56,7 +56,8 @@ def json_line(path: Path, number: int, row: Mapping[str, Any]) -> bytes:
         ) from None
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, unpacked when its name ends in .gz. Raises DataError when it is missing or damaged."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from file

@@ -266,7 +266,7 @@ def of_audience(
     if 0 < len(people) < FEWEST:
         raise DataError(
             f'audience "{audience}": has fewer than {FEWEST} people, so one could tell who they are; '
-            "ask more of them or export without it"
+            "ask more of them or leave it out"
         )
     return kept
 

@@ -148,10 +148,12 @@ def put_item(
     *,
     wanted: str = "",
     keep_ids: bool = False,
+    settings: Mapping[str, Any] | None = None,
     now: float,
 ) -> Stored:
     """The item that asks about these completions; one that does already, in whatever order, is left as it is.
 
+    settings: how the completions were sampled.
     wanted, keep_ids: the item's id and those of the completions stay what they were elsewhere, where they are free.
     Otherwise they are hashes: an id such as "gpt-17" would tell labelers whose answer it is.
     """
@@ -166,12 +168,10 @@ def put_item(
             if ids is not None:
                 return Stored(id_, ids, is_new=False)
     shared: dict[str, Any] = {"project": project_id, "created_at": now}
-    insert_new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    asked = {"id": given.prompt.id, "content": given.prompt.as_json()} | shared
-    connection.execute(insert_new(prompt).values(**asked).on_conflict_do_nothing())
+    put_prompts(connection, project_id, [given.prompt], now=now)
     hashes = [content_hash("completion", id_, number, text) for number, text in enumerate(texts)]
     ids = _free_ids(connection, [one.id for one in given.completions], hashes) if keep_ids else tuple(hashes)
-    about: dict[str, Any] = {"prompt": given.prompt.id, "settings": {}} | shared
+    about: dict[str, Any] = {"prompt": given.prompt.id, "settings": dict(settings or {})} | shared
     answers = [
         about | {"id": one_id, "text": one.text, "model": one.model}
         for one_id, one in zip(ids, given.completions, strict=True)
@@ -180,6 +180,14 @@ def put_item(
         connection.execute(insert(completion), answers)
     connection.execute(insert(item).values(**row, id=id_, prompt=given.prompt.id, completions=list(ids), **shared))
     return Stored(id_, ids, is_new=True)
+
+
+def put_prompts(connection: Connection, project_id: str, prompts: Sequence[Prompt], *, now: float) -> None:
+    """Prompts of a project; those that are there already are left as they are."""
+    insert_new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    shared = {"project": project_id, "created_at": now}
+    rows = [{"id": one.id, "content": one.as_json()} | shared for one in prompts]
+    connection.execute(insert_new(prompt).on_conflict_do_nothing(), rows)
 
 
 def _ids_by_text(connection: Connection, ids: Sequence[str], texts: Sequence[str]) -> tuple[str, ...] | None:

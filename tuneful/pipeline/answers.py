@@ -31,9 +31,14 @@ def answer(
 
     on_progress: told how many completions of how many are done. note: told what `note_waves` has to say.
     """
+    return engine_of(model, dtype=dtype, note=note).sample(prompts, sampling, seed=seed, on_progress=on_progress)
+
+
+def engine_of(model: str, *, dtype: Dtype = "float32", note: Callable[[str], None]) -> LocalEngine:
+    """An engine that samples from the model in a directory or on the hub. note: told what `note_waves` has to say."""
     engine = LocalEngine(Roles(policy=Role("policy", load_language_model(model, dtype=dtype))), load_tokenizer(model))
     note_waves(engine, note)
-    return engine.sample(prompts, sampling, seed=seed, on_progress=on_progress)
+    return engine
 
 
 def stage_answers(

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tuneful import __version__
 from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.store import Store
-from tuneful.web import accounts, deciding, labeling, leading, programs, quality
+from tuneful.web import accounts, deciding, generating, labeling, leading, programs, quality
 from tuneful.web.answers import REFUSALS
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
 from tuneful.web.templating import FOLDER, page
@@ -43,10 +43,11 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.store, app.state.clock, app.state.progress = store, clock, {}
-    app.state.overviews, app.state.measured = {}, {}
+    app.state.overviews, app.state.measured, app.state.win_rates = {}, {}, {}
     app.add_middleware(Wall)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    for router in (accounts.router, labeling.pages, leading.router, deciding.router, quality.router):
+    pages = (accounts, leading, deciding, quality, generating)
+    for router in (labeling.pages, *(module.router for module in pages)):
         app.include_router(router)
     for router in (labeling.router, leading.exports):
         app.include_router(router, include_in_schema=False)

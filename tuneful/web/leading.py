@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
@@ -38,7 +38,7 @@ from tuneful.feedback.projects import (
 from tuneful.feedback.settling import settle
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
-from tuneful.records import Candidates, JudgmentKind
+from tuneful.records import JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
@@ -48,7 +48,11 @@ exports = APIRouter(tags=["export"])
 
 Text = Annotated[str, Form()]
 
+T = TypeVar("T")
+
 Rows = Callable[[Store, str], Iterable[Mapping[str, Any]]]
+
+ITEM_FILES: Final = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def led(store: InStore, who: Known, project_id: str) -> Project:
@@ -111,7 +115,7 @@ def upload_items(
     file: Annotated[UploadFile, File()],
     overlap: Annotated[int, Form(ge=1, le=100)] = 3,
 ) -> Response:
-    items = _uploaded(file)
+    items = uploaded(file, read_candidates, ITEM_FILES)
     require_sizes(found.kind, items)
     add_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
     return RedirectResponse(_place(found.id), 303)
@@ -215,15 +219,15 @@ def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:
     return list(counts.items())
 
 
-def _uploaded(file: UploadFile) -> list[Candidates]:
-    """The items of a file; its errors name the file as the lead does."""
-    name = file.filename or "items.jsonl"
-    kind = next((end for end in (".jsonl", ".jsonl.gz", ".parquet") if name.endswith(end)), ".jsonl")
+def uploaded(file: UploadFile, read: Callable[[Path], list[T]], ends: Sequence[str]) -> list[T]:
+    """What `read` finds in a file; its errors name the file as the lead does. ends: of names that say what it holds."""
+    name = file.filename or f"upload{ends[0]}"
+    kind = next((end for end in ends if name.lower().endswith(end)), ".jsonl")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"items{kind}"
         place.write_bytes(file.file.read())
         try:
-            return read_candidates(place)
+            return read(place)
         except DataError as error:
             raise DataError(str(error).replace(str(place), name)) from None
 

@@ -71,16 +71,16 @@ def list_projects(store: InStore, who: Known) -> dict[str, Any]:
 
 
 @router.post("/lead/{project_id}/items", **told("lead", Added))
-def add(store: InStore, now: Now, found: Led, body: Items) -> dict[str, Any]:
+def add(store: InStore, who: Known, now: Now, found: Led, body: Items) -> dict[str, Any]:
     """More items for a project. Sent again they are the same items."""
     rows = [Row(Path("items"), n, one.model_dump(exclude_none=True)) for n, one in enumerate(body.items, start=1)]
     given = completions.with_ids(completions.candidates(rows, lambda _: None))
     require_sizes(found.kind, given)
-    made = add_items(store, found.id, given, overlap=body.overlap, priority=body.priority, now=now)
+    made = add_items(store, found.id, given, overlap=body.overlap, priority=body.priority, by=who.rater, now=now)
     return {"items": made}
 
 
 @router.post("/lead/{project_id}/instructions", **told("lead", Published))
-def publish(store: InStore, now: Now, found: Led, body: Text) -> dict[str, Any]:
+def publish(store: InStore, who: Known, now: Now, found: Led, body: Text) -> dict[str, Any]:
     """A new version of the instructions; the newest once more when it says the same. Older ones stay."""
-    return {"id": publish_instructions(store, found.id, body.text, now=now)}
+    return {"id": publish_instructions(store, found.id, body.text, by=who.rater, now=now)}

@@ -10,6 +10,7 @@ import pytest
 from tests.web.client import signed_in
 from tuneful.feedback.access import accept, invite, invite_first_admin, sign_in
 from tuneful.feedback.decisions import decide, make_gold
+from tuneful.feedback.jobs import claim, enqueue, fail
 from tuneful.feedback.projects import publish_instructions
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
@@ -37,6 +38,11 @@ def places(site: Any) -> dict[str, str]:
         while (given := client.post(f"/p/{project}/claim", json={}).json()["assignment"]) is not None:
             ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
             client.post(f"/a/{given['id']}/submit", json={"id": given["id"], "ranks": ranks, "seconds": 3})
+    request = {"models": ["runs/a", "runs/b"], "samples": 2, "temperature": 1.0, "max_new_tokens": 64}
+    for ended in (False, True):
+        enqueue(site.store, project, "completions", request, by=None, total=9, now=site.now() - 60)
+        if ended and (job := claim(site.store, now=site.now())) is not None:
+            fail(site.store, job, "runs/a: no model", now=site.now())
     admin = invite_first_admin(site.store, now=site.now())
     assert admin is not None
     ada = accept(site.store, admin, login="ada", password="correct horse", now=site.now())
@@ -58,6 +64,7 @@ def places(site: Any) -> dict[str, str]:
         "gold item": f"/lead/{project}/items/{known}",
         "instructions": f"/lead/{project}/instructions",
         "quality": f"/lead/{project}/quality",
+        "answers of models": f"/lead/{project}/answers",
         "error": "/nowhere",
     }
     for kind in ("ranking", "comparison", "binary", "rating", "demonstration"):

@@ -1,0 +1,247 @@
+"""What a worker makes of jobs: answers of models as items, and no end of the worker for a job that cannot be done."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneful.errors import GoneError, ModelError
+from tuneful.feedback.assignment import claim as claim_item
+from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
+from tuneful.feedback.items import add_items, candidates
+from tuneful.feedback.jobs import LEASE_SECONDS, Job, claim, enqueue, job_of, stop
+from tuneful.feedback.projects import add_rater, create_project, progress, set_overlap
+from tuneful.feedback.store import Store
+from tuneful.feedback.submission import Said, submit
+from tuneful.pipeline.asked import FIRST_BATCH, answer_job, engines_of
+from tuneful.pipeline.work import Held, run_held, run_next, tend
+from tuneful.records import Candidates, Completion, Prompt
+
+NUM_PROMPTS = FIRST_BATCH + 3
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "judgments.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def project(store: Store) -> str:
+    return create_project(store, "tuned", "comparison", now=0.0)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> tuple[str, str]:
+    """One model under two names."""
+    other = tmp_path_factory.mktemp("models") / "other"
+    other.symlink_to(tiny_model_dir)
+    return str(tiny_model_dir), str(other)
+
+
+def wanted(models: tuple[str, ...], **more: Any) -> CompletionsWanted:
+    prompts = tuple(Prompt.user(f"hot house {n}") for n in range(NUM_PROMPTS))
+    given = {"prompts": prompts, "models": models, "max_new_tokens": 4, "overlap": 2}
+    return CompletionsWanted(**given | more)  # type: ignore[arg-type]
+
+
+def ask(store: Store, project: str, asked: CompletionsWanted) -> str:
+    return ask_for(store, project, asked, by=None, now=time.time())
+
+
+def quiet(_: str) -> None: ...
+
+
+def run_until(store: Store, happens: Callable[[int, int], None]) -> None:
+    """Take the next job and do it; `happens` is called after each batch."""
+    job = claim(store, now=time.time())
+    assert job is not None
+    run_held(store, job, lambda held: answer_job(held, on_progress=happens), note=quiet)
+
+
+def prompts_of(store: Store, project: str) -> list[Prompt]:
+    return [one.prompt for one in candidates(store, project)]
+
+
+def test_every_prompt_becomes_an_item_with_an_answer_of_each_model(
+    store: Store, project: str, models: tuple[str, str]
+) -> None:
+    asked = wanted(models)
+    id_ = ask(store, project, asked)
+    assert run_next(store, note=quiet)
+    assert not run_next(store, note=quiet)
+    made = candidates(store, project)
+    assert prompts_of(store, project) == list(asked.prompts)
+    for one in made:
+        assert {answer.model for answer in one.completions} == set(models)
+    assert len({one.completions[0].model for one in made}) == 2  # neither always stands first
+    ended = job_of(store, id_)
+    assert (ended.state, ended.done, ended.total) == ("done", NUM_PROMPTS, NUM_PROMPTS)
+    assert ended.message == f"{NUM_PROMPTS} prompts answered by 2 models"
+    assert progress(store, project).wanted == 2 * NUM_PROMPTS
+
+
+def test_people_can_begin_while_it_works(store: Store, project: str, models: tuple[str, str]) -> None:
+    ask(store, project, wanted(models))
+    seen = []
+    run_until(store, lambda done, _: seen.append((done, progress(store, project).items)))
+    assert seen == [(FIRST_BATCH, FIRST_BATCH), (NUM_PROMPTS, NUM_PROMPTS)]
+
+
+def interrupted(_done: int, _total: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_job_that_was_interrupted_goes_on_where_it_was(store: Store, project: str, models: tuple[str, str]) -> None:
+    asked = wanted(models, samples=2)
+    id_ = ask(store, project, asked)
+    with pytest.raises(KeyboardInterrupt):
+        run_until(store, interrupted)
+    assert (job_of(store, id_).state, job_of(store, id_).done) == ("waiting", FIRST_BATCH)
+    assert run_next(store, note=quiet)
+    assert Counter(prompts_of(store, project)) == dict.fromkeys(asked.prompts, 2)
+    assert job_of(store, id_).state == "done"
+
+
+def test_a_job_whose_worker_was_killed_goes_on_where_it_was(
+    store: Store, project: str, models: tuple[str, str]
+) -> None:
+    """The worker is gone after its first batch, and says nothing."""
+    asked = wanted(models)
+    id_ = ask(store, project, asked)
+    job = claim(store, now=time.time() - LEASE_SECONDS)
+    assert job is not None
+    with pytest.raises(KeyboardInterrupt), Held(store, job, note=quiet) as held:
+        answer_job(held, on_progress=interrupted)
+    assert not run_next(store, note=quiet, clock=time.time)  # its lease is not over: `deliver` began it anew
+    assert run_next(store, note=quiet, clock=lambda: time.time() + 2 * LEASE_SECONDS)
+    assert prompts_of(store, project) == list(asked.prompts)
+    assert (job_of(store, id_).state, job_of(store, id_).attempts) == ("done", 2)
+
+
+def test_a_stopped_job_makes_nothing_more(store: Store, project: str, models: tuple[str, str]) -> None:
+    id_ = ask(store, project, wanted(models))
+    run_until(store, lambda _done, _total: stop(store, project, id_, now=1.0))
+    assert progress(store, project).items == FIRST_BATCH
+    assert (job_of(store, id_).state, job_of(store, id_).finished_at) == ("stopped", 1.0)
+
+
+def test_a_model_that_is_not_there_fails_the_job_in_words(store: Store, project: str, tmp_path: Path) -> None:
+    id_ = ask(store, project, wanted((str(tmp_path / "nowhere"), "b")))
+    assert run_next(store, note=quiet)
+    ended = job_of(store, id_)
+    assert ended.state == "failed"
+    assert str(tmp_path / "nowhere") in ended.message
+    assert "Traceback" not in ended.message
+
+
+def test_a_prompt_that_does_not_fit_the_model_fails_the_job_in_words(
+    store: Store, project: str, models: tuple[str, str]
+) -> None:
+    id_ = ask(store, project, wanted(models, max_new_tokens=1000))
+    assert run_next(store, note=quiet)
+    assert "context" in job_of(store, id_).message
+
+
+def test_a_job_for_another_kind_of_project_fails(store: Store, models: tuple[str, str]) -> None:
+    project = create_project(store, "three", "comparison", now=0.0)
+    id_ = ask(store, project, wanted((*models, "third")))
+    assert run_next(store, note=quiet)
+    assert "a comparison is of 2 answers" in job_of(store, id_).message
+
+
+def taken(store: Store, project: str) -> Job:
+    enqueue(store, project, KIND, {}, by=None, now=0.0)
+    job = claim(store, now=time.time())
+    assert job is not None
+    return job
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("by zero\nline two"), "a mistake of the program (ZeroDivisionError: by zero); its trace"),
+        (MemoryError(), "the memory was too small"),
+        (ModelError("x: no model"), "x: no model"),
+    ],
+)
+def test_an_error_fails_the_job_and_not_the_worker(store: Store, project: str, error: Exception, said: str) -> None:
+    def broken(_: Held) -> str:
+        raise error
+
+    job = taken(store, project)
+    run_held(store, job, broken, note=quiet)
+    ended = job_of(store, job.id)
+    assert ended.state == "failed"
+    assert ended.message.startswith(said)
+
+
+def test_the_lease_is_kept_while_a_handler_says_nothing(store: Store, project: str) -> None:
+    """The clock runs on by a lease at each look; nobody else gets the job, for its lease runs on as well."""
+    enqueue(store, project, KIND, {}, by=None, now=0.0)
+    job = claim(store, now=0.0)
+    assert job is not None
+    times = iter(range(1, 10_000))
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] = next(times) * LEASE_SECONDS
+        return now[0]
+
+    with Held(store, job, note=quiet, clock=clock, beat=0.001):
+        until = time.monotonic() + 60
+        while now[0] < 3 * LEASE_SECONDS and time.monotonic() < until:
+            time.sleep(0.001)
+        assert now[0] >= 3 * LEASE_SECONDS
+        assert claim(store, now=2 * LEASE_SECONDS) is None
+
+
+def ask_until_refused(held: Held) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        held.check()
+
+
+def test_a_handler_hears_that_its_job_was_stopped(store: Store, project: str) -> None:
+    job = taken(store, project)
+    stop(store, project, job.id, now=1.0)
+    with Held(store, job, note=quiet, beat=0.001) as held, pytest.raises(GoneError):
+        ask_until_refused(held)
+
+
+def test_models_are_loaded_once_for_a_job_that_is_done_here(
+    store: Store, project: str, models: tuple[str, str]
+) -> None:
+    asked = wanted(models)
+    ask(store, project, asked)
+    engines = engines_of(asked, note=quiet)
+    assert list(engines) == list(models)
+    job = claim(store, now=time.time())
+    assert job is not None
+    run_held(store, job, lambda held: answer_job(held, engines), note=quiet)
+    assert progress(store, project).items == NUM_PROMPTS
+
+
+def test_between_jobs_one_more_is_asked_where_an_overlap_may_grow(store: Store, project: str) -> None:
+    """Two items of which one rater has said one thing each: nobody is 99 in 100 sure of that."""
+    other = create_project(store, "fixed", "comparison", now=0.0)
+    for one in (project, other):
+        rows = [Candidates(Prompt.user(f"hot {n}"), (Completion("yes"), Completion("no"))) for n in range(2)]
+        add_items(store, one, rows, overlap=1, now=0.0)
+        rater = add_rater(store, one, now=0.0)
+        for _ in range(2):
+            held = claim_item(store, one, rater, now=1.0)
+            assert held is not None
+            submit(store, held.id, rater, Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}), now=1.0)
+    set_overlap(store, project, most=3, sure=0.99)
+    tend(store, note=quiet, clock=lambda: 2.0)
+    assert (progress(store, project).wanted, progress(store, other).wanted) == (4, 2)
+    tend(store, note=quiet, clock=lambda: 3.0)  # nothing came since
+    assert progress(store, project).wanted == 4

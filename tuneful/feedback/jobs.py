@@ -1,0 +1,250 @@
+"""Work that pages ask for and `tuneful worker` does: one job to one worker, and none is lost with the worker it was at.
+
+A worker holds a job under a lease that it extends while it works. A worker that is gone extends nothing: its job is
+claimed by another, up to `MOST_ATTEMPTS` times. Each claim counts up `attempts`, so a worker that comes back late, when
+another has the job, has a number that is not the job's any more and is told so.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, and_, insert, or_, select, update
+
+from tuneful.errors import GoneError, MissingError
+from tuneful.feedback.items import next_position, put_item, require_storable_items
+from tuneful.feedback.store import Store
+from tuneful.feedback.tables import job
+from tuneful.records import Candidates
+
+State = Literal["waiting", "running", "done", "failed", "stopped"]
+
+LEASE_SECONDS: Final = 60.0
+"""How long after its last word a worker counts as gone."""
+
+MOST_ATTEMPTS: Final = 3
+"""How often a job is begun. One that ends its worker each time would be begun for ever."""
+
+LONGEST_MESSAGE: Final = 2000
+
+LAST: Final = 20
+"""Jobs of a project that are shown."""
+
+_WITHOUT_REQUEST: Final = tuple(column for column in job.c if column.name != "request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """done, total: how far it is, in what its kind counts. message: why it failed, or what came of it. rater: who asked
+    for it. request: what was asked, as JSON."""
+
+    id: str
+    project: str
+    rater: str | None
+    kind: str
+    request: Mapping[str, Any]
+    state: State
+    done: int
+    total: int
+    message: str
+    attempts: int
+    created_at: float
+    finished_at: float | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.finished_at is not None
+
+
+def enqueue(
+    store: Store, project_id: str, kind: str, request: Mapping[str, Any], *, by: str | None, now: float, total: int = 0
+) -> str:
+    """The id of a new job, which waits for a worker. by: the rater who asks for it, None for a program.
+
+    request: a small thing, since the row is written anew with each word of a worker.
+    """
+    return store.write(lambda connection: add_job(connection, project_id, kind, request, by=by, now=now, total=total))
+
+
+def add_job(
+    connection: Connection,
+    project_id: str,
+    kind: str,
+    request: Mapping[str, Any],
+    *,
+    by: str | None,
+    now: float,
+    total: int = 0,
+) -> str:
+    """`enqueue` inside a transaction that does something else too."""
+    made = str(uuid.uuid4())
+    row = {"id": made, "project": project_id, "rater": by, "kind": kind, "request": dict(request), "total": total}
+    connection.execute(insert(job).values(**row, created_at=now))
+    return made
+
+
+def claim(
+    store: Store,
+    *,
+    kinds: Sequence[str] | None = None,
+    only: str | None = None,
+    now: float,
+    lease_seconds: float = LEASE_SECONDS,
+) -> Job | None:
+    """The job that has waited longest, now in the caller's hands for `lease_seconds`; None when none waits.
+
+    kinds: those that the caller can do; None: all. only: this job and no other.
+    """
+    free = or_(job.c.state == "waiting", and_(job.c.state == "running", job.c.lease_until <= now))
+    query = select(job).where(job.c.finished_at.is_(None), free).order_by(job.c.created_at, job.c.id).limit(1)
+    if kinds is not None:
+        query = query.where(job.c.kind.in_(kinds))
+    if only is not None:
+        query = query.where(job.c.id == only)
+    with store.read() as connection:  # asked every few seconds, and seldom with anything to write
+        if connection.execute(query.with_only_columns(job.c.id)).first() is None:
+            return None
+
+    def work(connection: Connection) -> Job | None:
+        while (found := connection.execute(query.with_for_update(skip_locked=True)).first()) is not None:
+            if found.attempts < MOST_ATTEMPTS:
+                held: dict[str, Any] = {"state": "running", "attempts": found.attempts + 1}
+                changed = update(job).where(job.c.id == found.id).values(lease_until=now + lease_seconds, **held)
+                connection.execute(changed)
+                return replace(_job(found._mapping, found.request), **held)
+            lost = (
+                f"its worker ended {MOST_ATTEMPTS} times without a word, as when memory runs out; ask for less at once"
+            )
+            connection.execute(_ended("failed", lost, now).where(job.c.id == found.id))
+        return None
+
+    return store.write(work)
+
+
+def extend(store: Store, held: Job, *, now: float, lease_seconds: float = LEASE_SECONDS) -> None:
+    """Begin the lease anew. Raises GoneError when the job was stopped or another worker has it."""
+    store.write(lambda connection: _extend(connection, held, {}, now, lease_seconds))
+
+
+def report(store: Store, held: Job, done: int, total: int, *, now: float, lease_seconds: float = LEASE_SECONDS) -> None:
+    """Say how far the job is, and begin the lease anew. Raises GoneError as `extend` does."""
+    said = {"done": done, "total": total}
+    store.write(lambda connection: _extend(connection, held, said, now, lease_seconds))
+
+
+def deliver(
+    store: Store,
+    held: Job,
+    items: Sequence[Candidates],
+    done: int,
+    total: int,
+    *,
+    overlap: int,
+    settings: Mapping[str, Any],
+    now: float,
+    lease_seconds: float = LEASE_SECONDS,
+) -> None:
+    """New items, and how far the job is, in one transaction: who goes on after a crash begins with what is not there.
+
+    settings: how the completions were sampled. Raises GoneError, and adds nothing, when the job was stopped or another
+    worker has it.
+    """
+    require_storable_items(items)
+    said = {"done": done, "total": total}
+
+    def work(connection: Connection) -> None:
+        _extend(connection, held, said, now, lease_seconds)
+        first = next_position(connection, held.project)
+        for place, given in enumerate(items, start=first):
+            row = {"overlap": overlap, "position": place}
+            put_item(connection, held.project, given, row, settings=settings, now=now)
+
+    store.write(work)
+
+
+def finish(store: Store, held: Job, *, message: str = "", now: float) -> None:
+    """The job is done. Raises GoneError as `extend` does."""
+    store.write(lambda connection: _require_held(connection.execute(_ended("done", message, now).where(_own(held)))))
+
+
+def fail(store: Store, held: Job, message: str, *, now: float) -> None:
+    """The job cannot be done; the message says why, to the lead. Raises GoneError as `extend` does."""
+    store.write(lambda connection: _require_held(connection.execute(_ended("failed", message, now).where(_own(held)))))
+
+
+def give_back(store: Store, held: Job) -> None:
+    """The job waits again, at once, and this attempt does not count. One that was taken or has ended is left alone."""
+    waits = {"state": "waiting", "lease_until": None, "attempts": held.attempts - 1}
+    store.write(lambda connection: connection.execute(update(job).where(_own(held)).values(**waits)))
+
+
+def stop(store: Store, project_id: str, job_id: str, *, now: float) -> None:
+    """Nobody works on the job any more; what it has made stays. One that has ended is left as it is.
+
+    Raises MissingError when the project has no such job.
+    """
+
+    def work(connection: Connection) -> None:
+        of_project = (job.c.id == job_id, job.c.project == project_id)
+        if connection.execute(select(job.c.id).where(*of_project)).first() is None:
+            raise MissingError(f'job "{job_id}": this project has none of that name')
+        connection.execute(_ended("stopped", "", now).where(*of_project, job.c.finished_at.is_(None)))
+
+    store.write(work)
+
+
+def jobs(store: Store, project_id: str, kind: str, *, shown: Sequence[str] = ()) -> list[Job]:
+    """The newest jobs of a kind, newest first. shown: the parts of the request that are read."""
+    parts = [job.c.request[name].label(f"request_{name}") for name in shown]
+    query = select(*_WITHOUT_REQUEST, *parts).where(job.c.project == project_id, job.c.kind == kind)
+    with store.read() as connection:
+        rows = connection.execute(query.order_by(job.c.created_at.desc(), job.c.id).limit(LAST)).mappings().all()
+    return [_job(row, {name: row[f"request_{name}"] for name in shown}) for row in rows]
+
+
+def job_of(store: Store, job_id: str) -> Job:
+    """How far a job is, without its request. Raises MissingError when there is none."""
+    with store.read() as connection:
+        row = connection.execute(select(*_WITHOUT_REQUEST).where(job.c.id == job_id)).mappings().first()
+    if row is None:
+        raise MissingError(f'job "{job_id}": there is none')
+    return _job(row, {})
+
+
+def _own(held: Job) -> Any:
+    return and_(job.c.id == held.id, job.c.state == "running", job.c.attempts == held.attempts)
+
+
+def _ended(state: State, message: str, now: float) -> Any:
+    said = message.replace("\x00", " ")[:LONGEST_MESSAGE]
+    return update(job).values(state=state, message=said, lease_until=None, finished_at=now)
+
+
+def _extend(connection: Connection, held: Job, said: Mapping[str, int], now: float, lease_seconds: float) -> None:
+    changed = update(job).where(_own(held)).values(lease_until=now + lease_seconds, **said)
+    _require_held(connection.execute(changed))
+
+
+def _require_held(changed: Any) -> None:
+    if changed.rowcount == 0:
+        raise GoneError("the job was stopped, or another worker has it")
+
+
+def _job(row: Mapping[str, Any], request: Mapping[str, Any]) -> Job:
+    return Job(
+        id=row["id"],
+        project=row["project"],
+        rater=row["rater"],
+        kind=row["kind"],
+        request=request,
+        state=row["state"],
+        done=row["done"],
+        total=row["total"],
+        message=row["message"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+    )

@@ -1,0 +1,149 @@
+"""What `tuneful worker` does: it takes jobs of a store, one after the other, and does each as its kind wants it.
+
+    HANDLERS      kind of job -> the function that does it
+    run_next      take the job that waits longest and do it
+    run_held      do a job that was taken
+    tend          between jobs, what projects need without being asked
+
+A handler does its work in steps that the store keeps, so that whoever takes the job after a crash goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final
+
+from tuneful.errors import GoneError, StoreError, TunefulError, UnavailableError
+from tuneful.feedback.completions_wanted import KIND as COMPLETIONS
+from tuneful.feedback.jobs import LEASE_SECONDS, Job, claim, extend, fail, finish, give_back
+from tuneful.feedback.projects import projects
+from tuneful.feedback.store import Store
+
+BEAT: Final = 5.0
+"""Seconds between two words of a worker about its job; so soon it notices that the job was stopped."""
+
+Clock = Callable[[], float]
+Note = Callable[[str], None]
+
+
+class Held:
+    """A job in this worker's hands, whose lease is extended from a thread of its own until the work is over.
+
+    store, job: what is to be done, and where. note: tells whoever watches the worker.
+    """
+
+    def __init__(self, store: Store, job: Job, *, note: Note, clock: Clock = time.time, beat: float = BEAT) -> None:
+        self.store = store
+        self.job = job
+        self.note = note
+        self.clock = clock
+        self._gone = Event()
+        self._over = Event()
+        self._thread = Thread(target=self._keep, args=(beat,), daemon=True)
+
+    def __enter__(self) -> Held:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raises GoneError when the job was stopped or another worker has it; to be asked often."""
+        if self._gone.is_set():
+            raise GoneError("the job was stopped, or another worker has it")
+
+    def _keep(self, beat: float) -> None:
+        while not self._over.wait(beat):
+            try:
+                extend(self.store, self.job, now=self.clock(), lease_seconds=LEASE_SECONDS)
+            except GoneError:
+                self._gone.set()
+                return
+            except StoreError as error:  # busy or away: the lease has time left
+                self.note(f"the lease could not be extended: {error}")
+
+
+Handler = Callable[[Held], str]
+"""Does a job, and returns what came of it, for whoever asked."""
+
+
+def _completions(held: Held) -> str:
+    from tuneful.pipeline.asked import answer_job  # brings torch, which a worker without a job does without
+
+    return answer_job(held)
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {COMPLETIONS: _completions}
+
+
+def run_next(store: Store, *, note: Note, clock: Clock = time.time) -> bool:
+    """Take the job that waits longest and do it; False when none waits."""
+    job = claim(store, kinds=list(HANDLERS), now=clock())
+    if job is None:
+        return False
+    run_held(store, job, HANDLERS[job.kind], note=note, clock=clock)
+    return True
+
+
+def run_held(store: Store, job: Job, handler: Handler, *, note: Note, clock: Clock = time.time) -> None:
+    """Do a job that was claimed. It is finished, failed with a reason, or, when this worker is told to end, given back.
+
+    What was wrong with the job is told to whoever asked, and does not end the worker.
+    """
+    note(f"{job.kind}: begins, attempt {job.attempts}")
+    try:
+        with Held(store, job, note=note, clock=clock) as held:
+            message = handler(held)
+        finish(store, job, message=message, now=clock())
+        note(f"{job.kind}: {message or 'done'}")
+    except GoneError as error:
+        note(f"{job.kind}: {error}")
+    except UnavailableError as error:  # begun again when the lease is over, by which time the database may be back
+        note(f"{job.kind}: {error}")
+    except TunefulError as error:
+        _fail(store, job, str(error), note, clock)
+    except Exception as error:  # noqa: BLE001 -- a mistake of ours must not end the worker
+        traceback.print_exc()
+        _fail(store, job, _in_words(error), note, clock)
+    except KeyboardInterrupt:
+        with suppress(StoreError):  # away: the lease ends by itself
+            give_back(store, job)
+        note(f"{job.kind}: given back; the next worker goes on with it")
+        raise
+
+
+def tend(store: Store, *, note: Note, clock: Clock = time.time) -> None:
+    """Ask for more judgments where the order is unsure, in every project whose overlap may grow and whose time it is.
+
+    Raises UnavailableError when the database is away.
+    """
+    for one in projects(store):
+        if not one.most_overlap:
+            continue
+        from tuneful.feedback.adaptive import adapt_if_due  # brings scipy, which a worker without work does without
+
+        done = adapt_if_due(store, one.id, clock())
+        if done is not None:
+            note(f"{one.name}: one more asked about {done.raised} items, {done.moved} open ones moved")
+
+
+def _fail(store: Store, job: Job, message: str, note: Note, clock: Clock) -> None:
+    note(f"{job.kind}: failed: {message}")
+    with suppress(GoneError):
+        fail(store, job, message, now=clock())
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "the memory was too small for it; take fewer or smaller models, or ask for shorter answers"
+    first = str(error).strip().partition("\n")[0]
+    return f"a mistake of the program ({type(error).__name__}: {first}); its trace is in the worker's output"
