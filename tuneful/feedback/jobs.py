@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, insert, or_, select, update
 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback.items import next_position, put_item, require_storable_items
@@ -233,7 +233,7 @@ def _require_held(changed: Any) -> None:
         raise GoneError("the job was stopped, or another worker has it")
 
 
-def _job(row: Mapping[str, Any], request: Mapping[str, Any]) -> Job:
+def _job(row: RowMapping, request: Mapping[str, Any]) -> Job:
     return Job(
         id=row["id"],
         project=row["project"],
