@@ -71,6 +71,14 @@ def test_when_all_guess_nobody_is_reliable_and_nothing_is_known(simulate: Simula
     assert {pair.p for pair in found.pairs} == {0.5}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_some_who_guess_make_no_guessers_of_the_rest_while_labels_are_few(simulate: Simulate, seed: int) -> None:
+    """Two of 30 rank each item, 20 items each: nobody is shown to be reliable yet, and some are shown to guess."""
+    found = consensus(simulate(BAD_30, seed=seed, num_items=300, raters_per_item=2).judgments)
+    assert "random" in {report.verdict for report in found.raters}
+    assert max(pair.p for pair in found.pairs) > 0.8
+
+
 def test_nobody_is_accused_on_a_handful_of_judgments(simulate: Simulate) -> None:
     world = simulate(DEMO, seed=0)
     newcomer = [replace(j, id=f"new {j.id}", rater="new", ranks=j.ranks[::-1]) for j in world.judgments[:2]]

@@ -128,11 +128,13 @@ def _verdicts(slope: Floats, low: Floats, high: Floats) -> list[Verdict]:
     """Inverted: interval below 0. Random: it holds 0. Noisy: above 0, but below half the median of positive slopes.
 
     Unknown: the interval holds 0 and half of a person's usual slope as well, as after a handful of judgments; but
-    random, when more raters are shown to guess than to be of use.
+    random, when more raters are shown to guess than seem to be of use. To be shown to be of use takes longer: held
+    against those alone, two who guess would make a guesser of everybody, and every p one half, while labels are few.
     """
     bar = float(np.median(slope[slope > 0])) / 2 if (slope > 0).any() else 0.0
     guesses = (low <= 0) & (high >= 0) & (high < PRIOR_SLOPE / 2)
-    undecided: Verdict = "random" if guesses.sum() > (low > 0).sum() else "unknown"
+    useful = slope > PRIOR_SLOPE / 2
+    undecided: Verdict = "random" if guesses.sum() > useful.sum() else "unknown"
 
     def verdict(n: int) -> Verdict:
         if high[n] < 0:
