@@ -86,7 +86,7 @@ def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:
     kept = latest(opened, project)
     assert kept is not None and kept.judgments == 6
     opened.close()
-    with pytest.raises(DataError, match="fewer than 3"):
+    with pytest.raises(DataError, match="fewer than 5"):
         tuneful("label", "quality", "--store", store, "--project", "helpful", "--group", "nurse")
 
 

@@ -11,22 +11,24 @@ from tuneful.errors import DataError
 from tuneful.feedback.audiences import audiences, group_sizes, members
 from tuneful.feedback.points import answer_points, ranking_points
 
-NURSES, BAKERS = ("n1", "n2", "n3"), ("b1", "b2", "b3")
+NURSES, BAKERS = ("n1", "n2", "n3", "n4", "n5"), ("b1", "b2", "b3", "b4", "b5")
 GROUPS = {name: ["nurse" if name in NURSES else "baker"] for name in NURSES + BAKERS} | {"x": ["queen", "nurse"]}
 
 
 def test_groups_that_prefer_the_opposite() -> None:
-    """Alike within: always; between: never. In groups of three and three drawn from the six, one time of ten they are
-    the true ones, else 4 of the 9 pairs between them are alike: .9 * 4/9 = .4 in the mean."""
+    """Alike within: always; between: never. Two people drawn from the ten are of one group 4 times of 9, so in groups
+    drawn from them that share is alike in the mean. Five of ten are drawn in 252 ways, and 2 of them part the true
+    groups: of 200 draws 1.6 in the mean, which with the groups themselves are 2.6 of 201."""
     rows = [said(r, f"i{n}", *((1, 2) if r in NURSES else (2, 1))) for n, r in product(range(20), NURSES + BAKERS)]
     found = audiences(ranking_points(rows), GROUPS)
-    assert [(one.name, one.people, one.judgments) for one in found.groups] == [("baker", 3, 60), ("nurse", 3, 60)]
-    assert [(one.inside.value, one.inside.of) for one in found.groups if one.inside] == [(1, 60), (1, 60)]
+    assert [(one.name, one.people, one.judgments) for one in found.groups] == [("baker", 5, 100), ("nurse", 5, 100)]
+    assert [(one.inside.value, one.inside.of) for one in found.groups if one.inside] == [(1, 10 * 20), (1, 10 * 20)]
     (pair,) = found.between
     assert pair.alike is not None
-    assert (pair.alike.value, pair.alike.of) == (0, 9 * 20)
-    assert pair.expected == pytest.approx(0.4, abs=0.03)
-    assert pair.chance == pytest.approx(0.1, abs=0.06)
+    assert (pair.alike.value, pair.alike.of) == (0, 25 * 20)
+    assert pair.expected == pytest.approx(4 / 9, abs=0.03)
+    assert pair.chance is not None
+    assert 1 / 201 <= pair.chance < 8 / 201
     assert pair.differ is not None
     assert (pair.differ.value, pair.differ.of) == (1, 20)
 
@@ -62,24 +64,24 @@ def test_yes_and_no_are_preferences_too() -> None:
 
 
 def test_one_who_is_in_both_groups_is_not_set_beside_himself() -> None:
-    """Two nurses, two bakers and Bo, who is both: of the 3 * 3 pairs one is Bo with Bo."""
-    groups = {"n1": ["nurse"], "n2": ["nurse"], "b1": ["baker"], "b2": ["baker"], "bo": ["nurse", "baker"]}
+    """Four nurses, four bakers and Bo, who is both: of the 5 * 5 pairs one is Bo with Bo."""
+    groups = {name: GROUPS[name] for name in (*NURSES[:4], *BAKERS[:4])} | {"bo": ["nurse", "baker"]}
     rows = [said(r, "x", 1, 2) for r in groups]
     (pair,) = audiences(ranking_points(rows), groups).between
     assert pair.alike is not None
-    assert pair.alike.of == 8
+    assert pair.alike.of == 24
 
 
 def test_a_small_group_is_counted_and_not_shown() -> None:
-    rows = [said(r, "x", 1, 2) for r in (*NURSES, "x")]
+    rows = [said(r, "x", 1, 2) for r in (*NURSES, *BAKERS[:4], "x")]
     found = audiences(ranking_points(rows), GROUPS)
     assert [one.name for one in found.groups] == ["nurse"]
-    assert found.hidden == 1  # the queen
+    assert found.hidden == 2  # the queen, and four bakers
     assert group_sizes(["x", "n1"], GROUPS) == {"nurse": 2, "queen": 1}
 
 
-@pytest.mark.parametrize("name", ["queen", "nobody says so"])
+@pytest.mark.parametrize("name", ["queen", "baker", "nobody says so"])
 def test_a_small_group_and_one_that_is_not_there_are_refused_alike(name: str) -> None:
-    with pytest.raises(DataError, match="fewer than 3 of the people who judged"):
-        members([*NURSES, "x"], GROUPS, name)
+    with pytest.raises(DataError, match="fewer than 5 of the people who judged"):
+        members([*NURSES, *BAKERS[:4], "x"], GROUPS, name)
     assert members([*NURSES, "x", "b1"], GROUPS, "nurse") == {*NURSES, "x"}

@@ -105,8 +105,8 @@ def test_nothing_on_it_is_styled_or_scripted_in_line(site: Any) -> None:
 
 
 def test_hostile_names_and_texts_are_shown_as_text(site: Any) -> None:
-    project = site.project(items=2, overlap=3, answers=2, texts=[SCRIPT, '"><img src=x onerror=alert(1)>'])
-    raters = [judge(site, project, name=f"{SCRIPT}{n}\u202e") for n in range(3)]
+    project = site.project(items=2, overlap=5, answers=2, texts=[SCRIPT, '"><img src=x onerror=alert(1)>'])
+    raters = [judge(site, project, name=f"{SCRIPT}{n}\u202e") for n in range(5)]
     of_group(site, f'"><b>{SCRIPT}', raters)
     client = lead(site, project)
     page = client.get(f"/lead/{project}/quality").text
@@ -119,23 +119,23 @@ def test_hostile_names_and_texts_are_shown_as_text(site: Any) -> None:
 
 
 def test_groups_are_compared_and_shown_alone_without_people(site: Any) -> None:
-    project = site.project(items=3, answers=2, overlap=7)
-    nurses = [judge(site, project, name=f"Nurse {n}") for n in range(3)]
-    bakers = [judge(site, project, name=f"Baker {n}", key=lambda place: -place) for n in range(3)]
+    project = site.project(items=3, answers=2, overlap=11)
+    nurses = [judge(site, project, name=f"Nurse {n}") for n in range(5)]
+    bakers = [judge(site, project, name=f"Baker {n}", key=lambda place: -place) for n in range(5)]
     of_group(site, "nurse", nurses)
     of_group(site, "baker", bakers)
     of_group(site, "queen", [judge(site, project, name="Liz")])
     client = lead(site, project)
     page = client.get(f"/lead/{project}/quality").text
-    assert '<option value="nurse">nurse (3)</option>' in page
+    assert '<option value="nurse">nurse (5)</option>' in page
     assert "queen" not in page
-    assert "Groups of fewer than 3 people, which are not shown: 1." in page
+    assert "Groups of fewer than 5 people, which are not shown: 1." in page
     assert "Groups of people" in page
     alone = client.get(f"/lead/{project}/quality", params={"group": "nurse"}).text
-    assert "9 judgments of 3 people who say they are of" in alone
+    assert "15 judgments of 5 people who say they are of" in alone
     assert "Nurse 0" not in alone
     refused = client.get(f"/lead/{project}/quality", params={"group": "queen"})
-    assert (refused.status_code, "fewer than 3" in refused.json()["error"]) == (400, True)
+    assert (refused.status_code, "fewer than 5" in refused.json()["error"]) == (400, True)
 
 
 def test_few_judgments_are_measured_for_the_page_and_not_kept(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +173,8 @@ def test_many_judgments_are_shown_as_they_were_measured_last(site: Any, monkeypa
 
 def test_a_measurement_with_other_groups_is_not_shown(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who was forgotten may make a group too small to be shown."""
-    project = site.project(items=2, overlap=3)
-    raters = [judge(site, project) for _ in range(3)]
+    project = site.project(items=2, overlap=5)
+    raters = [judge(site, project) for _ in range(5)]
     of_group(site, "nurse", raters)
     client = lead(site, project)
     client.post(f"/lead/{project}/quality")

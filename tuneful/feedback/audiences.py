@@ -19,7 +19,9 @@ from tuneful.feedback.points import Points
 from tuneful.feedback.shares import Share, clustered, wilson
 from tuneful.feedback.votes import Floats
 
-FEWEST_PEOPLE: Final = 3
+FEWEST_PEOPLE: Final = 5
+"""People that a group must have to be told of, here and in what is published: of fewer, one could tell who they are."""
+
 _SHUFFLES: Final = 200
 
 Who = NDArray[np.bool_]

@@ -40,6 +40,7 @@ from tuneful.data.parquet import need_pyarrow
 from tuneful.data.splits import SHARES, split_of
 from tuneful.data.writing import written_whole
 from tuneful.errors import DataError, did_you_mean
+from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.dataset_card import Config, card
 from tuneful.feedback.dataset_rows import TABLES, Judged, columns, make_rows
 from tuneful.feedback.judgments import judgment_row, write_judgments
@@ -50,9 +51,6 @@ from tuneful.runs.manifest import file_hash
 
 FORMATS = (*TABLES, "trees", "judgments", "csv", "completions")
 """Kinds of files that a dataset may hold."""
-
-FEWEST = 5
-"""People that a group must have to be told of: of fewer, one could tell who they are."""
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -184,7 +182,7 @@ def write_dataset(
         _write(part / _MANIFEST, _rendered(manifest.as_json()))
         used = Counter(one.instructions for one in known.latest)
         told = {version: (text, used[version]) for version, text in instructions.items()}
-        _write(part / _CARD, card(manifest.as_json(), list(configs.values()), told, fewest=FEWEST).encode())
+        _write(part / _CARD, card(manifest.as_json(), list(configs.values()), told, fewest=FEWEST_PEOPLE).encode())
     return manifest
 
 
@@ -263,9 +261,9 @@ def of_audience(
     if not kept:
         known = {group for theirs in groups.values() for group in theirs}
         raise DataError(f'audience "{audience}": nobody of it judged anything{did_you_mean(audience, known)}')
-    if 0 < len(people) < FEWEST:
+    if 0 < len(people) < FEWEST_PEOPLE:
         raise DataError(
-            f'audience "{audience}": has fewer than {FEWEST} people, so one could tell who they are; '
+            f'audience "{audience}": has fewer than {FEWEST_PEOPLE} people, so one could tell who they are; '
             "ask more of them or leave it out"
         )
     return kept
@@ -324,7 +322,7 @@ def _counts(
         "raters": dict(sorted(Counter(kinds.values()).items())),
         "judgments_by_rater_kind": dict(sorted(Counter(one.rater_kind for one in known.latest).items())),
         "judgments_by_kind": dict(sorted(Counter(one.kind for one in known.latest).items())),
-        "groups": {group: number for group, number in sorted(people.items()) if number >= FEWEST},
+        "groups": {group: number for group, number in sorted(people.items()) if number >= FEWEST_PEOPLE},
     }
 
 

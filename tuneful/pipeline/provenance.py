@@ -11,15 +11,13 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.sources import hub_dataset, local
 from tuneful.errors import DataError, RunError
 from tuneful.evaluation.report import label, number
+from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.judgments import read_judgments
 from tuneful.pipeline.markdown import cell, code, counted, measured, place, told
 from tuneful.records import Judgment, RaterKind
 from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings, table_or_empty
 from tuneful.runs.logs import read_log
 from tuneful.runs.manifest import environment, file_hash
-
-SMALLEST_GROUP = 5
-"""Groups of fewer raters are not told apart: a card is public, and a group of one is a person."""
 
 _MADE = {
     "generate": "{num_completions} completions of {num_prompts} prompts, sampled from {model}",
@@ -77,14 +75,14 @@ def judgments(found: Lineage) -> list[str]:
 def counts_of_groups(groups: Iterable[str]) -> dict[str, int]:
     """How many raters are in each group, as a card may tell it, the largest first.
 
-    Groups of fewer than SMALLEST_GROUP are put together as "other groups". Were these still too few, their number would
+    Groups of fewer than FEWEST_PEOPLE are put together as "other groups". Were these still too few, their number would
     follow from the total; so the smallest of the others joins them.
     """
     shown = Counter(groups).most_common()
     others = 0
-    while shown and (shown[-1][1] < SMALLEST_GROUP or 0 < others < SMALLEST_GROUP):
+    while shown and (shown[-1][1] < FEWEST_PEOPLE or 0 < others < FEWEST_PEOPLE):
         others += shown.pop()[1]
-    return dict(shown) | ({"other groups": others} if others >= SMALLEST_GROUP else {})
+    return dict(shown) | ({"other groups": others} if others >= FEWEST_PEOPLE else {})
 
 
 def rewards(found: Lineage) -> list[str]:

@@ -213,8 +213,8 @@ def test_demonstrations_have_a_pace_and_no_agreement(store: Store) -> None:
 
 @pytest.fixture
 def grouped(store: Store) -> str:
-    """Three nurses who prefer the first answer of three items, three bakers who prefer the second; one is a queen."""
-    nurses, bakers = ("n1", "n2", "n3"), ("b1", "b2", "b3")
+    """Five nurses who prefer the first answer of three items, five bakers who prefer the second; one is a queen."""
+    nurses, bakers = ("n1", "n2", "n3", "n4", "n5"), ("b1", "b2", "b3", "b4", "b5")
     rows = [
         said(who, f"i{n}", *((1, 2) if who in nurses else (2, 1))) for n in range(3) for who in (*nurses, *bakers, "q")
     ]
@@ -226,7 +226,7 @@ def grouped(store: Store) -> str:
 
 def test_groups_are_set_side_by_side(store: Store, grouped: str) -> None:
     found = measure(store, grouped, now=5.0)
-    assert found.groups == {"baker": 3, "nurse": 3}
+    assert found.groups == {"baker": 5, "nurse": 5}
     (criterion,) = found.criteria
     assert criterion.audiences is not None
     assert criterion.audiences.hidden == 1
@@ -239,12 +239,12 @@ def test_groups_are_set_side_by_side(store: Store, grouped: str) -> None:
 
 def test_a_group_alone_tells_of_nobody_alone(store: Store, grouped: str) -> None:
     found = measure(store, grouped, group="nurse", now=5.0)
-    assert (found.group, found.people, found.judgments, found.rows, found.cards) == ("nurse", 3, 9, 21, ())
+    assert (found.group, found.people, found.judgments, found.rows, found.cards) == ("nurse", 5, 15, 33, ())
     (criterion,) = found.criteria
     assert criterion.alpha.value == 1
-    assert not any(f'"{name}"' in json.dumps(as_table(found)) for name in ("n1", "n2", "n3", "q"))
+    assert not any(f'"{name}"' in json.dumps(as_table(found)) for name in ("n1", "n2", "n3", "n4", "n5", "q"))
     for name in ("queen", "nobody"):
-        with pytest.raises(DataError, match="fewer than 3 of the people"):
+        with pytest.raises(DataError, match="fewer than 5 of the people"):
             measure(store, grouped, group=name, now=5.0)
 
 
