@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tuneful.functional import head as module
-from tuneful.functional.head import head_logprobs
+from tuneful.functional.head import head_kl, head_logprobs
 
 
 def whole(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -81,3 +81,43 @@ def test_no_tokens() -> None:
     logprobs.sum().backward()
     assert logprobs.shape == (0,)
     assert states.grad is not None
+
+
+class TestKL:
+    @pytest.mark.parametrize("temperature", [1.0, 0.7])
+    @pytest.mark.parametrize("at_once", [1, 100, 2**22])
+    def test_is_that_of_all_logits_at_once_in_float64(
+        self, temperature: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(module, "TOKENS_AT_ONCE", 4)
+        torch.manual_seed(0)
+        heads = nn.Linear(6, 11), nn.Linear(3, 11)
+        states = torch.randn(9, 6), torch.randn(9, 3)
+        p, q = (
+            (rows.double() @ head.weight.double().T + head.bias.double()) / temperature
+            for head, rows in zip(heads, states, strict=True)
+        )
+        p, q = p - p.exp().sum(-1, keepdim=True).log(), q - q.exp().sum(-1, keepdim=True).log()
+        found = head_kl(heads[0], states[0], heads[1], states[1], temperature=temperature)
+        assert_close(found.double(), (p.exp() * (p - q)).sum(-1), atol=1e-6, rtol=1e-5)
+        assert not found.requires_grad
+
+    def test_never_more_logits_than_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "LOGITS_AT_ONCE", 200)
+        monkeypatch.setattr(module, "TOKENS_AT_ONCE", 4)
+        made: list[int] = []
+        head = nn.Linear(4, 10)
+
+        def watched(x: Tensor) -> Tensor:
+            made.append(len(x))
+            return head(x)  # type: ignore[no-any-return]
+
+        states = torch.randn(22, 4)
+        assert not head_kl(watched, states, watched, states).any()
+        assert max(made) == 5
+        assert sum(made) == 2 * 22
+
+    def test_of_no_tokens(self) -> None:
+        head, none = nn.Linear(4, 10), torch.empty(0, 4)
+        assert head_kl(head, none, head, none).shape == (0,)

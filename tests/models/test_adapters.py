@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tuneful.errors import ConfigError, ModelError
 from tuneful.generation.decoding import begin_decoding
 from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.forward import policy_logits
+from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_language_model
 from tuneful.models.roles import Role
 
@@ -172,9 +172,10 @@ def test_other_kinds_of_adapter_compute_what_peft_computes(model: Any, kind: dic
     row = IDS[0].tolist()
     with torch.no_grad():
         expected = theirs(IDS).logits[0]
-        found, _ = policy_logits(role, [row[:2]], [row[2:]])
+        found = policy_outputs(role, [row[:2]], [row[2:]]).logprobs
         assert (expected - logits(model, adapters)[0]).abs().max() > 0.1
-        assert_close(found, expected[1:-1], atol=1e-5, rtol=1e-5)
+        said = expected[1:-1].log_softmax(-1).gather(-1, IDS[0, 2:, None]).squeeze(-1)
+        assert_close(found, said[None], atol=1e-5, rtol=1e-5)
         decoding = begin_decoding(role, rows=1, longest=8)
         assert_close(decoding.logits(decoding.admit([row], 1)), expected[-1:], atol=1e-5, rtol=1e-5)
 

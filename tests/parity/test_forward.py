@@ -6,6 +6,7 @@ Weights are drawn wide, so that a wrong position, mask or shift moves logprobs b
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tuneful.models.forward import policy_logits, policy_outputs
+from tuneful.models.forward import policy_kl, policy_outputs
 from tuneful.models.roles import Role
 
 VOCABULARY = 61
@@ -113,13 +114,23 @@ def test_entropy_equals_that_of_the_plain_distribution(model: Any) -> None:
     assert_close(outputs.entropy[0], torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5, rtol=0)
 
 
-def test_logits_of_ragged_rows(model: Any) -> None:
+def test_kl_of_ragged_rows(model: Any) -> None:
     """Flat and in row order: two predicting positions of the first row, one of the second."""
-    logits, row = policy_logits(Role("policy", model), [[7, 9], [4]], [[3, 8], [6]])
+    other = copy.deepcopy(model)
+    for weight in other.parameters():
+        weight.data += 0.05 * torch.randn(weight.shape)
+    kl, row = policy_kl(Role("policy", model), Role("reference", other), [[7, 9], [4]], [[3, 8], [6]], temperature=0.7)
     assert row.tolist() == [0, 0, 1]
-    first = model(torch.tensor([[7, 9, 3, 8]])).logits[0, 1:3]
-    second = model(torch.tensor([[4, 6]])).logits[0, :1]
-    assert_close(logits, torch.cat([first, second]), atol=1e-5, rtol=1e-5)
+
+    def plain(one: Any) -> Tensor:
+        first, second = (one(torch.tensor([row])).logits[0] for row in ([7, 9, 3, 8], [4, 6]))
+        return (torch.cat([first[1:3], second[:1]]).double() / 0.7).log_softmax(-1)
+
+    with torch.no_grad():
+        p, q = plain(model), plain(other)
+    expected = (p.exp() * (p - q)).sum(-1)
+    assert expected.min() > 1e-4
+    assert_close(kl.double(), expected, atol=1e-6, rtol=1e-3)
 
 
 def test_a_trained_model_on_thousands_of_tokens(base_model_dir: Path) -> None:

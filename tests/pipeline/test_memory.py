@@ -18,7 +18,7 @@ from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.engines.local import LocalEngine
-from tuneful.engines.memory import Plan, total
+from tuneful.engines.memory import Pass, Plan, Row, exact_kl, total
 from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.generation.sampling import Sampling
@@ -41,11 +41,15 @@ Case = tuple[LocalEngine, Callable[[], Any], Callable[[LocalEngine, Any], Plan]]
 @pytest.fixture(scope="module")
 def model_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama in which activations weigh more than weights, with grouped heads, that seldom ends a completion."""
+    return small_llama(tiny_model_dir, tmp_path_factory.mktemp("small-llama"))
+
+
+def small_llama(tokenizer: Path, directory: Path, vocabulary: int = 1_500) -> Path:
+    """`directory`, in which it now is."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    directory = tmp_path_factory.mktemp("small-llama")
     config = LlamaConfig(
-        vocab_size=1_500,
+        vocab_size=vocabulary,
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,
@@ -60,7 +64,7 @@ def model_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(config)
     model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(directory)
     return directory
 
 
@@ -176,6 +180,22 @@ def test_the_plan_of_sampling_alone_is_right_too(dtype: Any, model_dir: Path) ->
         ours.sample(learner.prompts[:24], learner.config.sampling, seed=0)
     planned = plan(ours, learner)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_exact_kl_never_holds_all_logits_of_a_pass(dtype: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Of 24 tokens of each of 24 rows, in one pass, two models' logits; and it holds what is planned."""
+    ours, make, _ = ppo(small_llama(tiny_model_dir, tmp_path, 8_000), 2_000, LORA, False, dtype=dtype)
+    rollout = ours.sample(make().prompts[:24], Sampling(max_new_tokens=24), seed=0)
+    before = tensors(ours.roles)
+    with counted(before) as found:
+        ours.kl(rollout)
+    taken = found.num_bytes - sum({tensor.data_ptr(): tensor.nbytes for tensor in before}.values())
+    assert taken < 2 * int(rollout.mask.sum()) * 8_000 * 4
+    assert ours.roles.policy is not None
+    rows = [Row(len(p), len(c), k) for k, (p, c) in enumerate(zip(rollout.prompts, rollout.completions, strict=True))]
+    planned = exact_kl(Pass.of(ours.roles.policy), rows, tokens_per_microbatch=2_000)
+    assert total(planned) == pytest.approx(taken, rel=0.2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -22,14 +22,14 @@ from tuneful.engines import ranks, sharding
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
-from tuneful.functional.kl import exact_kl, k1
+from tuneful.functional.kl import k1
 from tuneful.generation.decoding import why_waves
 from tuneful.generation.rollout import Rollout, joined
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
 from tuneful.models.forward import (
     Outputs,
-    policy_logits,
+    policy_kl,
     policy_outputs,
     refuse_other_logprobs,
     reward_scores,
@@ -174,9 +174,7 @@ class LocalEngine:
         total = torch.zeros(len(rollout), device=rollout.mask.device)
         for rows, counts in self._passes(rollout.prompts, rollout.completions, None):
             prompts, completions = [rollout.prompts[i] for i in rows], [rollout.completions[i] for i in rows]
-            logits, row = policy_logits(policy, prompts, completions)
-            reference_logits, _ = policy_logits(reference, prompts, completions)
-            per_token = exact_kl(logits, reference_logits, temperature=rollout.temperature)
+            per_token, row = policy_kl(policy, reference, prompts, completions, temperature=rollout.temperature)
             total.index_add_(0, torch.tensor(rows, device=total.device)[row], per_token * counts)
         return ranks.add_up(total), "exact"
 

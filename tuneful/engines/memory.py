@@ -27,14 +27,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.sharding import own_part
-from tuneful.functional.head import tokens_together
+from tuneful.functional.head import tokens_compared, tokens_together
 from tuneful.generation.decoding import rows_together
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
 from tuneful.models.llama import attends_alone, is_llama_like
@@ -362,11 +362,16 @@ def scoring(one: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Pa
 
 
 def exact_kl(policy: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Parts:
-    """The most that the KL over the whole vocabulary takes: logits and log-probabilities of both models, the
-    probabilities, and the difference on its way into a mask."""
-    batches = _batches(rows, tokens_per_microbatch)
-    own = max(Tokens.of([rows[i] for i in batch], predicting=True).own for batch in batches)
-    return {"logits": round(7.25 * FLOAT * own * policy.shape.vocabulary)}
+    """The most that the KL over the whole vocabulary takes: the states of both models, and of some tokens at a time
+    both logits and log-probabilities, the probabilities, and the difference on its way into a mask."""
+    silent, width = replace(policy, speaks=False), policy.shape.hidden * policy.itemsize
+    peak = 0
+    for batch in _batches(rows, tokens_per_microbatch):
+        tokens = Tokens.of([rows[i] for i in batch], predicting=True)
+        part = min(tokens_compared(policy.shape.vocabulary), tokens.own)
+        compared = round((2 * policy.itemsize + 5.25 * FLOAT) * part * policy.shape.vocabulary)
+        peak = max(peak, tokens.own * width + max(silent.no_grad(tokens), tokens.own * width + compared))
+    return {"activations": peak}
 
 
 def sampling(policy: Pass, rows: Sequence[Row], *, on_cpu: bool) -> Parts:

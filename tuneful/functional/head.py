@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies straight from hidden states, so that [tokens, vocabulary] never stands in memory."""
+"""Log-probabilities, entropies and KL straight from hidden states: [tokens, vocabulary] never stands in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from tuneful.functional.kl import exact_kl
 
 LOGITS_AT_ONCE = 2**22
 """Numbers of logits that are made together, 16 MiB of float32, or those of `TOKENS_AT_ONCE`."""
@@ -18,6 +20,11 @@ TOKENS_AT_ONCE = 128
 def tokens_together(vocabulary: int) -> int:
     """Of how many tokens the logits are made together."""
     return max(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
+
+
+def tokens_compared(vocabulary: int) -> int:
+    """Of how many tokens two models' logits are compared together: `exact_kl` holds seven numbers for each."""
+    return max(TOKENS_AT_ONCE // 4, LOGITS_AT_ONCE // 4 // vocabulary)
 
 
 def head_logprobs(
@@ -39,6 +46,24 @@ def head_logprobs(
     """
     logprobs, entropy = _HeadLogprobs.apply(head, temperature, entropy_grad, ids, states, *weights)  # type: ignore[no-untyped-call]
     return logprobs, entropy
+
+
+@torch.no_grad()
+def head_kl(
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    reference_head: Callable[[Tensor], Tensor],
+    reference_states: Tensor,
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """KL(policy || reference) in nats of softmax(head(states) / temperature) from the reference's, float32 [M].
+
+    states: [M, d], reference_states: [M, e]; each head: [m, its d] -> logits [m, V]. Without gradient, in parts.
+    """
+    size = tokens_compared(head(states[:0]).shape[1])
+    parts = zip(torch.split(states, size), torch.split(reference_states, size), strict=True)
+    return torch.cat([exact_kl(head(one), reference_head(other), temperature=temperature) for one, other in parts])
 
 
 class _HeadLogprobs(torch.autograd.Function):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.errors import ModelError
-from tuneful.functional.head import head_logprobs
+from tuneful.functional.head import head_kl, head_logprobs
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ids, Ragged, Rows, refuse_empty
@@ -76,10 +76,15 @@ def value_outputs(value: Role, prompts: Ids, completions: Ids, *, width: int | N
     return Outputs(rows.mask, values=rows.spread(_apply(value.head, rows.predicting_states(value))))
 
 
-def policy_logits(policy: Role, prompts: Ids, completions: Ids) -> tuple[Tensor, Tensor]:
-    """Logits before every completion token, flat [M, V], and the row each belongs to, int [M]."""
+@torch.no_grad()
+def policy_kl(
+    policy: Role, reference: Role, prompts: Ids, completions: Ids, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """KL(policy, reference) in nats before every completion token, float32 flat [M], and the row of each, int [M]."""
     rows = _Completions(prompts, completions, None, policy.device)
-    return lm_logits(policy.model, rows.predicting_states(policy)), rows.row
+    states, reference_states = rows.predicting_states(policy), rows.predicting_states(reference)
+    heads = partial(_own_logits, policy), partial(_own_logits, reference)
+    return head_kl(heads[0], states, heads[1], reference_states, temperature=temperature), rows.row
 
 
 def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> Tensor:
@@ -223,6 +228,12 @@ class _Completions:
         """Flat [M] numbers to [R, T], zeros elsewhere."""
         full = flat.new_zeros(self.mask.shape)
         return full.masked_scatter(self.mask, flat)
+
+
+def _own_logits(role: Role, states: Tensor) -> Tensor:
+    """`lm_logits` where another role ran in between: adapters may stand on the head too."""
+    role.activate()
+    return lm_logits(role.model, states)
 
 
 def _padded(
