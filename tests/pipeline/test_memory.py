@@ -17,6 +17,7 @@ from tuneful.algorithms.dpo import DPO, DPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.memory import Pass, Plan, Row, exact_kl, total
 from tuneful.engines.remote import RemoteSampler
@@ -220,21 +221,45 @@ def test_the_references_answers_are_planned_where_a_server_samples_the_rest(mode
     ours = RemoteEngine(local.roles, local.tokenizer, elsewhere, tokens_per_microbatch=400)
     with counted(tensors(ours.roles)) as found:
         ours.as_reference().sample(learner.prompts[:12], learner.config.sampling, seed=0)
-    planned = plan_ppo(ours, learner, most_rows=12)
+    planned = plan_ppo(ours, learner, evaluated=12)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+@pytest.mark.parametrize(("prompts", "tokens"), [(24, 2_000), (8, 8_000)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_checks_before_the_first_step_are_planned(
+    prompts: int, tokens: int, shared: bool, model_dir: Path, tmp_path: Path
+) -> None:
+    """Their 256 rows fill a micro-batch where a step's do not; beside a learned reward, on the base or its own."""
+    ours, _, _ = ppo(model_dir, tokens, LORA, False)
+    judged = learned_reward(model_dir, tmp_path, ours.roles.policy if shared else None)
+    config = PPOConfig(prompts_per_step=prompts, max_new_tokens=24, epochs=1)
+    learner = PPO(ours, [Prompt(text) for text in said(48, 0)], judged, config)
+    before = [*tensors(ours.roles), *judged.role.model.parameters()]
+    with counted(before) as found:
+        check_start(ours, learner.prompts, judged, config, seed=0)
+        learner.step()
+        learner.step()
+    planned = plan_ppo(ours, learner, checked=NUM_ROLLOUTS)
+    assert planned.peak == pytest.approx(found.num_bytes, rel=0.2)
+
+
+def learned_reward(path: Path, tmp_path: Path, base: Role | None) -> LearnedReward:
+    """An adapter that is kept in `tmp_path`, on the model of `base` or on one of its own."""
+    stored = reward_roles(path, lora=LORA).reward
+    assert stored is not None and stored.adapters is not None
+    stored.adapters.save("reward", tmp_path)
+    load_tokenizer(path).save_pretrained(tmp_path)
+    return LearnedReward.load(tmp_path, base=base)
 
 
 def test_one_base_counts_once_whatever_stands_on_it(model_dir: Path, tmp_path: Path) -> None:
     """Policy, value and reward as adapters weigh less than two of this model; three models of their own do not."""
-    stored, tokenizer = reward_roles(model_dir, lora=LORA).reward, load_tokenizer(model_dir)
-    assert stored is not None and stored.adapters is not None
-    stored.adapters.save("reward", tmp_path)
     ours, _, _ = ppo(model_dir, 400, LORA, False, value="adapter")
     config, asked = PPOConfig(prompts_per_step=8, max_new_tokens=8, epochs=1), [Prompt(text) for text in said(8, 0)]
     one = sum(tensor.nbytes for tensor in load_language_model(model_dir).parameters())
-    tokenizer.save_pretrained(tmp_path)
     for base, low, high in ((None, 2.0, 2.3), (ours.roles.policy, 1.0, 1.3)):
-        judged = LearnedReward.load(tmp_path, base=base)
+        judged = learned_reward(model_dir, tmp_path, base)
         weights = plan_ppo(ours, PPO(ours, asked, judged, config)).always["weights"]
         assert low * one < weights < high * one
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tuneful.algorithms.dpo import DPOConfig
-from tuneful.algorithms.ppo import PPO
+from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
 from tuneful.data.batching import TOKENS_PER_PASS
@@ -161,16 +161,20 @@ def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPO
     return Plan(always=plan.always, phases={"scoring": read, **plan.phases}, rough=plan.rough)
 
 
-def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = (), most_rows: int = 0) -> Plan:
+def plan_ppo(
+    engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = (), evaluated: int = 0, checked: int = 0
+) -> Plan:
     """Of PPO, should every completion become as long as it may.
 
-    others: rewards in memory beside the learner's. most_rows: that are sampled here together outside its steps.
+    others: rewards in memory beside the learner's. evaluated, checked: completions that are sampled and read together
+    outside its steps, on dev prompts and by the start-up checks.
     """
-    config, tokens = learner.config, engine.tokens_per_microbatch
+    config = learner.config
     policy, value = _present(engine.roles.policy), _present(engine.roles.value)
     rewards = [role for reward in (learner.reward, *others) for role in _roles(reward)]
     per_step = config.prompts_per_step * config.samples_per_prompt
-    lengths = _longest_prompts(learner.prompts, engine.tokenizer, config, max(config.prompts_per_step, most_rows))
+    beside = max(evaluated, checked)
+    lengths = _longest_prompts(learner.prompts, engine.tokenizer, config, max(config.prompts_per_step, beside))
     asked = [
         Row(length, config.max_new_tokens, k)
         for k, length in enumerate(lengths[: config.prompts_per_step])
@@ -179,33 +183,46 @@ def plan_ppo(engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = ()
     # In the update the samples of a prompt rarely meet.
     alone = [Row(row.prompt, row.completion, k) for k, row in enumerate(asked)]
     speaking, valuing = Pass.of(policy, entropy_grad=config.entropy_coef > 0), Pass.of(value, speaks=False)
-    one_pass = value.shares_trunk(policy)
-    read = [scoring(speaking, alone, tokens_per_microbatch=tokens)]
-    if not one_pass:
-        read.append(scoring(valuing, alone, tokens_per_microbatch=tokens))
-    if speaking.shape.vocabulary <= EXACT_KL_VOCABULARY:
-        read.append(exact_kl(speaking, alone, tokens_per_microbatch=tokens))
-    for reward in (learner.reward, *others):
-        read += [
-            scoring(Pass.of(role, speaks=False, ends_only=True), alone, tokens_per_microbatch=TOKENS_PER_PASS)
-            for role in _roles(reward)
-        ]
-    phases: dict[str, Parts] = {"scoring": max(read, key=total)}
-    others_asked = [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(most_rows)]
-    sampled = [(speaking, asked), (speaking, others_asked)]
+    passes = [speaking] if value.shares_trunk(policy) else [speaking, valuing]
+    # As the checks take them: shorter ones, of which more go into a pass, may need more.
+    likely = _longest_prompts(learner.prompts[:beside], engine.tokenizer, config, beside)
+    phases: dict[str, Parts] = {
+        "scoring": max(
+            (_reading(engine, passes, rewards, rows) for rows in (alone, _cycled(likely, config, beside)) if rows),
+            key=total,
+        )
+    }
+    sampled = [(speaking, asked), (speaking, _cycled(lengths, config, beside))]
     if isinstance(engine, RemoteEngine):  # here the reference alone answers, to dev prompts
-        sampled = [(Pass.of(_present(engine.roles.reference)), others_asked)]
+        sampled = [(Pass.of(_present(engine.roles.reference)), _cycled(lengths, config, evaluated))]
     phases["sampling"] = max(
         (sampling(one, rows, on_cpu=_on_cpu(policy)) for one, rows in sampled if rows), key=total, default={}
     )
     phases["updating"] = updating(
-        [speaking] if one_pass else [speaking, valuing],
+        passes,
         alone[: -(-per_step // config.minibatches)],
         trained=_trained(engine),
-        tokens_per_microbatch=tokens,
+        tokens_per_microbatch=engine.tokens_per_microbatch,
     )
     roles = [*_all(engine), *rewards]
     return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
+
+
+def _reading(engine: LocalEngine, passes: Sequence[Pass], rewards: Sequence[Role], rows: Sequence[Row]) -> Parts:
+    """The most that a look at rollouts without gradient takes: logprobs, values, exact KL, or scores."""
+    tokens, speaking = engine.tokens_per_microbatch, passes[0]
+    read = [scoring(one, rows, tokens_per_microbatch=tokens) for one in passes]
+    if speaking.shape.vocabulary <= EXACT_KL_VOCABULARY:
+        read.append(exact_kl(speaking, rows, tokens_per_microbatch=tokens))
+    for role in rewards:
+        one = Pass.of(role, speaks=False, ends_only=True)
+        read.append(scoring(one, rows, tokens_per_microbatch=TOKENS_PER_PASS))
+    return max(read, key=total)
+
+
+def _cycled(lengths: Sequence[int], config: PPOConfig, count: int) -> list[Row]:
+    """Rows to prompts of these lengths, one after the other and again from the first."""
+    return [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(count)]
 
 
 def _of_units(engine: LocalEngine, units: Sequence[Sequence[Row]], per_step: int) -> Plan:

@@ -129,11 +129,14 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
     learner = PPO(engine, prompts, reward, config)
-    beside = len(dev) * given.evaluate_samples
-    if remote is None:
-        beside = max(beside, NUM_ROLLOUTS)
-    others = [second] if second is not None else []
-    memory.tell_plan(context, record, engine, memory.plan_ppo(engine, learner, others=others, most_rows=beside))
+    plan = memory.plan_ppo(
+        engine,
+        learner,
+        others=[second] if second is not None else [],
+        evaluated=len(dev) * given.evaluate_samples,
+        checked=NUM_ROLLOUTS,
+    )
+    memory.tell_plan(context, record, engine, plan)
     if ranks.from_first(record.latest_checkpoint) is None:
         checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
         for finding in checks:
