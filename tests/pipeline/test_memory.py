@@ -18,6 +18,7 @@ from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
+from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.memory import Pass, Plan, Row, exact_kl, total
 from tuneful.engines.remote import RemoteSampler
@@ -181,6 +182,24 @@ def test_the_plan_of_sampling_alone_is_right_too(dtype: Any, model_dir: Path) ->
         ours.sample(learner.prompts[:24], learner.config.sampling, seed=0)
     planned = plan(ours, learner)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
+
+
+def test_the_message_of_all_gradients_between_ranks_is_planned(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All weights trained, on rows that hold less than their gradients."""
+    ours, _, _ = sft(model_dir, 400, None, False)
+    learner = SFT(ours, [Demonstration(Prompt("a"), "b")], SFTConfig(demonstrations_per_step=1), ours.tokenizer)
+    learner.step()
+    for weight in ours.parameters():
+        weight.grad = torch.ones_like(weight)
+    moments = [moment for state in ours._optimizer.state.values() for moment in state.values()]
+    before = [*tensors(ours.roles), *moments, *(w.grad for w in ours.parameters() if w.grad is not None)]
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(ranks, "add_up", lambda numbers: numbers)
+    with counted(before) as found:
+        ranks.add_gradients(ours.parameters())
+    assert plan_sft(ours, learner).peak == pytest.approx(found.num_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

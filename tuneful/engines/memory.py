@@ -317,16 +317,18 @@ def updating(
     trained: Sequence[int],
     tokens_per_microbatch: int,
     units: Sequence[int] | None = None,
+    sent: int = 0,
 ) -> Parts:
     """The most that an optimizer step over `rows` takes, cut into micro-batches as the engine cuts them.
 
     passes: those of one micro-batch, in their order; all keep their activations until the first runs backwards.
-    trained: how many numbers each trained tensor has.
+    trained: how many numbers each trained tensor has. sent: those whose gradients then go into a message to other
+    ranks.
     """
     batches = _batches(rows, tokens_per_microbatch, units)
     gradients = FLOAT * sum(trained)
     before = gradients if len(batches) > 1 else 0
-    peak: Parts = {"gradients": gradients, "activations": 0}
+    peak: Parts = {"gradients": gradients + FLOAT * sent, "activations": 0}
     for batch in batches:
         frames = [
             frame

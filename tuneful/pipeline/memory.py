@@ -15,6 +15,7 @@ from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids, prompt_ids
+from tuneful.engines import ranks
 from tuneful.engines.local import EXACT_KL_VOCABULARY, LocalEngine
 from tuneful.engines.memory import Parts, Pass, Plan, Row, exact_kl, held, sampling, scoring, total, updating
 from tuneful.engines.remote_engine import RemoteEngine
@@ -203,6 +204,7 @@ def plan_ppo(
         alone[: -(-per_step // config.minibatches)],
         trained=_trained(engine),
         tokens_per_microbatch=engine.tokens_per_microbatch,
+        sent=_sent(engine),
     )
     roles = [*_all(engine), *rewards]
     return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
@@ -241,6 +243,7 @@ def _of_units(engine: LocalEngine, units: Sequence[Sequence[Row]], per_step: int
             trained=_trained(engine),
             tokens_per_microbatch=engine.tokens_per_microbatch,
             units=[unit for unit, rows in enumerate(step) for _ in rows],
+            sent=_sent(engine),
         )
         for step in steps[:: -(-len(steps) // NUM_STEPS)]
     ]
@@ -264,6 +267,11 @@ def _longest_prompts(prompts: Sequence[Prompt], tokenizer: Any, config: Any, cou
 
 def _trained(engine: LocalEngine) -> list[int]:
     return [own_part(weight).numel() for weight in engine.parameters()]
+
+
+def _sent(engine: LocalEngine) -> int:
+    """Numbers of `ranks.add_gradients`' message."""
+    return sum(w.numel() for w in engine.parameters() if not is_part(w)) if ranks.world_size() > 1 else 0
 
 
 def _held(engine: LocalEngine, roles: Sequence[Role]) -> Parts:
