@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -341,6 +341,59 @@ class TestChoose:
 
         rollout = sampler(llama, tiny_tokenizer).sample(PROMPTS[:2], Sampling(max_new_tokens=3), seed=5, choose=half)
         assert rollout.allowed == [[[*range(7, len(tiny_tokenizer))]] * 3, [[]] * len(rollout.completions[1])]
+
+    def test_a_hook_that_writes_into_its_logits(self, llama: Any, tiny_tokenizer: Any) -> None:
+        """The policy's own logprobs stay its own, and the rollout is that of a hook that returns new logits."""
+
+        def in_place(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            logits[:, 7:20] = -torch.inf
+            return logits
+
+        forbidden = (torch.arange(len(tiny_tokenizer)) >= 7) & (torch.arange(len(tiny_tokenizer)) < 20)
+        ours = sampler(llama, tiny_tokenizer)
+        written = ours.sample(PROMPTS, SAMPLING, seed=5, choose=in_place)
+        returned = ours.sample(
+            PROMPTS, SAMPLING, seed=5, choose=lambda logits, hidden, rows: logits.masked_fill(forbidden, -torch.inf)
+        )
+        assert_recorded_equals_forward(llama, written)
+        assert (written.sampled_logprobs - written.logprobs)[written.mask].min() > 1e-4
+        assert written.completions == returned.completions
+        assert torch.equal(written.logprobs, returned.logprobs)
+        assert torch.equal(written.sampled_logprobs, returned.sampled_logprobs)
+
+    @pytest.mark.parametrize(
+        ("makes", "told"),
+        [
+            (lambda logits: logits[:, :-1], "the choose hook returned logits [5, 39] for [5, 40]; return one for each"),
+            (lambda logits: logits[0], "the choose hook returned logits [40] for [5, 40]; return one for each"),
+            (
+                lambda logits: logits.index_fill(0, torch.tensor([3]), -torch.inf),
+                "the choose hook forbids every token of row 3; leave one, such as the end token",
+            ),
+            (
+                lambda logits: logits.index_fill(0, torch.tensor([3]), torch.nan),
+                "the choose hook returned nan for row 3; return finite logits",
+            ),
+            (
+                lambda logits: logits.index_fill(0, torch.tensor([3]), torch.inf),
+                "the choose hook returned inf for row 3; return finite logits",
+            ),
+        ],
+        ids=["too narrow", "one row", "nothing left", "not a number", "infinite"],
+    )
+    @pytest.mark.parametrize("temperature", [0.0, 1.0])
+    def test_logits_that_cannot_be_drawn_from(
+        self, llama: Any, tiny_tokenizer: Any, makes: Callable[[Tensor], Tensor], told: str, temperature: float
+    ) -> None:
+        def choose(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+            made = makes(logits[rows.argsort()])  # row 3 of the rollout, wherever it is in the batch
+            return made[rows] if made.dim() == 2 else made
+
+        sampling = Sampling(max_new_tokens=2, temperature=temperature)
+        with pytest.raises(GenerationError) as caught:
+            sampler(llama, tiny_tokenizer).sample(PROMPTS, sampling, seed=5, choose=choose)
+        vocabulary = len(tiny_tokenizer)
+        assert str(caught.value).startswith(told.replace("40", str(vocabulary)).replace("39", str(vocabulary - 1)))
 
     def test_row_numbers_name_the_rows_of_the_rollout(
         self, llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch

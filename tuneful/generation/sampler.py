@@ -27,6 +27,9 @@ from tuneful.records import Finish, Prompt
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits [R, V] after temperature, hidden [R, d], row numbers [R]) -> logits [R, V]; -inf forbids a token.
 
+The logits are a copy that the hook may write into; states and row numbers are to be read. At least one token of each
+row must be left, and what is left must be finite: GenerationError otherwise.
+
 A hook that keeps something for each row may have methods `admit` and `drop` too: they are told the numbers of the rows
 that begin and of those that have ended, int64 [n].
 """
@@ -154,7 +157,7 @@ class Sampler:
     ) -> Tensor:
         """The next token of each row, int64 [R], recorded with its numbers."""
         logits = decoding.logits(hidden).float() / (sampling.temperature or 1.0)
-        limited = logits if choose is None else choose(logits, hidden, torch.from_numpy(rows))
+        limited = logits if choose is None else _limited(choose, logits, hidden, rows)
         if sampling.temperature == 0:
             ids = limited.argmax(-1)
         else:
@@ -258,6 +261,28 @@ class _Drawn:
         spread = flat.new_zeros(len(self.ids), max(map(len, self.ids)))
         spread[torch.from_numpy(rows).to(flat.device), torch.from_numpy(steps).to(flat.device)] = flat
         return spread
+
+
+def _limited(choose: Choose, logits: Tensor, hidden: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
+    """What the hook makes of a copy of the logits; GenerationError for what no token can be drawn from."""
+    limited = choose(logits.clone(), hidden, torch.from_numpy(rows))
+    if limited.shape != logits.shape:
+        raise GenerationError(
+            f"the choose hook returned logits {[*limited.shape]} for {[*logits.shape]}; return one for each token of "
+            "each row, -inf for a token that it forbids"
+        )
+    largest = limited.amax(-1)  # NaN where one is in the row
+    if not largest.isfinite().all():
+        place = int((~largest.isfinite()).nonzero()[0])
+        if largest[place] == -torch.inf:
+            raise GenerationError(
+                f"the choose hook forbids every token of row {rows[place]}; leave one, such as the end token"
+            )
+        raise GenerationError(
+            f"the choose hook returned {float(largest[place])} for row {rows[place]}; return finite logits, and -inf "
+            "for a token that it forbids"
+        )
+    return limited
 
 
 def _tell(choose: Choose | None, what: Literal["admit", "drop"], rows: npt.NDArray[np.int64]) -> None:
