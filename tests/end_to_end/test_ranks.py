@@ -187,6 +187,43 @@ def test_a_recipe_under_torchrun(tiny_model_dir: Path, tmp_path: Path) -> None:
         assert numbers(json.loads(two[Path(name)])) == pytest.approx(numbers(json.loads(one[Path(name)])), 1e-3, 1e-3)
 
 
+def missing_file(folder: Path, model: Path) -> Path:
+    """A recipe that names a file that is not there."""
+    stage = stage_toml("sft", algorithm="sft", model=str(model), demonstrations=str(folder / "none.jsonl"))
+    file = folder / "missing.toml"
+    file.write_text(stage)
+    return file
+
+
+def test_an_error_of_rank_0_is_told_by_it_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
+    file = missing_file(tmp_path, tiny_model_dir)
+    processes = start_ranks("tuneful", "run", file, "--out", tmp_path / "run", errors=tmp_path / "errors")
+    assert [process.wait(timeout=120) for process in processes] == [2, 2]
+    (told,) = (tmp_path / "errors" / "0").read_text().splitlines()
+    assert told.startswith(f"DataError: {file}: stage sft: ")
+    assert (tmp_path / "errors" / "1").read_text() == ""
+
+
+def test_under_torchrun_only_its_own_summary_follows_an_error_of_rank_0(tiny_model_dir: Path, tmp_path: Path) -> None:
+    file = missing_file(tmp_path, tiny_model_dir)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ran = subprocess.run(
+        [*torchrun, "-m", "tuneful", "run", str(file), "--out", str(tmp_path / "run")],
+        cwd=ROOT,
+        env={**os.environ, **ALONE},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode != 0
+    assert ran.stderr.count(f"DataError: {file}: stage sft: ") == 1
+    after = ran.stderr.partition("DataError")[2]
+    assert "tuneful FAILED" in after  # torchrun's table of who failed
+    assert "RuntimeError" not in ran.stderr
+    assert "most recent call first" not in ran.stderr  # a rank that is told to end while at work
+
+
 def texts(completions: str) -> list[Any]:
     """What is said in a file of rows, without the ids that its writer gave."""
     rows = [json.loads(line) for line in completions.splitlines()]

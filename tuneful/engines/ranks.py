@@ -13,11 +13,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -124,6 +124,14 @@ def from_first(make: Callable[[], T]) -> T:
     """What `make` returns on rank 0, the only one that calls it; a TunefulError likewise."""
     first = gather(lambda: make() if rank() == 0 else None)[0]
     return cast("T", first)
+
+
+def end_after_first() -> NoReturn:
+    """End this rank with status 2 and no words, once rank 0, which has an error to tell, is gone."""
+    faulthandler.unregister(signal.SIGTERM)
+    with suppress(RuntimeError):
+        dist.barrier()  # which rank 0 does not come to: it ends when the connection does
+    raise SystemExit(2)
 
 
 def add_up(numbers: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ from tuneful.runs.logs import read_log
 from tuneful.runs.manifest import file_hash, tree_hash
 from tuneful.runs.trackers import Mirror
 
+ENDED, FAILED = "", "!"
+"""What the ranks above 0 are told in place of a stage's name: that there is none left, or that rank 0 has an error."""
+
 
 def run_recipe(
     recipe: Recipe,
@@ -38,7 +41,7 @@ def run_recipe(
     """Run `recipe` into `out`, continuing where an earlier run of the same recipe stopped; seconds per stage.
 
     While it runs, `out/report.html` and that of a stage that trains show how far it is. Among several ranks all call
-    it; rank 0 writes and speaks, the others return {}.
+    it; rank 0 writes and speaks, the others return {}, or end after it where it ends by an error between stages.
     worlds: what `world:name` in the recipe refers to. track: trackers that are shown what is measured; ConfigError,
     before anything is done, for one that is not installed. TunefulError, likewise, for a name that no world offers, and
     for a file, model or reward that is not to be found and that a stage names which is not done. Raises RunError when
@@ -129,16 +132,19 @@ class _Followers:
     def __enter__(self) -> _Followers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._waiting:  # an error inside a stage reaches them there
-            ranks.from_first(lambda: "")
+            last = ENDED if kind is None else FAILED
+            ranks.from_first(lambda: last)
 
 
 def _follow(recipe: Recipe, out: Path, worlds: Mapping[str, World]) -> None:
     """What the ranks above 0 do in a run: the stages that they are told, from the same inputs, for rank 0 to write."""
     context = Context.of(recipe, out, worlds, Silent())
     stages = {stage.name: stage for stage in recipe.stages}
-    while name := ranks.from_first(lambda: ""):  # as rank 0 says it
+    while (name := ranks.from_first(lambda: ENDED)) != ENDED:  # as rank 0 says it
+        if name == FAILED:
+            ranks.end_after_first()
         with ranks.run_directory(out / name, {}) as record:
             run_stage(replace(context, round=stages[name].round), stages[name], record)
 
