@@ -14,15 +14,22 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
     MBartConfig,
     MBartForConditionalGeneration,
+    MiniMaxConfig,
+    MiniMaxForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
     T5Config,
     T5ForSequenceClassification,
 )
 
-from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, IDS, REWARDS, SHAPE, T5, TRAINED
+from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, GROUPED, IDS, REWARDS, SHAPE, T5, TRAINED
 from tuneful.errors import ConfigError, ModelError, TunefulError
 from tuneful.generation.decoding import why_waves
+from tuneful.generation.sampler import Sampler
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_scorer
 from tuneful.models.roles import Role, ValueKind, policy_roles, reward_roles
@@ -151,6 +158,36 @@ def test_what_cannot_be_is_said_in_one_line(case: str, folder_of: Callable[[str]
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
     assert told in " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+def mamba() -> Any:
+    return MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, state_size=4))
+
+
+def rwkv() -> Any:
+    return RwkvForCausalLM(RwkvConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2))
+
+
+def minimax() -> Any:
+    kinds = ["full_attention", "linear_attention"]
+    sizes = GROUPED | {"num_hidden_layers": 2, "num_local_experts": 2, "layer_types": kinds}
+    return MiniMaxForCausalLM(MiniMaxConfig(vocab_size=20, **sizes))
+
+
+@pytest.mark.parametrize("build", [mamba, rwkv, minimax])
+def test_recurrent_models_are_not_sampled_from(build: Callable[[], Any]) -> None:
+    """In one line, from the sampler and from who asks before whether rows may enter late."""
+    model = build().eval()
+    kind = model.config.model_type
+    policy = Role("policy", model)
+    told = "does not keep what it has read in a DynamicCache of transformers, so it cannot be sampled from"
+    for ask in (lambda: why_waves(policy), lambda: Sampler(policy, None)):
+        with pytest.raises(ModelError) as caught:
+            ask()
+        assert str(caught.value).endswith(f'a "{kind}" {told}; give another decoder')
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert told in page
+    assert f'"{kind}"' in page
 
 
 @pytest.mark.parametrize("name", ["T5", "BART", "Mistral with a window", "Gemma 2"])

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tuneful.errors import ModelError
 from tuneful.generation.llama_decoding import LlamaDecoding
 from tuneful.models.forward import encoded, lm_logits
 from tuneful.models.llama import is_llama_like
@@ -61,6 +62,7 @@ def why_waves(policy: Role) -> str | None:
     A decoder that does not go through llama.py is asked: a row that begins beside one under way must have the states
     that it has alone, as it does where the model takes a position for each row.
     """
+    refuse_other_cache(policy)
     together = begin_decoding(policy, rows=2, longest=8)
     if together.waves is not None or is_llama_like(policy.model):
         return together.waves
@@ -74,6 +76,25 @@ def why_waves(policy: Role) -> str | None:
     if error < policy.rounding:
         return None
     return f"a {policy.model.config.model_type} that begins beside others computes something else"
+
+
+@torch.no_grad()
+def refuse_other_cache(policy: Role) -> None:
+    """ModelError for a decoder that keeps something else than keys and values, as recurrent models do, or in a way of
+    its own: one token is read, and what is kept of it looked at."""
+    from transformers import DynamicCache
+
+    model = policy.model
+    if model.config.is_encoder_decoder or is_llama_like(model):
+        return
+    policy.activate()
+    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    kept = getattr(model.base_model(input_ids=token, use_cache=True), "past_key_values", None)
+    if type(kept) is not DynamicCache:  # MiniMax takes its own kind of DynamicCache alone
+        raise ModelError(
+            f'{model.name_or_path}: a "{model.config.model_type}" does not keep what it has read in a DynamicCache of '
+            "transformers, so it cannot be sampled from; give another decoder"
+        )
 
 
 def cache_of_token(model: Any) -> int:

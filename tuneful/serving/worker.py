@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneful.errors import GenerationError, ModelError
+from tuneful.generation.decoding import refuse_other_cache
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Sampler
 from tuneful.generation.sampling import Draws, Sampling
@@ -65,7 +66,9 @@ class Worker:
         self.adapter_path = ""
         self._adapters = AdapterSet(model.requires_grad_(False))
         self._model = model
-        refuse_other_logprobs(Role("policy", model))
+        policy = Role("policy", model)
+        refuse_other_cache(policy)
+        refuse_other_logprobs(policy)
         self._loads = 0
         self._slot = ""
         self._waiting: queue.Queue[Job | _Change] = queue.Queue(MAX_WAITING)
