@@ -78,6 +78,11 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
     ("text", "said"),
     [
         (PPO + "clip_range = 0.1\n", 'stage tune: unknown setting "clip_range"'),
+        (
+            PPO + "top_p = 0.9\n",
+            'stage tune: "top_p" is no setting of ppo: the sampler would draw from another distribution than',
+        ),
+        (PPO + "top_k = 20\n", 'stage tune: "top_k" is no setting of ppo: the sampler would draw from another'),
         (PPO + "kl_coeff = 0.1\n", 'unknown setting "kl_coeff"; did you mean "kl_coef"?'),
         (
             PPO + "optimization = { learning_rat = 1 }\n",

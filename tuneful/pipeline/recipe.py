@@ -40,6 +40,14 @@ ALGORITHMS: dict[str, tuple[type, type]] = {
 }
 """Inputs and settings of each algorithm."""
 
+LEFT_OUT = {
+    "ppo": dict.fromkeys(
+        ("top_k", "top_p"),
+        "the sampler would draw from another distribution than the policy that is updated; set temperature",
+    )
+}
+"""By algorithm, settings that are asked for and left out, and why."""
+
 ACTIONS: dict[str, type] = {
     "generate": inputs.GenerateInputs,
     "label": inputs.LabelInputs,
@@ -184,6 +192,9 @@ def _stage(turn: Turn, where: str, seed: int) -> Stage:
     inputs_type, config_type = ALGORITHMS[algorithm]
     of_inputs = {f.name for f in fields(inputs_type)}
     of_config = {f.name for f in fields(config_type)}
+    for key in LEFT_OUT.get(algorithm, {}):
+        if key in table:
+            raise ConfigError(f'{where}: "{key}" is no setting of {algorithm}: {LEFT_OUT[algorithm][key]}')
     _refuse_unknown(table, of_inputs | of_config, where)
     own_seed = seed if turn.round == 1 else fold(seed, "round", turn.round)
     settings = {"seed": own_seed} | {k: v for k, v in table.items() if k in of_config}
