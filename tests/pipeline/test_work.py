@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tuneful.errors import GoneError, ModelError
+from tuneful.errors import DataError, GoneError, ModelError
 from tuneful.feedback.assignment import claim as claim_item
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.items import add_items, candidates
@@ -245,3 +245,21 @@ def test_between_jobs_one_more_is_asked_where_an_overlap_may_grow(store: Store, 
     assert (progress(store, project).wanted, progress(store, other).wanted) == (4, 2)
     tend(store, note=quiet, clock=lambda: 3.0)  # nothing came since
     assert progress(store, project).wanted == 4
+
+
+def test_a_project_that_cannot_be_adapted_keeps_no_other_one_waiting(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = create_project(store, "other", "comparison", now=1.0)
+    for one in (project, other):
+        set_overlap(store, one, most=3, sure=0.9)
+    tried, notes = list[str](), list[str]()
+
+    def broken(_: Store, project_id: str, now: float) -> None:
+        tried.append(project_id)
+        raise DataError("nothing to agree on")
+
+    monkeypatch.setattr("tuneful.feedback.adaptive.adapt_if_due", broken)
+    tend(store, note=notes.append)
+    assert tried == [project, other]
+    assert notes == ["tuned: nothing to agree on", "other: nothing to agree on"]

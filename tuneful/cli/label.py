@@ -169,7 +169,7 @@ def _from_models(place: str, new: _New, wanted: CompletionsWanted) -> str:
         job = claim(opened, only=asked, now=time.time())
         try:
             if job is not None:  # else a worker of this store was quicker, and does it
-                run_held(opened, job, answer, note=lambda _: None)
+                run_held(opened, job, answer, note=display.note)
         except KeyboardInterrupt:
             print(f"stopped; the rest is made by: tuneful worker --store {opened}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
@@ -177,6 +177,8 @@ def _from_models(place: str, new: _New, wanted: CompletionsWanted) -> str:
     if ended.state == "failed":
         raise GenerationError(f'project "{new.name}" is not whole: {ended.message}')
     made = f'{progress(opened, project).items} items in project "{new.name}" of {opened}'
+    if ended.state != "done":
+        made += f", so far: the rest is made by tuneful worker --store {opened}"
     return f"{made}; open the pages with: tuneful web --store {opened}"
 
 

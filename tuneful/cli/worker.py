@@ -16,8 +16,8 @@ from tuneful.cli.options import StoreUrl
 PAUSE = 2.0
 """Seconds before a worker without a job looks again."""
 
-GRACE = 20.0
-"""Seconds for a job that is given back before the process ends in any case."""
+GRACE = 8.0
+"""Seconds for a job that is given back before the process ends in any case; the pages wait two more for it."""
 
 
 def command(

@@ -23,8 +23,10 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, 
 
 from tuneful.errors import StoreError
 from tuneful.feedback.consensus import Consensus, consensus
+from tuneful.feedback.decisions import decisions
 from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
 from tuneful.feedback.projects import Project, find_project, judgments
+from tuneful.feedback.settling import standing
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import item, judgment, snapshot
 from tuneful.records import content_hash
@@ -33,6 +35,9 @@ KIND: Final = "adapt"
 """Of the snapshots that tell when a project was adapted."""
 
 METHOD: Final = "gains/1"
+
+SETTLED: Final = Outlook(sure=1.0, gain=0.0)
+"""What one more judgment is worth of an item that a lead has decided."""
 
 PER_PAIR: Final = 1000
 """Priorities are whole numbers: thousandths of a pair that is put right."""
@@ -65,9 +70,9 @@ class Adapted:
 def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     """Ask for one more judgment of each full item whose order is unsure, and order the open items by their gain.
 
-    An overlap is only ever raised, to one more than have judged the item, and never past the project's `most_overlap`,
-    surplus judgments counted. Gold items are left alone. Priorities that open items were added with are replaced.
-    Nothing is done before somebody has ordered something.
+    An overlap is only ever raised, by one, and never past the project's `most_overlap`, surplus judgments counted. Gold
+    items are left alone, and one that a lead has settled is as sure as can be. Priorities that open items were added
+    with are replaced. Nothing is done before somebody has ordered something.
 
     Raises MissingError for no project, StoreError for one whose overlap is fixed.
     """
@@ -75,10 +80,14 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     if not found.most_overlap:
         raise StoreError(f'project "{found.name}": its overlap is fixed; say how far it may grow: --most-overlap 6')
     said, items = judgments(store, found.id), _items(store, found.id)
+    inputs = content_hash(*sorted(one.id for one in said))
     if not any(sum(rank is not None for rank in one.ranks) > 1 for one in said):
-        return Adapted(judgments=len(said), items=len(items), unsure=0, raised=0, moved=0)
+        done = Adapted(judgments=len(said), items=len(items), unsure=0, raised=0, moved=0)
+        if said:  # else it would be time again at once
+            _keep(store, found, done, inputs=inputs, now=now)
+        return done
     agreed = consensus(said)
-    seen = outlooks(agreed)
+    seen = outlooks(agreed) | dict.fromkeys(standing(decisions(store, found.id)), SETTLED)
     more = wanted(seen, Counter(one.item for one in said), sure=found.sure, most=found.most_overlap)
     full, open_ = _changes(items, agreed, seen, more)
     done = Adapted(
@@ -88,7 +97,7 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
         raised=_in_parts(store, full, partial(_raise, found.most_overlap)),
         moved=_in_parts(store, open_, _move),
     )
-    _keep(store, found, done, inputs=content_hash(*sorted(one.id for one in said)), now=now)
+    _keep(store, found, done, inputs=inputs, now=now)
     return done
 
 

@@ -267,10 +267,15 @@ _OPEN: Final = _open_items(gold=False)
 
 
 def _next_open(connection: Connection, project_id: str, rater_id: str, now: float, *, gold: bool) -> RowMapping | None:
-    """The first open item that no other claim is looking at, counted again once it is ours alone."""
-    query = _OPEN_GOLD if gold else _OPEN
+    """The first open item that no other claim is looking at, counted again once it is ours alone.
+
+    Where others look at all that are open, their turn is waited for: "nothing left" has to be true.
+    """
+    query, asked = _OPEN_GOLD if gold else _OPEN, {"project": project_id, "rater": rater_id, "now": now}
     while True:
-        found = connection.execute(query, {"project": project_id, "rater": rater_id, "now": now}).first()
+        found = connection.execute(query, asked).first()
+        if found is None and connection.dialect.name == "postgresql":
+            found = connection.execute(query.with_for_update(of=item, key_share=True), asked).first()
         if found is None:
             return None
         if has_room(connection, found.id, None, now):

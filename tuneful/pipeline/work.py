@@ -124,14 +124,21 @@ def run_held(store: Store, job: Job, handler: Handler, *, note: Note, clock: Clo
 def tend(store: Store, *, note: Note, clock: Clock = time.time) -> None:
     """Ask for more judgments where the order is unsure, in every project whose overlap may grow and whose time it is.
 
-    Raises UnavailableError when the database is away.
+    What is wrong with one project is told, and keeps no other one waiting. Raises UnavailableError when the database is
+    away.
     """
     for one in projects(store):
         if not one.most_overlap:
             continue
         from tuneful.feedback.adaptive import adapt_if_due  # brings scipy, which a worker without work does without
 
-        done = adapt_if_due(store, one.id, clock())
+        try:
+            done = adapt_if_due(store, one.id, clock())
+        except UnavailableError:
+            raise
+        except TunefulError as error:
+            note(f"{one.name}: {error}")
+            continue
         if done is not None:
             note(f"{one.name}: one more asked about {done.raised} items, {done.moved} open ones moved")
 

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from tuneful.errors import StoreError
 from tuneful.feedback.adaptive import Adapted, adapt, adapt_if_due
 from tuneful.feedback.assignment import LEASE_SECONDS, claim
+from tuneful.feedback.decisions import decide
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import EVERYBODY, add_gold, add_items
 from tuneful.feedback.projects import (
@@ -87,6 +88,18 @@ def test_an_unsure_item_is_asked_of_one_more_and_a_sure_one_is_not(store: Store)
     assert (counts.wanted, counts.up_to, counts.have, counts.done) == (15, 28, 14, 6)
     assert people.adapt().raised == 0  # nobody has judged it since
     assert people.one() == ["open question"]
+
+
+def test_what_a_lead_settled_is_not_asked_again(store: Store) -> None:
+    people = People(store, [*CLEAR, "open question"], overlap=2, most=4)
+    people.one()
+    people.one(("open question",))
+    (disputed,) = [id_ for id_, name in people.names.items() if name == "open question"]
+    lead = add_rater(store, people.project, role="lead", now=people.now)
+    decide(store, disputed, by=lead, ranks=(1, 2), now=people.now)
+    done = people.adapt()
+    assert (done.unsure, done.raised) == (0, 0)
+    assert people.rows()["open question"].overlap == 2
 
 
 def test_no_overlap_grows_past_the_most(store: Store) -> None:

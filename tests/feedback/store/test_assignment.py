@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 
 from tuneful.errors import StoreError
 from tuneful.feedback.assignment import LEASE_SECONDS, claim, extend, save_draft, skip
@@ -51,6 +53,24 @@ def test_a_rater_keeps_what_they_have_until_they_judge_it(store: Store, project:
     submit(store, second.id, ann, said(), now=4.0)
     assert claim(store, project, ann, now=5.0) is None
     assert progress(store, project).done == 2
+
+
+def test_nothing_is_left_only_where_nothing_is_left(store: Store, project: str) -> None:
+    """Another transaction holds the only open item, to move it in the queue: the claim waits for it."""
+    (only,) = add_items(store, project, candidates(1), overlap=1, now=0.0)
+    ann, holds = add_rater(store, project, now=0.0), Event()
+
+    def move(connection: Connection) -> None:
+        connection.execute(update(item).where(item.c.id == only).values(priority=1))
+        holds.set()
+        time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as beside:
+        moved = beside.submit(store.write, move)
+        assert holds.wait(10)
+        given = claim(store, project, ann, now=1.0)
+        moved.result()
+    assert given is not None and given.item == only
 
 
 def test_saying_it_again_is_saying_it_once(store: Store, project: str) -> None:
