@@ -45,9 +45,7 @@ def said(
 def agreed(*pairs: tuple[int, str, str, float]) -> Consensus:
     """A consensus of pairs (prompt, first model, second model, p)."""
     made = tuple(
-        PairConsensus(
-            item=str(n), prompt=str(n), first=f"{one}{n}", second=f"{other}{n}", p=p, confidence=0.9, weight=1.0
-        )
+        PairConsensus(str(n), str(n), f"{one}{n}", f"{other}{n}", sd=1.0, p=p, confidence=0.9, weight=1.0)
         for n, one, other, p in pairs
     )
     return Consensus(pairs=made, raters=(), scores={}, alpha=None, alpha_reason="", slope=1.7, nu=0.5)

@@ -39,7 +39,8 @@ def test_every_text_is_marked_with_what_it_names(cls: type) -> None:
     go on; the stage keeps what it found there."""
     plain, marked = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     texts = {f.name for f in fields(cls) if plain[f.name] in (str, str | None, tuple[str, ...])}
-    assert {name for name in texts if "Annotated" not in str(marked[name])} <= {"judge", "sampler", "store", "project"}
+    unmarked = {name for name in texts if "Annotated" not in str(marked[name])}
+    assert unmarked <= {"judge", "sampler", "store", "project", "audience"}
 
 
 def test_inputs_are_found_by_what_they_name() -> None:
