@@ -262,7 +262,7 @@ def test_models_fill_a_project_and_win_rates_tell_which_is_preferred(tmp_path: P
     assert (found["first"], found["second"]) == tuple(sorted(map(str, models)))
     preferred_first = found["first"] == str(models[1])
     assert (found["wins"], found["ties"], found["losses"]) == ((6, 0, 0) if preferred_first else (0, 0, 6))
-    assert (found["prompts"], found["rate"]["mean"]) == (3, float(preferred_first))
+    assert (found["prompts"], found["rate"]["value"]) == (3, float(preferred_first))
     assert "over 3 prompts" in tuneful(*command)
 
 

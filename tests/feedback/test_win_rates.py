@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tuneful.errors import DataError
-from tuneful.evaluation.intervals import wilson
 from tuneful.feedback.access import accept, invite
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.consensus import Consensus, PairConsensus, consensus
@@ -57,12 +56,12 @@ def test_two_models_by_hand() -> None:
     By the consensus A wins prompt 0 with .9, and B prompt 1 with .6, so A with .4: (.9 + .4) / 2 = .65.
     """
     judged = [said(0, (1, 2)), said(0, (1, 2), by="cy"), said(0, (1, 1), by="di"), said(1, (2, 1))]
-    (found,) = win_rates(judged, agreed((0, "A", "B", 0.9), (1, "B", "A", 0.6)), MODELS, interval=wilson)
+    (found,) = win_rates(judged, agreed((0, "A", "B", 0.9), (1, "B", "A", 0.6)), MODELS)
     assert (found.first, found.second, found.prompts) == ("A", "B", 2)
     assert (found.wins, found.ties, found.losses) == (2, 1, 1)
-    assert found.rate.mean == pytest.approx(5 / 12)
+    assert found.rate.value == pytest.approx(5 / 12)
     assert found.weighted is not None
-    assert found.weighted.mean == pytest.approx(0.65)
+    assert found.weighted.value == pytest.approx(0.65)
 
 
 def test_the_interval_is_that_of_a_textbook() -> None:
@@ -71,46 +70,46 @@ def test_the_interval_is_that_of_a_textbook() -> None:
     By hand with z = 1.96: centre (.8 + .19208) / 1.38416 = .71674; half 1.96 sqrt(.016 + .0096040) / 1.38416 = .22658.
     """
     judged = [said(n, (1, 2) if n < 8 else (2, 1)) for n in range(10)]
-    (found,) = win_rates(judged, agreed(), MODELS, interval=wilson)
+    (found,) = win_rates(judged, agreed(), MODELS)
     assert (found.rate.low, found.rate.high) == pytest.approx((0.49016, 0.94332), abs=1e-4)
 
 
 def test_more_labelers_of_the_same_prompts_are_no_more_prompts() -> None:
     once = [said(n, (1, 2) if n % 3 else (2, 1)) for n in range(30)]
     often = [said(n, (1, 2) if n % 3 else (2, 1), by=f"rater {k}") for n in range(30) for k in range(9)]
-    few, many = (win_rates(judged, agreed(), MODELS, interval=wilson)[0] for judged in (once, often))
+    few, many = (win_rates(judged, agreed(), MODELS)[0] for judged in (once, often))
     assert (few.rate, few.prompts) == (many.rate, many.prompts)
     assert (many.wins, many.losses) == (9 * few.wins, 9 * few.losses)
 
 
 def test_several_items_of_a_prompt_are_one_prompt() -> None:
     judged = [said(0, (1, 2), prompt=7), said(1, (2, 1), prompt=7), said(2, (1, 2), prompt=8)]
-    (found,) = win_rates(judged, agreed(), MODELS, interval=wilson)
+    (found,) = win_rates(judged, agreed(), MODELS)
     assert (found.prompts, found.wins, found.losses) == (2, 2, 1)
-    assert found.rate.mean == pytest.approx((0.5 + 1) / 2)
+    assert found.rate.value == pytest.approx((0.5 + 1) / 2)
 
 
 def test_a_ranking_of_three_models_compares_each_pair() -> None:
     """C before A and B, which tie."""
-    found = win_rates([said(0, (2, 2, 1), models="ABC")], agreed(), MODELS, interval=wilson)
-    assert [(one.first, one.second, one.rate.mean) for one in found] == [("A", "B", 0.5), ("A", "C", 0), ("B", "C", 0)]
+    found = win_rates([said(0, (2, 2, 1), models="ABC")], agreed(), MODELS)
+    assert [(one.first, one.second, one.rate.value) for one in found] == [("A", "B", 0.5), ("A", "C", 0), ("B", "C", 0)]
 
 
 def test_swapping_the_names_swaps_wins_and_losses() -> None:
     judged = [said(n, (1, 2) if n % 3 else (1, 1) if n % 2 else (2, 1)) for n in range(12)]
-    (found,) = win_rates(judged, agreed(), MODELS, interval=wilson)
+    (found,) = win_rates(judged, agreed(), MODELS)
     other = {id_: {"A": "B", "B": "A"}.get(model, model) for id_, model in MODELS.items()}
-    (swapped,) = win_rates(judged, agreed(), other, interval=wilson)
+    (swapped,) = win_rates(judged, agreed(), other)
     assert (swapped.wins, swapped.ties, swapped.losses) == (found.losses, found.ties, found.wins)
-    assert swapped.rate.mean == pytest.approx(1 - found.rate.mean)
+    assert swapped.rate.value == pytest.approx(1 - found.rate.value)
     assert swapped.rate.low == pytest.approx(1 - found.rate.high)
 
 
 def test_what_compares_no_two_models_says_nothing() -> None:
     same = {"A0": "A", "B0": "A"}
-    assert win_rates([said(0, (1, 2))], agreed((0, "A", "B", 0.9)), same, interval=wilson) == []
-    assert win_rates([said(0, (1, 2))], agreed((0, "A", "B", 0.9)), {"A0": "A"}, interval=wilson) == []
-    assert win_rates([said(0, (1, None))], agreed(), MODELS, interval=wilson) == []
+    assert win_rates([said(0, (1, 2))], agreed((0, "A", "B", 0.9)), same) == []
+    assert win_rates([said(0, (1, 2))], agreed((0, "A", "B", 0.9)), {"A0": "A"}) == []
+    assert win_rates([said(0, (1, None))], agreed(), MODELS) == []
 
 
 def test_labelers_who_read_the_scale_upside_down_do_not_move_the_weighted_rate() -> None:
@@ -125,15 +124,15 @@ def test_labelers_who_read_the_scale_upside_down_do_not_move_the_weighted_rate()
         for k in range(6):
             sees = better if chance.random() < 0.9 else not better
             judged.append(said(n, (1, 2) if sees == (k < 5) else (2, 1), by=f"rater {k}"))
-    (found,) = win_rates(judged, consensus(judged), MODELS, interval=wilson)
+    (found,) = win_rates(judged, consensus(judged), MODELS)
     assert found.weighted is not None
-    assert abs(found.weighted.mean - 0.75) < abs(found.rate.mean - 0.75)
+    assert abs(found.weighted.value - 0.75) < abs(found.rate.value - 0.75)
 
 
 def test_where_nobody_can_be_trusted_there_is_no_weighted_rate() -> None:
     nobody = replace(agreed((0, "A", "B", 0.5)), slope=0.0)
-    (found,) = win_rates([said(0, (1, 2))], nobody, MODELS, interval=wilson)
-    assert (found.rate.mean, found.weighted) == (1.0, None)
+    (found,) = win_rates([said(0, (1, 2))], nobody, MODELS)
+    assert (found.rate.value, found.weighted) == (1.0, None)
 
 
 @pytest.fixture
@@ -161,7 +160,7 @@ def of(one: Candidates, ranks: Sequence[int], *, by: str = "bo", kind: str = "hu
 
 
 def rates(store: Store, project: str, **more: str) -> list[WinRate]:
-    return win_rates_of(store, project, interval=wilson, **more)  # type: ignore[arg-type]
+    return win_rates_of(store, project, **more)  # type: ignore[arg-type]
 
 
 def test_of_a_project_people_and_models_are_counted_apart(opened: Store) -> None:
@@ -171,10 +170,10 @@ def test_of_a_project_people_and_models_are_counted_apart(opened: Store) -> None
     record(opened, project, asked, judged, now=1.0)
     (people,), (machines,) = rates(opened, project), rates(opened, project, by="models")
     assert (people.first, people.second) == ("base", "tuned")
-    assert (people.losses, people.rate.mean, machines.wins, machines.rate.mean) == (4, 0.0, 4, 1.0)
+    assert (people.losses, people.rate.value, machines.wins, machines.rate.value) == (4, 0.0, 4, 1.0)
     assert people.weighted is not None
     assert machines.weighted is not None
-    assert people.weighted.mean < 0.5 < machines.weighted.mean
+    assert people.weighted.value < 0.5 < machines.weighted.value
 
 
 def test_an_audience_is_asked_by_itself_when_it_is_large_enough(opened: Store) -> None:
@@ -190,8 +189,8 @@ def test_an_audience_is_asked_by_itself_when_it_is_large_enough(opened: Store) -
             ranks = tuple(1 if made_by[one] == liked else 2 for one in completions)
             submit(opened, given.id, rater, Said(id=str(uuid.uuid4()), ranks=ranks, flags={}, values={}), now=2.0)
     (everybody,), (parents,) = rates(opened, project), rates(opened, project, audience="parents")
-    assert (everybody.wins, everybody.losses, everybody.rate.mean) == (10, 6, pytest.approx(10 / 16))
-    assert (parents.wins, parents.losses, parents.rate.mean) == (10, 0, 1.0)
+    assert (everybody.wins, everybody.losses, everybody.rate.value) == (10, 6, pytest.approx(10 / 16))
+    assert (parents.wins, parents.losses, parents.rate.value) == (10, 0, 1.0)
     with pytest.raises(DataError, match="fewer than 5"):
         rates(opened, project, audience="others")
 

@@ -18,8 +18,8 @@ from tuneful.records import content_hash
 if TYPE_CHECKING:
     from tuneful.feedback.completions_wanted import CompletionsWanted
     from tuneful.feedback.settling import Decision
+    from tuneful.feedback.shares import Share
     from tuneful.feedback.store import Store
-    from tuneful.feedback.win_rates import Share
     from tuneful.records import Candidates, Judgment
 
 app = typer.Typer(help="Judgments: collect them in a store, find their consensus, export pairs.", no_args_is_help=True)
@@ -561,14 +561,13 @@ def winrate_command(
     import json
     from dataclasses import asdict
 
-    from tuneful.evaluation.intervals import wilson
     from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
     from tuneful.feedback.win_rates import win_rates_of
 
     opened = Store.open(store, make=False)
     id_ = find_project(opened, project).id
-    found = win_rates_of(opened, id_, by=by, audience=audience, interval=wilson)
+    found = win_rates_of(opened, id_, by=by, audience=audience)
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
         return
@@ -581,7 +580,7 @@ def winrate_command(
 
 
 def _interval(share: Share) -> str:
-    return f"{share.mean:.1%} ({share.low:.1%} to {share.high:.1%})"
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 @app.command("export")

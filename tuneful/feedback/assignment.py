@@ -4,7 +4,7 @@ A lease is a time, not a lock: once it is over the place counts as free inside t
 notice. Work is never thrown away: what comes late counts while there is room and is kept as surplus when there is none.
 
 Statements of a claim are built once, as constants with named parameters: SQLAlchemy takes 70 to 130 microseconds to
-build one, and 25 to ask it, and whoever holds SQLite's lock makes all others wait (docs/benchmarks.md).
+build one, and 25 to ask it, and whoever holds SQLite's lock makes all others wait (docs/experiments.md).
 """
 
 from __future__ import annotations

@@ -191,10 +191,7 @@ def latest(store: Store, project_id: str, *, group: str | None = None) -> Qualit
 
 
 def ask_to_measure(store: Store, project_id: str, *, group: str | None = None, now: float) -> None:
-    """Have the project measured, for `latest` to find. Whoever asks waits until it is done.
-
-    The one place where measuring is handed on: with a queue of jobs it puts one there instead.
-    """
+    """Have the project measured, for `latest` to find. Whoever asks waits until it is done."""
     keep(store, project_id, measure(store, project_id, group=group, now=now))
 
 

@@ -66,7 +66,7 @@ def standings_of_rankings(points: Points, consensus: Consensus, criterion: str) 
 
 
 def standings_of_answers(points: Points, consensus: BinaryConsensus, criterion: str) -> list[Standing]:
-    """Standings of those who answer with yes or no; verdicts as the consensus of rankings gives them.
+    """Standings of those who answer with yes or no; verdicts by the interval of what an answer tells (`_verdicts`).
 
     The others' word on an item is Dawid and Skene's without the rater's own answer, so that nobody confirms himself.
     """

@@ -9,10 +9,10 @@ labelers than these: who they are is part of the question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select
 
@@ -24,23 +24,7 @@ from tuneful.records import Judgment
 
 if TYPE_CHECKING:
     from tuneful.feedback.consensus import Consensus
-
-
-class Share(Protocol):
-    """A share with its interval."""
-
-    @property
-    def mean(self) -> float: ...
-
-    @property
-    def low(self) -> float: ...
-
-    @property
-    def high(self) -> float: ...
-
-
-Interval = Callable[[float, int], Share]
-"""(successes, trials) -> their share with its interval: `evaluation.intervals.wilson`."""
+    from tuneful.feedback.shares import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +53,6 @@ def win_rates_of(
     *,
     by: Literal["people", "models"] = "people",
     audience: str | None = None,
-    interval: Interval,
 ) -> list[WinRate]:
     """Those of a project, none where its completions are of fewer than two models.
 
@@ -96,12 +79,10 @@ def win_rates_of(
         return []
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
 
-    return win_rates(said, consensus(said), models, interval=interval)
+    return win_rates(said, consensus(said), models)
 
 
-def win_rates(
-    judgments: Iterable[Judgment], agreed: Consensus, models: Mapping[str, str], *, interval: Interval
-) -> list[WinRate]:
+def win_rates(judgments: Iterable[Judgment], agreed: Consensus, models: Mapping[str, str]) -> list[WinRate]:
     """Every pair of models that people have compared.
 
     judgments: rankings and comparisons, each in its last revision. agreed: their consensus. models: who made which
@@ -121,7 +102,7 @@ def win_rates(
         if pair.first in models and pair.second in models:
             _note(weighted, pair.prompt, models[pair.first], models[pair.second], pair.p)
     trusted = agreed.slope > 0
-    return [_win_rate(pair, said[pair], weighted.get(pair, {}) if trusted else None, interval) for pair in sorted(said)]
+    return [_win_rate(pair, said[pair], weighted.get(pair, {}) if trusted else None) for pair in sorted(said)]
 
 
 def models_judged(store: Store, project_id: str) -> dict[str, str]:
@@ -151,7 +132,6 @@ def _win_rate(
     pair: tuple[str, str],
     said: Mapping[str, Sequence[float]],
     weighted: Mapping[str, Sequence[float]] | None,
-    interval: Interval,
 ) -> WinRate:
     outcomes = [outcome for of_prompt in said.values() for outcome in of_prompt]
     # The consensus leaves out a pair that a single labeler tied.
@@ -163,10 +143,12 @@ def _win_rate(
         ties=outcomes.count(0.5),
         losses=outcomes.count(0.0),
         prompts=len(said),
-        rate=_of_prompts(said, interval),
-        weighted=None if agreed is None else _of_prompts(agreed, interval),
+        rate=_of_prompts(said),
+        weighted=None if agreed is None else _of_prompts(agreed),
     )
 
 
-def _of_prompts(said: Mapping[str, Sequence[float]], interval: Interval) -> Share:
-    return interval(sum(sum(of_prompt) / len(of_prompt) for of_prompt in said.values()), len(said))
+def _of_prompts(said: Mapping[str, Sequence[float]]) -> Share:
+    from tuneful.feedback.shares import wilson  # brings numpy, which those who label do not wait for
+
+    return wilson(sum(sum(of_prompt) / len(of_prompt) for of_prompt in said.values()) / len(said), len(said))

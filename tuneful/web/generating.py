@@ -111,13 +111,11 @@ def _page(
 
 def _win_rates(request: Request, store: Store, found: Project) -> tuple[list[WinRate], str]:
     """Counted anew when there is something new since the last look; and why there are none, where there should be."""
-    from tuneful.evaluation.intervals import wilson  # brings scipy, which those who label do not wait for
-
     kept: dict[str, tuple[Hashable, tuple[list[WinRate], str]]] = request.app.state.win_rates
     state = overview_state(store, found.id)
     if found.id not in kept or kept[found.id][0] != state:
         try:
-            told = win_rates_of(store, found.id, interval=wilson), ""
+            told = win_rates_of(store, found.id), ""
         except DataError as error:
             told = [], str(error)
         kept[found.id] = (state, told)
