@@ -88,7 +88,7 @@ def test_a_worker_told_to_end_gives_its_job_back(
     assert worker.returncode == 0
     assert "Traceback" not in said
     left = job_of(store, id_)
-    assert (left.state, left.attempts) == ("waiting", 0)
+    assert (left.state, left.lost) == ("waiting", 0)
     assert 0 < left.done < left.total
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tuneful.errors import DataError, GoneError, ModelError
+from tuneful.errors import DataError, GoneError, ModelError, UnavailableError
 from tuneful.feedback.assignment import claim as claim_item
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.items import add_items, candidates
-from tuneful.feedback.jobs import LEASE_SECONDS, Job, claim, enqueue, job_of, stop
+from tuneful.feedback.jobs import LEASE_SECONDS, MOST_LOST, Job, claim, enqueue, job_of, stop
 from tuneful.feedback.projects import add_rater, create_project, progress, set_overlap
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
@@ -181,6 +181,51 @@ def test_an_error_fails_the_job_and_not_the_worker(store: Store, project: str, e
     ended = job_of(store, job.id)
     assert ended.state == "failed"
     assert ended.message.startswith(said)
+
+
+def test_a_job_lost_to_an_outage_is_given_back_when_the_database_is_there_again(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So often that it had failed, were each a lost worker."""
+    write, away, pauses = store.write, False, list[float]()
+
+    def unless_away(work: Callable[[Any], Any]) -> Any:
+        if away:
+            raise UnavailableError("the database: away")
+        return write(work)
+
+    def cut_off(held: Held) -> str:
+        nonlocal away
+        away = True
+        held.store.write(lambda _: None)
+        raise AssertionError
+
+    def sleep(seconds: float) -> None:
+        nonlocal away
+        pauses.append(seconds)
+        away = len(pauses) % 3 > 0
+
+    monkeypatch.setattr(store, "write", unless_away)
+    enqueue(store, project, KIND, {}, by=None, now=0.0)
+    for _ in range(2 * MOST_LOST):
+        job = claim(store, now=time.time())
+        assert job is not None
+        run_held(store, job, cut_off, note=quiet, sleep=sleep)
+        assert (job_of(store, job.id).state, job_of(store, job.id).lost) == ("waiting", 0)
+    assert len(pauses) == 3 * 2 * MOST_LOST
+
+
+def test_a_worker_whose_job_another_took_meanwhile_counts_as_alive(store: Store, project: str) -> None:
+    job = taken(store, project)
+
+    def slept(held: Held) -> str:
+        other = claim(store, now=time.time() + 2 * LEASE_SECONDS)
+        assert other is not None
+        assert other.lost == 1
+        raise GoneError("another worker has it")
+
+    run_held(store, job, slept, note=quiet)
+    assert (job_of(store, job.id).state, job_of(store, job.id).lost) == ("running", 0)
 
 
 def test_the_lease_is_kept_while_a_handler_says_nothing(store: Store, project: str) -> None:

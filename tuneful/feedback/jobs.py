@@ -1,8 +1,12 @@
 """Work that pages ask for and `tuneful worker` does: one job to one worker, and none is lost with the worker it was at.
 
 A worker holds a job under a lease that it extends while it works. A worker that is gone extends nothing: its job is
-claimed by another, up to `MOST_ATTEMPTS` times. Each claim counts up `attempts`, so a worker that comes back late, when
-another has the job, has a number that is not the job's any more and is told so.
+claimed by another. Each claim counts up `attempts`, so a worker that comes back late, when another has the job, has a
+number that is not the job's any more and is told so.
+
+A job that ends its workers must end too: `lost` counts the workers in a row that were gone without a word, and a job
+with `MOST_LOST` of them has failed. A worker that gets further begins the count anew, and one that comes back late, as
+when the database was away, takes itself out of it: it was not the work that silenced it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, insert, or_, select, update
 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback.items import next_position, put_item, require_storable_items
@@ -25,8 +29,8 @@ State = Literal["waiting", "running", "done", "failed", "stopped"]
 LEASE_SECONDS: Final = 60.0
 """How long after its last word a worker counts as gone."""
 
-MOST_ATTEMPTS: Final = 3
-"""How often a job is begun. One that ends its worker each time would be begun for ever."""
+MOST_LOST: Final = 3
+"""Workers in a row that may be lost at one place of a job; one that ends each of them would be begun for ever."""
 
 LONGEST_MESSAGE: Final = 2000
 
@@ -39,7 +43,8 @@ _WITHOUT_REQUEST: Final = tuple(column for column in job.c if column.name != "re
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """done, total: how far it is, in what its kind counts. message: why it failed, or what came of it. rater: who asked
-    for it. request: what was asked, as JSON."""
+    for it. request: what was asked, as JSON. attempts: how often it was taken. lost: how many of those who took it last
+    were gone without a word."""
 
     id: str
     project: str
@@ -51,6 +56,7 @@ class Job:
     total: int
     message: str
     attempts: int
+    lost: int
     created_at: float
     finished_at: float | None
 
@@ -110,15 +116,14 @@ def claim(
 
     def work(connection: Connection) -> Job | None:
         while (found := connection.execute(query.with_for_update(skip_locked=True)).first()) is not None:
-            if found.attempts < MOST_ATTEMPTS:
-                held: dict[str, Any] = {"state": "running", "attempts": found.attempts + 1}
+            lost = found.lost + (found.state == "running")
+            if lost < MOST_LOST:
+                held: dict[str, Any] = {"state": "running", "attempts": found.attempts + 1, "lost": lost}
                 changed = update(job).where(job.c.id == found.id).values(lease_until=now + lease_seconds, **held)
                 connection.execute(changed)
                 return replace(_job(found._mapping, found.request), **held)
-            lost = (
-                f"its worker ended {MOST_ATTEMPTS} times without a word, as when memory runs out; ask for less at once"
-            )
-            connection.execute(_ended("failed", lost, now).where(job.c.id == found.id))
+            why = f"its worker ended {MOST_LOST} times without a word, as when memory runs out; ask for less at once"
+            connection.execute(_ended("failed", why, now).where(job.c.id == found.id))
         return None
 
     return store.write(work)
@@ -126,13 +131,13 @@ def claim(
 
 def extend(store: Store, held: Job, *, now: float, lease_seconds: float = LEASE_SECONDS) -> None:
     """Begin the lease anew. Raises GoneError when the job was stopped or another worker has it."""
-    store.write(lambda connection: _extend(connection, held, {}, now, lease_seconds))
+    store.write(lambda connection: _extend(connection, held, now, lease_seconds))
 
 
 def report(store: Store, held: Job, done: int, total: int, *, now: float, lease_seconds: float = LEASE_SECONDS) -> None:
     """Say how far the job is, and begin the lease anew. Raises GoneError as `extend` does."""
-    said = {"done": done, "total": total}
-    store.write(lambda connection: _extend(connection, held, said, now, lease_seconds))
+    said = _said(done, total)
+    store.write(lambda connection: _extend(connection, held, now, lease_seconds, **said))
 
 
 def deliver(
@@ -153,10 +158,9 @@ def deliver(
     worker has it.
     """
     require_storable_items(items)
-    said = {"done": done, "total": total}
 
     def work(connection: Connection) -> None:
-        _extend(connection, held, said, now, lease_seconds)
+        _extend(connection, held, now, lease_seconds, **_said(done, total))
         first = next_position(connection, held.project)
         for place, given in enumerate(items, start=first):
             row = {"overlap": overlap, "position": place}
@@ -176,9 +180,15 @@ def fail(store: Store, held: Job, message: str, *, now: float) -> None:
 
 
 def give_back(store: Store, held: Job) -> None:
-    """The job waits again, at once, and this attempt does not count. One that was taken or has ended is left alone."""
-    waits = {"state": "waiting", "lease_until": None, "attempts": held.attempts - 1}
-    store.write(lambda connection: connection.execute(update(job).where(_own(held)).values(**waits)))
+    """The job waits again, at once, and this worker does not count as lost. Whoever took it over meanwhile keeps it."""
+    waits = update(job).where(_own(held)).values(state="waiting", lease_until=None)
+    taken_over = (job.c.id == held.id, job.c.attempts > held.attempts, job.c.lost > 0, job.c.finished_at.is_(None))
+
+    def work(connection: Connection) -> None:
+        if connection.execute(waits).rowcount == 0:
+            connection.execute(update(job).where(*taken_over).values(lost=job.c.lost - 1))
+
+    store.write(work)
 
 
 def stop(store: Store, project_id: str, job_id: str, *, now: float) -> None:
@@ -223,7 +233,12 @@ def _ended(state: State, message: str, now: float) -> Any:
     return update(job).values(state=state, message=said, lease_until=None, finished_at=now)
 
 
-def _extend(connection: Connection, held: Job, said: Mapping[str, int], now: float, lease_seconds: float) -> None:
+def _said(done: int, total: int) -> dict[str, Any]:
+    """How far a job is; who gets it further than it was begins the count of lost workers anew."""
+    return {"done": done, "total": total, "lost": case((job.c.done < done, 0), else_=job.c.lost)}
+
+
+def _extend(connection: Connection, held: Job, now: float, lease_seconds: float, **said: Any) -> None:
     changed = update(job).where(_own(held)).values(lease_until=now + lease_seconds, **said)
     _require_held(connection.execute(changed))
 
@@ -245,6 +260,7 @@ def _job(row: RowMapping, request: Mapping[str, Any]) -> Job:
         total=row["total"],
         message=row["message"],
         attempts=row["attempts"],
+        lost=row["lost"],
         created_at=row["created_at"],
         finished_at=row["finished_at"],
     )

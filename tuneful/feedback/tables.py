@@ -296,6 +296,7 @@ job = Table(
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("message", Text, nullable=False, server_default=text("''")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("lost", Integer, nullable=False, server_default=text("0")),
     _when("lease_until", optional=True),
     _when("finished_at", optional=True),
     _when(),
@@ -308,8 +309,9 @@ job = Table(
     ),
     Index("ix_job_project", "project", "created_at"),
 )
-"""Work for `tuneful worker`. rater: who asked for it. done, total: how far it is. A running job whose lease is over
-belongs to nobody, and is begun again."""
+"""Work for `tuneful worker`. rater: who asked for it. done, total: how far it is. attempts: how often it was
+taken; lost: how many of those who took it last were gone without a word. A running job whose lease is over belongs to
+nobody, and is begun again."""
 
 decision = Table(
     "decision",

@@ -94,26 +94,29 @@ def run_next(store: Store, *, note: Note, clock: Clock = time.time) -> bool:
     return True
 
 
-def run_held(store: Store, job: Job, handler: Handler, *, note: Note, clock: Clock = time.time) -> None:
-    """Do a job that was claimed. It is finished, failed with a reason, or, when this worker is told to end, given back.
+def run_held(
+    store: Store,
+    job: Job,
+    handler: Handler,
+    *,
+    note: Note,
+    clock: Clock = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Do a job that was claimed. It is finished, failed with a reason, or given back: when this worker is told to end,
+    and when the database was away, as soon as it is there again.
 
     What was wrong with the job is told to whoever asked, and does not end the worker.
     """
     note(f"{job.kind}: begins, attempt {job.attempts}")
     try:
         with Held(store, job, note=note, clock=clock) as held:
-            message = handler(held)
-        finish(store, job, message=message, now=clock())
-        note(f"{job.kind}: {message or 'done'}")
-    except GoneError as error:
+            end, message = _outcome(handler, held)
+        end(store, job, message=message, now=clock())
+        note(f"{job.kind}: {'failed: ' if end is fail else ''}{message or 'done'}")
+    except (GoneError, UnavailableError) as error:
         note(f"{job.kind}: {error}")
-    except UnavailableError as error:  # begun again when the lease is over, by which time the database may be back
-        note(f"{job.kind}: {error}")
-    except TunefulError as error:
-        _fail(store, job, str(error), note, clock)
-    except Exception as error:  # noqa: BLE001 -- a mistake of ours must not end the worker
-        traceback.print_exc()
-        _fail(store, job, _in_words(error), note, clock)
+        _give_back_when_it_can(store, job, sleep)
     except KeyboardInterrupt:
         with suppress(StoreError):  # away: the lease ends by itself
             give_back(store, job)
@@ -143,10 +146,26 @@ def tend(store: Store, *, note: Note, clock: Clock = time.time) -> None:
             note(f"{one.name}: one more asked about {done.raised} items, {done.moved} open ones moved")
 
 
-def _fail(store: Store, job: Job, message: str, note: Note, clock: Clock) -> None:
-    note(f"{job.kind}: failed: {message}")
-    with suppress(GoneError):
-        fail(store, job, message, now=clock())
+def _outcome(handler: Handler, held: Held) -> tuple[Callable[..., None], str]:
+    """How the job ends, and what is said of it."""
+    try:
+        return finish, handler(held)
+    except (GoneError, UnavailableError):
+        raise
+    except TunefulError as error:
+        return fail, str(error)
+    except Exception as error:  # noqa: BLE001 -- a mistake of ours must not end the worker
+        traceback.print_exc()
+        return fail, _in_words(error)
+
+
+def _give_back_when_it_can(store: Store, job: Job, sleep: Callable[[float], None]) -> None:
+    """Also a job that was taken meanwhile: this worker lives, so it was not the work that silenced it."""
+    while True:
+        try:
+            return give_back(store, job)
+        except UnavailableError:
+            sleep(BEAT)
 
 
 def _in_words(error: Exception) -> str:

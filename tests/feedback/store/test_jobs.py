@@ -14,7 +14,7 @@ from tuneful.feedback.completions_wanted import CompletionsWanted, ask_for, want
 from tuneful.feedback.items import candidates
 from tuneful.feedback.jobs import (
     LEASE_SECONDS,
-    MOST_ATTEMPTS,
+    MOST_LOST,
     Job,
     claim,
     deliver,
@@ -113,20 +113,46 @@ def test_the_job_of_a_worker_that_is_gone_is_begun_again(store: Store, project: 
 
 def test_a_job_that_ends_its_workers_fails_after_some_attempts(store: Store, project: str) -> None:
     deadly, next_one = ask(store, project, now=0.0), ask(store, project, now=1.0)
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(MOST_LOST):
         assert taken(store, only=deadly, now=attempt * AFTER).id == deadly
-    assert taken(store, now=MOST_ATTEMPTS * AFTER).id == next_one
+    assert taken(store, now=MOST_LOST * AFTER).id == next_one
     ended = job_of(store, deadly)
-    assert (ended.state, ended.finished_at) == ("failed", MOST_ATTEMPTS * AFTER)
+    assert (ended.state, ended.finished_at) == ("failed", MOST_LOST * AFTER)
     assert "3 times without a word" in ended.message
 
 
-def test_a_job_that_is_given_back_waits_at_once_and_loses_no_attempt(store: Store, project: str) -> None:
+def test_a_job_that_ends_its_workers_later_each_time_goes_on(store: Store, project: str) -> None:
     ask(store, project)
-    for _ in range(2 * MOST_ATTEMPTS):
+    for attempt in range(3 * MOST_LOST):
+        held = taken(store, now=attempt * AFTER)
+        report(store, held, attempt + 1, 100, now=attempt * AFTER)
+    for attempt in range(3 * MOST_LOST, 4 * MOST_LOST - 1):  # says again what was said, and gets no further
+        held = taken(store, now=attempt * AFTER)
+        report(store, held, 3 * MOST_LOST, 100, now=attempt * AFTER)
+    assert claim(store, now=100 * AFTER) is None
+    assert job_of(store, held.id).state == "failed"
+
+
+def test_a_job_that_is_given_back_waits_at_once_and_counts_no_lost_worker(store: Store, project: str) -> None:
+    ask(store, project)
+    for _ in range(2 * MOST_LOST):
         held = taken(store, now=0.0)
-        assert held.attempts == 1
+        assert held.lost == 0
         give_back(store, held)
+
+
+def test_a_worker_that_was_cut_off_and_comes_back_does_not_count_as_lost(store: Store, project: str) -> None:
+    ask(store, project)
+    cut_off = taken(store, now=0.0)
+    for attempt in range(1, 3 * MOST_LOST):
+        held = taken(store, now=attempt * AFTER)
+        assert held.lost == 1
+        give_back(store, cut_off)
+        assert (job_of(store, held.id).state, job_of(store, held.id).lost) == ("running", 0)
+        cut_off = held
+    finish(store, cut_off, now=0.0)
+    give_back(store, cut_off)
+    assert job_of(store, cut_off.id).state == "done"
 
 
 def test_a_stopped_job_is_taken_from_its_worker(store: Store, project: str) -> None:

@@ -120,7 +120,67 @@ SECOND: Final[Rows] = {
 }
 """The same of revision 0002."""
 
-OLD: Final[Mapping[str, Rows]] = {"0001": FIRST, "0002": SECOND}
+THIRD: Final[Rows] = {
+    **SECOND,
+    "project": {**SECOND["project"], "most_overlap": 6, "sure": 0.8},
+    "job": {
+        "id": "w",
+        "project": "p",
+        "rater": "r",
+        "kind": "completions",
+        "request": {"models": ["m"]},
+        "state": "running",
+        "done": 1,
+        "total": 2,
+        "message": "",
+        "attempts": 2,
+        "lease_until": 9.0,
+        "finished_at": None,
+        "created_at": 1.0,
+    },
+    "decision": {
+        "id": "d",
+        "project": "p",
+        "item": "i",
+        "rater": "r",
+        "ranks": [1, 2],
+        "values": {},
+        "why": "clear",
+        "replaces": None,
+        "created_at": 3.0,
+    },
+    "snapshot": {
+        "id": "n",
+        "project": "p",
+        "kind": "quality",
+        "method": "quality/1",
+        "inputs": "h",
+        "judgments": 1,
+        "result": {"alpha": 0.5},
+        "created_at": 3.0,
+    },
+    "dataset_version": {
+        "id": "e",
+        "project": "p",
+        "version": 1,
+        "manifest": {"name": "helpful"},
+        "hash": "h",
+        "created_at": 3.0,
+    },
+    "event": {
+        "number": 1,
+        "project": "p",
+        "rater": "r",
+        "what": "project made",
+        "about": {},
+        "previous": "",
+        "hash": "h",
+        "created_at": 1.0,
+    },
+}
+"""The same of revision 0003."""
+
+OLD: Final[Mapping[str, Rows]] = {"0001": FIRST, "0002": SECOND, "0003": THIRD}
 
 STOPS_HALF_WAY: Final = """
 import sys, time
@@ -179,7 +239,7 @@ def test_an_old_store_keeps_every_row(url: str, old: str) -> None:
     make_old(url, old)
     store = Store.open(url)
     with store.read() as connection:
-        assert revision(connection) == "0003"
+        assert revision(connection) == "0004"
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     (kept,) = judgments(store, "p")
     assert (kept.ranks, kept.flags, kept.seconds) == ((2, 1), {"a": ("unsafe",)}, 7.5)
@@ -188,7 +248,7 @@ def test_an_old_store_keeps_every_row(url: str, old: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("old", OLD)
+@pytest.mark.parametrize("old", ["0001", "0002"])
 def test_a_migration_that_is_killed_half_way_is_done_by_the_next_start(url: str, old: str) -> None:
     make_old(url, old)
     with subprocess.Popen([sys.executable, "-c", STOPS_HALF_WAY, url], stdout=subprocess.PIPE, text=True) as process:
@@ -201,7 +261,7 @@ def test_a_migration_that_is_killed_half_way_is_done_by_the_next_start(url: str,
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     Store.open(url).close()
     with bare(url) as connection:
-        assert revision(connection) == "0003"
+        assert revision(connection) == "0004"
         assert set(metadata.tables) <= set(inspect(connection).get_table_names())
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
 
