@@ -70,7 +70,7 @@ def enqueue(
 ) -> str:
     """The id of a new job, which waits for a worker. by: the rater who asks for it, None for a program.
 
-    request: a small thing, since the row is written anew with each word of a worker.
+    request: up to a megabyte or two; a word of a worker leaves it as it is.
     """
     return store.write(lambda connection: add_job(connection, project_id, kind, request, by=by, now=now, total=total))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select, text
 
 from tuneful.errors import GoneError, MissingError, StoreError
-from tuneful.feedback.completions_wanted import CompletionsWanted, ask_for, wanted_by
+from tuneful.feedback.completions_wanted import MOST_PROMPTS, CompletionsWanted, ask_for, wanted_by
 from tuneful.feedback.items import candidates
 from tuneful.feedback.jobs import (
     LEASE_SECONDS,
@@ -153,6 +156,39 @@ def test_a_worker_that_was_cut_off_and_comes_back_does_not_count_as_lost(store: 
     finish(store, cut_off, now=0.0)
     give_back(store, cut_off)
     assert job_of(store, cut_off.id).state == "done"
+
+
+def test_a_word_of_a_worker_writes_no_request(store: Store, project: str) -> None:
+    """Of the longest, 20,000 ids of 64 characters: neither sent to the database nor written by it."""
+    ids = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(MOST_PROMPTS)]
+    ask(store, project, prompts=ids)
+    held = taken(store, now=0.5)
+    said = list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        said.append(statement)
+
+    before = num_bytes_written(store)
+    event.listen(Engine, "before_cursor_execute", note)
+    for n in range(1, 11):
+        extend(store, held, now=n + 0.5)
+        report(store, held, n, 100, now=n + 0.5)
+        deliver(store, held, [], n, 100, overlap=1, settings={}, now=n + 0.5)
+    event.remove(Engine, "before_cursor_execute", note)
+    updates = [one for one in said if one.startswith("UPDATE")]
+    assert len(updates) == 30
+    for one in updates:
+        written = re.findall(r"(\w+)=", one.split("WHERE")[0])
+        assert set(written) <= {"lease_until", "done", "total", "lost"}
+    assert num_bytes_written(store) - before < 30 * 20_000  # the request alone is 1.3 MB
+
+
+def num_bytes_written(store: Store) -> int:
+    """To the log of the database, since it was made."""
+    if store.dialect == "sqlite":
+        return Path(f"{store}-wal").stat().st_size
+    with store.read() as connection:
+        return int(connection.execute(text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")).scalar_one())
 
 
 def test_a_stopped_job_is_taken_from_its_worker(store: Store, project: str) -> None:
