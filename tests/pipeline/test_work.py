@@ -6,7 +6,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -15,12 +17,13 @@ from tuneful.errors import DataError, GoneError, ModelError, UnavailableError
 from tuneful.feedback.assignment import claim as claim_item
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.items import add_items, candidates
-from tuneful.feedback.jobs import LEASE_SECONDS, MOST_LOST, Job, claim, enqueue, job_of, stop
+from tuneful.feedback.jobs import ADAPT, LEASE_SECONDS, MOST_LOST, Job, claim, enqueue, finish, job_of, jobs, stop
 from tuneful.feedback.projects import add_rater, create_project, progress, set_overlap
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.pipeline import work
 from tuneful.pipeline.asked import FIRST_BATCH, answer_job, engines_of
-from tuneful.pipeline.work import Held, run_held, run_next, tend
+from tuneful.pipeline.work import LOOK, Held, run_held, run_next, run_or_wait, tend
 from tuneful.records import Candidates, Completion, Prompt
 
 NUM_PROMPTS = FIRST_BATCH + 3
@@ -274,37 +277,147 @@ def test_models_are_loaded_once_for_a_job_that_is_done_here(
     assert progress(store, project).items == NUM_PROMPTS
 
 
+def judged_once(store: Store, project: str) -> None:
+    """Two items of which one rater has said one thing each."""
+    rows = [Candidates(Prompt.user(f"hot {n}"), (Completion("yes"), Completion("no"))) for n in range(2)]
+    add_items(store, project, rows, overlap=1, now=0.0)
+    rater = add_rater(store, project, now=0.0)
+    for _ in range(2):
+        held = claim_item(store, project, rater, now=1.0)
+        assert held is not None
+        submit(store, held.id, rater, Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}), now=1.0)
+
+
+def at(now: float) -> Callable[[], float]:
+    return lambda: now
+
+
 def test_between_jobs_one_more_is_asked_where_an_overlap_may_grow(store: Store, project: str) -> None:
-    """Two items of which one rater has said one thing each: nobody is 99 in 100 sure of that."""
+    """Nobody is 99 in 100 sure of what one rater said."""
     other = create_project(store, "fixed", "comparison", now=0.0)
     for one in (project, other):
-        rows = [Candidates(Prompt.user(f"hot {n}"), (Completion("yes"), Completion("no"))) for n in range(2)]
-        add_items(store, one, rows, overlap=1, now=0.0)
-        rater = add_rater(store, one, now=0.0)
-        for _ in range(2):
-            held = claim_item(store, one, rater, now=1.0)
-            assert held is not None
-            submit(store, held.id, rater, Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}), now=1.0)
+        judged_once(store, one)
     set_overlap(store, project, most=3, sure=0.99)
-    tend(store, note=quiet, clock=lambda: 2.0)
+    assert tend(store, clock=at(2.0))
+    assert not tend(store, clock=at(2.0))  # it is asked for already
+    assert run_next(store, note=quiet, clock=at(2.0))
     assert (progress(store, project).wanted, progress(store, other).wanted) == (4, 2)
-    tend(store, note=quiet, clock=lambda: 3.0)  # nothing came since
-    assert progress(store, project).wanted == 4
+    assert not tend(store, clock=at(3.0))  # nothing came since
+    assert not run_next(store, note=quiet, clock=at(3.0))
+    (done,) = jobs(store, project, ADAPT)
+    told = "2 judgments: 2 of 2 items are unsure, 2 are asked of one more now, 0 have another place in the queue"
+    assert (done.state, done.message) == ("done", told)
 
 
-def test_a_project_that_cannot_be_adapted_keeps_no_other_one_waiting(
+def test_a_project_that_cannot_be_adapted_is_not_tried_for_ever(
     store: Store, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = create_project(store, "other", "comparison", now=1.0)
     for one in (project, other):
+        judged_once(store, one)
         set_overlap(store, one, most=3, sure=0.9)
-    tried, notes = list[str](), list[str]()
+    tried = list[str]()
 
-    def broken(_: Store, project_id: str, now: float) -> None:
+    def broken(_: Store, project_id: str, *, now: float) -> None:
         tried.append(project_id)
         raise DataError("nothing to agree on")
 
-    monkeypatch.setattr("tuneful.feedback.adaptive.adapt_if_due", broken)
-    tend(store, note=notes.append)
-    assert tried == [project, other]
-    assert notes == ["tuned: nothing to agree on", "other: nothing to agree on"]
+    monkeypatch.setattr("tuneful.feedback.adaptive.adapt", broken)
+    for now in (2.0, 3.0, 4.0):
+        tend(store, clock=at(now))
+        while run_next(store, note=quiet, clock=at(now)):
+            pass
+    assert sorted(tried) == sorted([project, other])
+    assert [one.message for one in jobs(store, project, ADAPT)] == ["nothing to agree on"]
+
+
+def test_many_workers_adapt_a_project_one_at_a_time(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_once(store, project)
+    set_overlap(store, project, most=3, sure=0.9)
+    at_it, most, calls = 0, 0, 0
+    lock = Lock()
+
+    def slow(_store: Store, _project: str, *, now: float) -> str:
+        nonlocal at_it, most, calls
+        with lock:
+            at_it, calls = at_it + 1, calls + 1
+            most = max(most, at_it)
+        time.sleep(0.3)
+        with lock:
+            at_it -= 1
+        return "adapted"
+
+    monkeypatch.setattr("tuneful.feedback.adaptive.adapt", slow)
+
+    def look(_: int) -> None:
+        for _ in range(3):
+            tend(store)
+            run_next(store, note=quiet)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(look, range(4)))
+    assert calls >= 1
+    assert most == 1
+
+
+def test_quick_work_goes_before_a_long_job_and_in_between_its_parts(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1.0
+    judged_once(store, project)
+    set_overlap(store, project, most=3, sure=0.99)
+    seen = list[str]()
+
+    def long(held: Held) -> str:
+        nonlocal now
+        for _ in range(3):
+            held.check()
+            seen.append(f"{progress(store, project).wanted} at {now:.0f}")
+            now += LOOK / 2
+        return "all"
+
+    monkeypatch.setattr(work, "LONG", {KIND: long})
+    id_ = enqueue(store, project, KIND, {}, by=None, now=0.0)
+    assert run_next(store, note=quiet, clock=lambda: now)
+    assert seen == ["2 at 1", "2 at 2", "4 at 3"]
+    assert job_of(store, id_).state == "done"
+    enqueue(store, project, KIND, {}, by=None, now=4.0)
+    quick = enqueue(store, project, ADAPT, {}, by=None, now=5.0)
+    assert run_next(store, note=quiet, clock=lambda: now)
+    assert (job_of(store, quick).state, len(seen)) == ("done", 3)
+
+
+def test_a_database_that_is_away_for_quick_work_ends_no_long_job(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise UnavailableError("the database: away")
+
+    def long(held: Held) -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(work, "claim", away)
+            held.check()
+        return "all"
+
+    monkeypatch.setattr(work, "LONG", {KIND: long})
+    times = iter(range(0, 1000, 10))
+    notes = list[str]()
+    id_ = enqueue(store, project, KIND, {}, by=None, now=0.0)
+    assert run_next(store, note=notes.append, clock=lambda: float(next(times)))
+    assert (job_of(store, id_).state, "the database: away" in notes) == ("done", True)
+
+
+def test_a_command_waits_for_the_worker_that_has_its_job(store: Store, project: str) -> None:
+    judged_once(store, project)
+    set_overlap(store, project, most=3, sure=0.99)
+    here = enqueue(store, project, ADAPT, {}, by=None, now=0.0)
+    assert run_or_wait(store, here, note=quiet).state == "done"
+    elsewhere = enqueue(store, project, ADAPT, {}, by=None, now=0.0)
+    held = claim(store, only=elsewhere, now=time.time())
+    assert held is not None
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(run_or_wait, store, elsewhere, note=quiet)
+        finish(store, held, message="by another", now=time.time())
+        assert waiting.result(timeout=60).message == "by another"

@@ -9,7 +9,7 @@ import typer
 from tuneful.cli.options import StoreUrl
 
 if TYPE_CHECKING:
-    from tuneful.feedback.adaptive import Adapted
+    from tuneful.feedback.store import Store
 
 
 def command(
@@ -29,7 +29,7 @@ def command(
     """
     import time
 
-    from tuneful.feedback.adaptive import adapt, adapt_if_due
+    from tuneful.feedback.adaptive import is_due, require_grows
     from tuneful.feedback.projects import find_project, set_overlap
     from tuneful.feedback.store import Store
 
@@ -41,17 +41,23 @@ def command(
     if most_overlap == 0:
         print(f'the overlap of "{found.name}" is fixed from now on')
         return
-    _tell(adapt(opened, found.id, now=time.time()))
+    require_grows(find_project(opened, found.id))
+    _adapt(opened, found.id)
     while every is not None:
         time.sleep(every)
-        done = adapt_if_due(opened, found.id, time.time())
-        if done is not None:
-            _tell(done)
+        if is_due(opened, found.id):
+            _adapt(opened, found.id)
 
 
-def _tell(done: Adapted) -> None:
-    print(
-        f"{done.judgments} judgments: {done.unsure} of {done.items} items are unsure, {done.raised} are asked of one "
-        f"more now, {done.moved} have another place in the queue",
-        flush=True,
-    )
+def _adapt(opened: Store, project: str) -> None:
+    """As a job, which one process does: this one, or a worker that has begun with it."""
+    import time
+
+    from tuneful.errors import StoreError
+    from tuneful.feedback.jobs import ADAPT, enqueue
+    from tuneful.pipeline.work import run_or_wait
+
+    ended = run_or_wait(opened, enqueue(opened, project, ADAPT, {}, by=None, now=time.time()), note=lambda _: None)
+    if ended.state != "done":
+        raise StoreError(f"{ended.state}: {ended.message}")
+    print(ended.message, flush=True)

@@ -29,7 +29,8 @@ def command(
 ) -> None:
     """Do what the pages ask for, such as answers of models to be judged, until Ctrl-C; `tuneful web` starts one.
 
-    Between jobs it asks for more judgments where a project's overlap may grow and its order is unsure.
+    It also asks for more judgments where a project's overlap may grow and its order is unsure. Quick work goes
+    before long work, and in between its parts.
 
     A job under way is given back when the worker ends, and the next worker goes on with it.
 
@@ -48,9 +49,7 @@ def command(
         _note(f"waits for jobs of {opened}")
         while True:
             try:
-                found = run_next(opened, note=_note)
-                if not found:
-                    tend(opened, note=_note)
+                found = run_next(opened, note=_note) or tend(opened)
             except UnavailableError as error:
                 _note(str(error))
                 found = False

@@ -25,13 +25,14 @@ from tuneful.errors import StoreError
 from tuneful.feedback.consensus import Consensus, consensus
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
+from tuneful.feedback.jobs import ADAPT
 from tuneful.feedback.projects import Project, find_project, judgments
 from tuneful.feedback.settling import standing
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import item, judgment, snapshot
+from tuneful.feedback.tables import item, job, judgment, snapshot
 from tuneful.records import content_hash
 
-KIND: Final = "adapt"
+KIND: Final = ADAPT
 """Of the snapshots that tell when a project was adapted."""
 
 METHOD: Final = "gains/1"
@@ -66,6 +67,12 @@ class Adapted:
     raised: int
     moved: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.judgments} judgments: {self.unsure} of {self.items} items are unsure, {self.raised} are asked of "
+            f"one more now, {self.moved} have another place in the queue"
+        )
+
 
 def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     """Ask for one more judgment of each full item whose order is unsure, and order the open items by their gain.
@@ -77,8 +84,7 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     Raises MissingError for no project, StoreError for one whose overlap is fixed.
     """
     found = find_project(store, project_id)
-    if not found.most_overlap:
-        raise StoreError(f'project "{found.name}": its overlap is fixed; say how far it may grow: --most-overlap 6')
+    require_grows(found)
     said, items = judgments(store, found.id), _items(store, found.id)
     inputs = content_hash(*sorted(one.id for one in said))
     if not any(sum(rank is not None for rank in one.ranks) > 1 for one in said):
@@ -101,18 +107,32 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     return done
 
 
-def adapt_if_due(store: Store, project_id: str, now: float) -> Adapted | None:
-    """`adapt`, where the project's overlap may grow and enough judgments have come since the last time; else None.
+def require_grows(found: Project) -> None:
+    """StoreError for a project whose overlap is fixed."""
+    if not found.most_overlap:
+        raise StoreError(f'project "{found.name}": its overlap is fixed; say how far it may grow: --most-overlap 6')
+
+
+def is_due(store: Store, project_id: str) -> bool:
+    """Whether the project's overlap may grow, enough judgments have come since the last time, and nobody is at it.
 
     Enough are `FEWEST`, or `SHARE` of those that were there the last time, whichever is more; or as many as there are
     open items, so that nobody who could help is without work for long. Judgments that were imported with times before
-    the last time are not counted, and wait for the next ones. To be called now and then by whatever works beside the
-    pages: it costs a few milliseconds where it is not yet time.
+    the last time are not counted, and wait for the next ones; a job that failed is a time as well. To be called now and
+    then by whatever works beside the pages: it costs a few milliseconds where it is not yet time.
     """
     found = find_project(store, project_id)
     if not found.most_overlap:
-        return None
+        return False
     with store.read() as connection:
+        asked = connection.execute(
+            select(job.c.created_at, job.c.finished_at)
+            .where(job.c.project == found.id, job.c.kind == ADAPT)
+            .order_by(job.c.created_at.desc())
+            .limit(1)
+        ).first()
+        if asked is not None and asked.finished_at is None:
+            return False
         last = connection.execute(
             select(snapshot.c.created_at, snapshot.c.judgments)
             .where(snapshot.c.project == found.id, snapshot.c.kind == KIND)
@@ -120,12 +140,13 @@ def adapt_if_due(store: Store, project_id: str, now: float) -> Adapted | None:
             .limit(1)
         ).first()
         since, had = (0.0, 0) if last is None else (last.created_at, last.judgments)
+        since = since if asked is None else max(since, asked.created_at)
         counts = (judgment.c.project == found.id, judgment.c.created_at > since, ~judgment.c.quiz)
         new = connection.execute(select(func.count()).select_from(judgment).where(*counts)).scalar_one()
         is_open = (item.c.project == found.id, item.c.submitted < item.c.overlap, item.c.gold.is_(None))
         left = connection.execute(select(func.count()).select_from(item).where(*is_open)).scalar_one()
     enough = max(1, min(left, max(FEWEST, round(SHARE * had))))
-    return adapt(store, found.id, now=now) if new >= enough else None
+    return bool(new >= enough)
 
 
 def _items(store: Store, project_id: str) -> Sequence[RowMapping]:

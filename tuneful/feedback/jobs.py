@@ -21,7 +21,7 @@ from sqlalchemy import Connection, RowMapping, and_, case, insert, or_, select, 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback.items import next_position, put_item, require_storable_items
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import job
+from tuneful.feedback.tables import job, project
 from tuneful.records import Candidates
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
@@ -31,6 +31,9 @@ LEASE_SECONDS: Final = 60.0
 
 MOST_LOST: Final = 3
 """Workers in a row that may be lost at one place of a job; one that ends each of them would be begun for ever."""
+
+ADAPT: Final = "adapt"
+"""The kind of job that asks for more judgments where an order is unsure (feedback.adaptive)."""
 
 LONGEST_MESSAGE: Final = 2000
 
@@ -68,11 +71,20 @@ class Job:
 def enqueue(
     store: Store, project_id: str, kind: str, request: Mapping[str, Any], *, by: str | None, now: float, total: int = 0
 ) -> str:
-    """The id of a new job, which waits for a worker. by: the rater who asks for it, None for a program.
+    """The id of a job that waits for a worker: a new one, or one that is not over yet and asks for the same.
 
-    request: up to a megabyte or two; a word of a worker leaves it as it is.
+    by: the rater who asks for it, None for a program. request: something small; a long one is for `add_job`.
     """
-    return store.write(lambda connection: add_job(connection, project_id, kind, request, by=by, now=now, total=total))
+    is_open = (job.c.project == project_id, job.c.kind == kind, job.c.finished_at.is_(None))
+
+    def work(connection: Connection) -> str:
+        connection.execute(select(project.c.id).where(project.c.id == project_id).with_for_update(key_share=True))
+        for found in connection.execute(select(job.c.id, job.c.request).where(*is_open)):
+            if found.request == dict(request):
+                return str(found.id)
+        return add_job(connection, project_id, kind, request, by=by, now=now, total=total)
+
+    return store.write(work)
 
 
 def add_job(
@@ -85,7 +97,10 @@ def add_job(
     now: float,
     total: int = 0,
 ) -> str:
-    """`enqueue` inside a transaction that does something else too."""
+    """The id of a new job, made in a transaction that does something else too.
+
+    request: up to a megabyte or two; a word of a worker leaves it as it is.
+    """
     made = str(uuid.uuid4())
     row = {"id": made, "project": project_id, "rater": by, "kind": kind, "request": dict(request), "total": total}
     connection.execute(insert(job).values(**row, created_at=now))

@@ -1,11 +1,13 @@
 """What `tuneful worker` does: it takes jobs of a store, one after the other, and does each as its kind wants it.
 
-    HANDLERS      kind of job -> the function that does it
-    run_next      take the job that waits longest and do it
+    QUICK, LONG   kind of job -> the function that does it
+    run_next      take a job that waits and do it
+    run_or_wait   do one job here, or wait while a worker does it
     run_held      do a job that was taken
-    tend          between jobs, what projects need without being asked
+    tend          ask for what projects need without being told
 
-A handler does its work in steps that the store keeps, so that whoever takes the job after a crash goes on from there.
+A long job is done in steps that the store keeps, so that whoever takes it after a crash goes on from there. Quick ones
+are done before long ones and, since a long one may take a day, in between its steps too.
 """
 
 from __future__ import annotations
@@ -14,18 +16,33 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final
 
 from tuneful.errors import GoneError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.completions_wanted import KIND as COMPLETIONS
-from tuneful.feedback.jobs import LEASE_SECONDS, Job, claim, extend, fail, finish, give_back
+from tuneful.feedback.jobs import (
+    ADAPT,
+    LEASE_SECONDS,
+    Job,
+    claim,
+    enqueue,
+    extend,
+    fail,
+    finish,
+    give_back,
+    job_of,
+)
 from tuneful.feedback.projects import projects
 from tuneful.feedback.store import Store
 
 BEAT: Final = 5.0
 """Seconds between two words of a worker about its job; so soon it notices that the job was stopped."""
+
+LOOK: Final = 2.0
+"""Seconds after which a worker with a long job looks for a quick one."""
 
 Clock = Callable[[], float]
 Note = Callable[[str], None]
@@ -34,14 +51,26 @@ Note = Callable[[str], None]
 class Held:
     """A job in this worker's hands, whose lease is extended from a thread of its own until the work is over.
 
-    store, job: what is to be done, and where. note: tells whoever watches the worker.
+    store, job: what is to be done, and where. note: tells whoever watches the worker. meanwhile: what a long job leaves
+    room for, every `LOOK` seconds.
     """
 
-    def __init__(self, store: Store, job: Job, *, note: Note, clock: Clock = time.time, beat: float = BEAT) -> None:
+    def __init__(
+        self,
+        store: Store,
+        job: Job,
+        *,
+        note: Note,
+        clock: Clock = time.time,
+        beat: float = BEAT,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         self.store = store
         self.job = job
         self.note = note
         self.clock = clock
+        self._meanwhile = meanwhile
+        self._looked = clock()
         self._gone = Event()
         self._over = Event()
         self._thread = Thread(target=self._keep, args=(beat,), daemon=True)
@@ -57,9 +86,12 @@ class Held:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises GoneError when the job was stopped or another worker has it; to be asked often."""
+        """Raises GoneError when the job was stopped or another worker has it; to be asked often, between steps."""
         if self._gone.is_set():
             raise GoneError("the job was stopped, or another worker has it")
+        if self._meanwhile is not None and self.clock() - self._looked >= LOOK:
+            self._meanwhile()
+            self._looked = self.clock()
 
     def _keep(self, beat: float) -> None:
         while not self._over.wait(beat):
@@ -82,16 +114,53 @@ def _completions(held: Held) -> str:
     return answer_job(held)
 
 
-HANDLERS: Final[Mapping[str, Handler]] = {COMPLETIONS: _completions}
+def _adapt(held: Held) -> str:
+    from tuneful.feedback.adaptive import adapt  # brings scipy, which a worker without work does without
+
+    return str(adapt(held.store, held.job.project, now=held.clock()))
+
+
+LONG: Final[Mapping[str, Handler]] = {COMPLETIONS: _completions}
+QUICK: Final[Mapping[str, Handler]] = {ADAPT: _adapt}
 
 
 def run_next(store: Store, *, note: Note, clock: Clock = time.time) -> bool:
-    """Take the job that waits longest and do it; False when none waits."""
-    job = claim(store, kinds=list(HANDLERS), now=clock())
+    """Take the quick job that waits longest, or else the long one, and do it; False when none waits."""
+    if _run_quick(store, note, clock):
+        return True
+    job = claim(store, kinds=list(LONG), now=clock())
     if job is None:
         return False
-    run_held(store, job, HANDLERS[job.kind], note=note, clock=clock)
+    run_held(store, job, LONG[job.kind], note=note, clock=clock, meanwhile=partial(_meanwhile, store, note, clock))
     return True
+
+
+def _run_quick(store: Store, note: Note, clock: Clock) -> bool:
+    job = claim(store, kinds=list(QUICK), now=clock())
+    if job is None:
+        return False
+    run_held(store, job, QUICK[job.kind], note=note, clock=clock)
+    return True
+
+
+def _meanwhile(store: Store, note: Note, clock: Clock) -> None:
+    """All quick jobs, and what projects need; a database that is away ends no long job by it."""
+    try:
+        while _run_quick(store, note, clock) or tend(store, clock=clock):
+            pass
+    except UnavailableError as error:
+        note(str(error))
+
+
+def run_or_wait(store: Store, job_id: str, *, note: Note, clock: Clock = time.time) -> Job:
+    """Do a quick job in this process, or wait until the worker that has it is done; the job as it ended."""
+    while not (seen := job_of(store, job_id)).is_over:
+        job = claim(store, only=job_id, now=clock())
+        if job is None:
+            time.sleep(LOOK)
+        else:
+            run_held(store, job, QUICK[job.kind], note=note, clock=clock)
+    return seen
 
 
 def run_held(
@@ -102,6 +171,7 @@ def run_held(
     note: Note,
     clock: Clock = time.time,
     sleep: Callable[[float], None] = time.sleep,
+    meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Do a job that was claimed. It is finished, failed with a reason, or given back: when this worker is told to end,
     and when the database was away, as soon as it is there again.
@@ -110,7 +180,7 @@ def run_held(
     """
     note(f"{job.kind}: begins, attempt {job.attempts}")
     try:
-        with Held(store, job, note=note, clock=clock) as held:
+        with Held(store, job, note=note, clock=clock, meanwhile=meanwhile) as held:
             end, message = _outcome(handler, held)
         end(store, job, message=message, now=clock())
         note(f"{job.kind}: {'failed: ' if end is fail else ''}{message or 'done'}")
@@ -124,26 +194,21 @@ def run_held(
         raise
 
 
-def tend(store: Store, *, note: Note, clock: Clock = time.time) -> None:
-    """Ask for more judgments where the order is unsure, in every project whose overlap may grow and whose time it is.
+def tend(store: Store, *, clock: Clock = time.time) -> bool:
+    """Ask for a job that adapts every project whose overlap may grow and whose time it is; whether there was any.
 
-    What is wrong with one project is told, and keeps no other one waiting. Raises UnavailableError when the database is
-    away.
+    A job, so that one worker does it, however many look. Raises UnavailableError when the database is away.
     """
+    asked = False
     for one in projects(store):
         if not one.most_overlap:
             continue
-        from tuneful.feedback.adaptive import adapt_if_due  # brings scipy, which a worker without work does without
+        from tuneful.feedback.adaptive import is_due  # brings scipy, which a worker without work does without
 
-        try:
-            done = adapt_if_due(store, one.id, clock())
-        except UnavailableError:
-            raise
-        except TunefulError as error:
-            note(f"{one.name}: {error}")
-            continue
-        if done is not None:
-            note(f"{one.name}: one more asked about {done.raised} items, {done.moved} open ones moved")
+        if is_due(store, one.id):
+            enqueue(store, one.id, ADAPT, {}, by=None, now=clock())
+            asked = True
+    return asked
 
 
 def _outcome(handler: Handler, held: Held) -> tuple[Callable[..., None], str]:

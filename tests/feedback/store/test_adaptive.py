@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from tuneful.errors import StoreError
-from tuneful.feedback.adaptive import Adapted, adapt, adapt_if_due
+from tuneful.feedback.adaptive import Adapted, adapt, is_due
 from tuneful.feedback.assignment import LEASE_SECONDS, claim
 from tuneful.feedback.decisions import decide
 from tuneful.feedback.gold import Gold
@@ -192,7 +192,10 @@ def test_it_is_time_when_as_many_judgments_are_new_as_items_are_open(store: Stor
 
     def due() -> bool:
         people.now += 1
-        return adapt_if_due(store, people.project, people.now) is not None
+        if is_due(store, people.project):
+            people.adapt()
+            return True
+        return False
 
     assert not due()
     people.one(num=2)
@@ -219,7 +222,7 @@ def test_a_snapshot_tells_when_and_what(store: Store) -> None:
 def test_a_fixed_overlap_stays(store: Store) -> None:
     people = People(store, ["open question"], overlap=1, most=0)
     people.one()
-    assert adapt_if_due(store, people.project, 10.0) is None
+    assert not is_due(store, people.project)
     with pytest.raises(StoreError, match="--most-overlap"):
         people.adapt()
     assert progress(store, people.project).up_to == 1

@@ -19,6 +19,7 @@ from tuneful.feedback.jobs import (
     LEASE_SECONDS,
     MOST_LOST,
     Job,
+    add_job,
     claim,
     deliver,
     enqueue,
@@ -45,7 +46,7 @@ def project(store: Store) -> str:
 
 
 def ask(store: Store, project: str, *, kind: str = "completions", now: float = 0.0, **request: Any) -> str:
-    return enqueue(store, project, kind, request, by=None, now=now)
+    return store.write(lambda connection: add_job(connection, project, kind, request, by=None, now=now))
 
 
 def taken(store: Store, *, now: float, **more: Any) -> Job:
@@ -80,6 +81,21 @@ def test_many_workers_at_once_take_each_job_once(store: Store, project: str) -> 
     while (left := claim(store, now=30.0)) is not None:  # passed over while another was being looked at
         taken_by[left.id] += 1
     assert taken_by == dict.fromkeys(made, 1)
+
+
+def test_what_is_asked_for_twice_is_one_job_until_it_is_over(store: Store, project: str) -> None:
+    other = create_project(store, "other", now=0.0)
+
+    def asked(of: str = project, kind: str = "measure", group: str = "") -> str:
+        return enqueue(store, of, kind, {"group": group}, by=None, now=1.0)
+
+    with ThreadPoolExecutor(4) as threads:
+        (first,) = set(threads.map(lambda _: asked(), range(8)))
+    held = taken(store, now=2.0)
+    assert (held.id, asked()) == (first, first)
+    assert len({first, asked(of=other), asked(kind="count"), asked(group="nurse")}) == 4
+    finish(store, held, now=3.0)
+    assert asked() != first
 
 
 def test_kinds_that_a_worker_does_not_know_wait_for_another(store: Store, project: str) -> None:
