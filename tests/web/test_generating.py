@@ -12,7 +12,7 @@ from tests.web.client import signed_in, visitor
 from tuneful.feedback.access import accept, invite_first_admin
 from tuneful.feedback.completions_wanted import KIND, wanted_by
 from tuneful.feedback.items import add_items
-from tuneful.feedback.jobs import claim, enqueue, fail, jobs, report
+from tuneful.feedback.jobs import add_job, claim, fail, jobs, report
 from tuneful.records import Candidates, Completion, Prompt
 
 HOSTILE = "<script>alert(1)</script>"
@@ -31,7 +31,8 @@ def prompts(text: str = "hot house\ncold tea\n", name: str = "prompts.txt") -> d
 
 def asked(site: Any, project: str, **request: Any) -> str:
     given = {"models": ["a", "b"], "samples": 1, "temperature": 1.0, "max_new_tokens": 8, "prompts": ["hot"]}
-    return enqueue(site.store, project, KIND, given | request, by=None, total=10, now=site.now())
+    made = given | request
+    return site.store.write(lambda c: add_job(c, project, KIND, made, by=None, total=10, now=site.now()))
 
 
 def test_what_an_admin_asks_for_waits_for_a_worker(site: Any, admin: Any) -> None:
@@ -92,7 +93,7 @@ def test_only_an_admin_names_models_of_the_server(site: Any) -> None:
     assert lead.post(place, files=prompts(), data={"models": "/etc\n/root"}).status_code == 403
     assert jobs(site.store, project, KIND) == []
     labeler = signed_in(site, site.rater(project))
-    for path in (place, f"{place}/jobs.json"):
+    for path in (place, f"/lead/{project}/jobs.json"):
         assert labeler.get(path).status_code == 403
         assert visitor(site).get(path).status_code == 401
 
@@ -108,12 +109,13 @@ def test_a_lead_sees_how_far_it_is_and_stops_it(site: Any) -> None:
     job = claim(site.store, now=site.now())
     assert job is not None
     report(site.store, job, 4, 10, now=site.now())
-    (shown,) = lead.get(f"{place}/jobs.json").json()["jobs"]
+    (shown,) = lead.get(f"/lead/{project}/jobs.json").json()["jobs"]
     assert shown == {"id": id_, "state": "running", "done": 4, "total": 10, "message": ""}
     assert "4 of 10" in lead.get(place).text
-    assert lead.post(f"/lead/{other}/answers/{id_}/stop").status_code == 403
-    assert lead.post(f"{place}/nothing/stop").status_code == 404
-    assert lead.post(f"{place}/{id_}/stop").status_code == 303
+    assert lead.post(f"/lead/{other}/jobs/{id_}/stop").status_code == 403
+    assert lead.post(f"/lead/{project}/jobs/nothing/stop").status_code == 404
+    stopped = lead.post(f"/lead/{project}/jobs/{id_}/stop")
+    assert (stopped.status_code, stopped.headers["location"]) == (303, place)
     page = lead.get(place).text
     assert "stopped" in page
     assert f"{id_}/stop" not in page

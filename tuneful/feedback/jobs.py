@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, RowMapping, and_, case, insert, or_, select, update
+from sqlalchemy import Connection, Executable, RowMapping, and_, case, insert, or_, select, update
 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback.items import next_position, put_item, require_storable_items
@@ -34,6 +34,15 @@ MOST_LOST: Final = 3
 
 ADAPT: Final = "adapt"
 """The kind of job that asks for more judgments where an order is unsure (feedback.adaptive)."""
+
+QUALITY: Final = "quality"
+"""That measures how well a project is judged; its request names a `group` of people, or None (feedback.quality)."""
+
+WIN_RATES: Final = "win rates"
+"""That counts which model people prefer (feedback.win_rates)."""
+
+DATASET: Final = "dataset"
+"""That writes a project's dataset and packs it (feedback.dataset_files)."""
 
 LONGEST_MESSAGE: Final = 2000
 
@@ -149,10 +158,27 @@ def extend(store: Store, held: Job, *, now: float, lease_seconds: float = LEASE_
     store.write(lambda connection: _extend(connection, held, now, lease_seconds))
 
 
-def report(store: Store, held: Job, done: int, total: int, *, now: float, lease_seconds: float = LEASE_SECONDS) -> None:
-    """Say how far the job is, and begin the lease anew. Raises GoneError as `extend` does."""
-    said = _said(done, total)
-    store.write(lambda connection: _extend(connection, held, now, lease_seconds, **said))
+def report(
+    store: Store,
+    held: Job,
+    done: int,
+    total: int,
+    *,
+    also: Sequence[Executable] = (),
+    now: float,
+    lease_seconds: float = LEASE_SECONDS,
+) -> None:
+    """Say how far the job is, and begin the lease anew. Raises GoneError as `extend` does.
+
+    also: statements of what was done, in the same transaction: who goes on after a crash begins with what is not there.
+    """
+
+    def work(connection: Connection) -> None:
+        _extend(connection, held, now, lease_seconds, **_said(done, total))
+        for statement in also:
+            connection.execute(statement)
+
+    store.write(work)
 
 
 def deliver(
@@ -221,10 +247,10 @@ def stop(store: Store, project_id: str, job_id: str, *, now: float) -> None:
     store.write(work)
 
 
-def jobs(store: Store, project_id: str, kind: str, *, shown: Sequence[str] = ()) -> list[Job]:
-    """The newest jobs of a kind, newest first. shown: the parts of the request that are read."""
+def jobs(store: Store, project_id: str, *kinds: str, shown: Sequence[str] = ()) -> list[Job]:
+    """The newest jobs of some kinds, newest first. shown: the parts of the request that are read."""
     parts = [job.c.request[name].label(f"request_{name}") for name in shown]
-    query = select(*_WITHOUT_REQUEST, *parts).where(job.c.project == project_id, job.c.kind == kind)
+    query = select(*_WITHOUT_REQUEST, *parts).where(job.c.project == project_id, job.c.kind.in_(kinds))
     with store.read() as connection:
         rows = connection.execute(query.order_by(job.c.created_at.desc(), job.c.id).limit(LAST)).mappings().all()
     return [_job(row, {name: row[f"request_{name}"] for name in shown}) for row in rows]

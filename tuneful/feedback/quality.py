@@ -190,9 +190,11 @@ def latest(store: Store, project_id: str, *, group: str | None = None) -> Qualit
     return None if result is None else build(Quality, result, where="snapshot of quality")
 
 
-def ask_to_measure(store: Store, project_id: str, *, group: str | None = None, now: float) -> None:
-    """Have the project measured, for `latest` to find. Whoever asks waits until it is done."""
-    keep(store, project_id, measure(store, project_id, group=group, now=now))
+def measure_and_keep(store: Store, project_id: str, *, group: str | None = None, now: float) -> Quality:
+    """`measure`, for `latest` to find."""
+    done = measure(store, project_id, group=group, now=now)
+    keep(store, project_id, done)
+    return done
 
 
 def _snapshot_kind(group: str | None) -> str:

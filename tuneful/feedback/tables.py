@@ -20,6 +20,7 @@ from typing import Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -353,8 +355,18 @@ dataset_version = Table(
     Column("version", Integer, nullable=False),
     Column("manifest", JSON, nullable=False),
     Column("hash", Text, nullable=False),
+    Column("size", BigInteger, nullable=True),
     _when(),
     UniqueConstraint("project", "version"),
+)
+"""size: of the packed dataset, in bytes; None where it is not kept."""
+
+dataset_part = Table(
+    "dataset_part",
+    metadata,
+    Column("version", Text, ForeignKey("dataset_version.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
 )
 
 event = Table(

@@ -24,11 +24,13 @@ from tuneful.feedback.tables import dataset_version, project
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """hash: of the manifest, which is the `sha256` in it. at: seconds since 1970."""
+    """hash: of the manifest, which is the `sha256` in it. size: bytes of its packed file, None where that is not kept.
+    at: seconds since 1970."""
 
     version: int
     hash: str
     manifest: Mapping[str, Any]
+    size: int | None
     at: float
 
     @property
@@ -41,7 +43,10 @@ def versions(store: Store, project_id: str) -> list[Version]:
     asked = select(dataset_version).where(dataset_version.c.project == project_id).order_by(dataset_version.c.version)
     with store.read() as connection:
         rows = connection.execute(asked).all()
-    return [Version(version=row.version, hash=row.hash, manifest=row.manifest, at=row.created_at) for row in rows]
+    return [
+        Version(version=row.version, hash=row.hash, manifest=row.manifest, size=row.size, at=row.created_at)
+        for row in rows
+    ]
 
 
 def export_dataset(

@@ -25,7 +25,10 @@ from tuneful.errors import GoneError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.completions_wanted import KIND as COMPLETIONS
 from tuneful.feedback.jobs import (
     ADAPT,
+    DATASET,
     LEASE_SECONDS,
+    QUALITY,
+    WIN_RATES,
     Job,
     claim,
     enqueue,
@@ -120,8 +123,33 @@ def _adapt(held: Held) -> str:
     return str(adapt(held.store, held.job.project, now=held.clock()))
 
 
+def _quality(held: Held) -> str:
+    from tuneful.feedback.quality import measure_and_keep
+
+    done = measure_and_keep(held.store, held.job.project, group=held.job.request["group"], now=held.clock())
+    return f"{done.judgments} judgments measured"
+
+
+def _win_rates(held: Held) -> str:
+    from tuneful.feedback.win_rates_kept import count_and_keep
+
+    done = count_and_keep(held.store, held.job.project, now=held.clock())
+    return f"{len(done.rates)} pairs of models compared"
+
+
+def _dataset(held: Held) -> str:
+    from tuneful.feedback.dataset_files import write_file
+
+    return write_file(held.store, held.job, clock=held.clock)
+
+
 LONG: Final[Mapping[str, Handler]] = {COMPLETIONS: _completions}
-QUICK: Final[Mapping[str, Handler]] = {ADAPT: _adapt}
+QUICK: Final[Mapping[str, Handler]] = {
+    ADAPT: _adapt,
+    QUALITY: _quality,
+    WIN_RATES: _win_rates,
+    DATASET: _dataset,
+}
 
 
 def run_next(store: Store, *, note: Note, clock: Clock = time.time) -> bool:

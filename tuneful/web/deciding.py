@@ -3,33 +3,32 @@ instructions, and write a dataset down."""
 
 from __future__ import annotations
 
-import io
 import math
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from tuneful.errors import StoreError
 from tuneful.feedback.access import Who
+from tuneful.feedback.dataset_files import FEW_TO_WRITE, file_of, packed_dataset
 from tuneful.feedback.decisions import decide, decisions, make_gold, mend_gold
+from tuneful.feedback.jobs import DATASET, enqueue
 from tuneful.feedback.pages import guide, guides
 from tuneful.feedback.projects import Project, publish_instructions
+from tuneful.feedback.quality import num_rows
 from tuneful.feedback.review import PAGE, Look, Show, known_items, lines, look
 from tuneful.feedback.settling import standing
 from tuneful.feedback.starters import starter
 from tuneful.feedback.store import Store
-from tuneful.feedback.versions import export_dataset
 from tuneful.web.leading import Led, kept_overview
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
 from tuneful.web.wording import changes
+from tuneful.web.working import place_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,9 +36,6 @@ Text = Annotated[str, Form()]
 Ranks = Annotated[list[int] | None, Form()]
 Names = Annotated[list[str] | None, Form()]
 Values = Annotated[list[float] | None, Form()]
-
-ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
-"""When every file of a packed dataset was made, so that the same files are the same bytes."""
 
 
 @router.get("/lead/{project_id}/items")
@@ -172,13 +168,23 @@ def new_instructions(
 
 @router.post("/lead/{project_id}/datasets")
 def new_dataset(store: InStore, who: Known, now: Now, found: Led) -> Response:
-    """The whole dataset as one packed folder; its manifest is kept under a number."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "dataset"
-        version, _ = export_dataset(store, found.id, place, by=who.rater, now=now)
-        packed = _packed(place)
-    named = {"content-disposition": f'attachment; filename="dataset-{version}.zip"'}
-    return Response(packed, media_type="application/zip", headers=named)
+    """The whole dataset, packed, its manifest kept under a number; one of many judgments is written by a worker."""
+    if num_rows(store, found.id) > FEW_TO_WRITE:
+        enqueue(store, found.id, DATASET, {}, by=who.rater, now=now)
+        return RedirectResponse(place_of(found.id, DATASET), 303)
+    version, packed = packed_dataset(store, found.id, by=who.rater, now=now)
+    return Response(packed, media_type="application/zip", headers=_as_file(version))
+
+
+@router.get("/lead/{project_id}/datasets/{version}.zip")
+def dataset_file(store: InStore, found: Led, version: int) -> Response:
+    size, parts = file_of(store, found.id, version)
+    headers = _as_file(version) | {"content-length": str(size)}
+    return StreamingResponse(parts, media_type="application/zip", headers=headers)
+
+
+def _as_file(version: int) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="dataset-{version}.zip"'}
 
 
 def _instructions_page(
@@ -209,16 +215,6 @@ def _values(names: Sequence[str] | None, values: Sequence[float] | None) -> dict
     if len(names or ()) != len(values or ()):
         raise StoreError("give one value to each name")
     return dict(zip(names or (), values or (), strict=True))
-
-
-def _packed(folder: Path) -> bytes:
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.iterdir()):
-            about = zipfile.ZipInfo(path.name, ZIP_TIME)
-            about.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(about, path.read_bytes())
-    return whole.getvalue()
 
 
 def _shown_time(at: float) -> str:

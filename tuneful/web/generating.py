@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Hashable
-from typing import Annotated, Any, Final
-from urllib.parse import quote
+from typing import Annotated, Final
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
@@ -17,22 +16,20 @@ from tuneful.data.formats import read_prompts
 from tuneful.errors import AccessError, DataError, StoreError
 from tuneful.feedback.access import Who
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
-from tuneful.feedback.jobs import jobs
-from tuneful.feedback.jobs import stop as stop_job
+from tuneful.feedback.jobs import WIN_RATES, enqueue, jobs
 from tuneful.feedback.overview import overview_state
 from tuneful.feedback.projects import Project
+from tuneful.feedback.quality import FEW, num_rows
 from tuneful.feedback.store import Store
-from tuneful.feedback.win_rates import WinRate, win_rates_of
+from tuneful.feedback.win_rates_kept import Counted, count, count_and_keep, latest
 from tuneful.web.leading import Led, uploaded
 from tuneful.web.security import InStore, Known, Now
-from tuneful.web.templating import page
+from tuneful.web.templating import age, page
+from tuneful.web.working import forgotten, place_of, work_of
 
 router = APIRouter(include_in_schema=False)
 
 PROMPT_FILES: Final = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
-
-PATIENCE: Final = 30.0
-"""Seconds after which a job that still waits makes one ask whether there is a worker."""
 
 
 @router.get("/lead/{project_id}/answers")
@@ -74,27 +71,23 @@ def ask(
     except (DataError, StoreError) as error:
         return _page(request, store, who, found, now, status=400, error=str(error))
     ask_for(store, found.id, wanted, by=who.rater, now=now)
-    return RedirectResponse(_place(found.id), 303)
+    return RedirectResponse(place_of(found.id, KIND), 303)
 
 
-@router.get("/lead/{project_id}/answers/jobs.json")
-def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
-    """How far each job is, for the page to show without being loaded again."""
-    told = ("id", "state", "done", "total", "message")
-    return {"jobs": [{name: getattr(one, name) for name in told} for one in jobs(store, found.id, KIND)]}
-
-
-@router.post("/lead/{project_id}/answers/{job_id}/stop")
-def stop(store: InStore, now: Now, found: Led, job_id: str) -> Response:
-    stop_job(store, found.id, job_id, now=now)
-    return RedirectResponse(_place(found.id), 303)
+@router.post("/lead/{project_id}/answers/rates")
+def count_again(store: InStore, who: Known, now: Now, found: Led) -> Response:
+    if num_rows(store, found.id) > FEW:
+        enqueue(store, found.id, WIN_RATES, {}, by=who.rater, now=now)
+    else:
+        count_and_keep(store, found.id, now=now)
+    return RedirectResponse(place_of(found.id, WIN_RATES), 303)
 
 
 def _page(
     request: Request, store: Store, who: Who, found: Project, now: float, *, status: int = 200, error: str = ""
 ) -> Response:
     made = jobs(store, found.id, KIND, shown=("models", "samples", "temperature", "max_new_tokens", "overlap"))
-    rates, problem = _win_rates(request, store, found)
+    counted, since = _win_rates(request, store, found, now)
     return page(
         request,
         "answers.html",
@@ -103,24 +96,25 @@ def _page(
         project=found,
         jobs=made,
         error=error,
-        rates=rates,
-        problem=problem,
-        forgotten=any(one.state == "waiting" and now - one.created_at > PATIENCE for one in made),
+        counted=counted,
+        since=since,
+        age="" if counted is None else age(now - counted.counted_at),
+        work=work_of(store, found.id, WIN_RATES, now=now),
+        forgotten=forgotten(made, now),
     )
 
 
-def _win_rates(request: Request, store: Store, found: Project) -> tuple[list[WinRate], str]:
-    """Counted anew when there is something new since the last look; and why there are none, where there should be."""
-    kept: dict[str, tuple[Hashable, tuple[list[WinRate], str]]] = request.app.state.win_rates
+def _win_rates(request: Request, store: Store, found: Project, now: float) -> tuple[Counted | None, int]:
+    """The win rates, and how many judgments have come since: none where they are few, which are counted for the page
+    when there is something new since the last look."""
+    if found.kind not in ("ranking", "comparison"):
+        return None, 0
+    rows = num_rows(store, found.id)
+    if rows > FEW:
+        counted = latest(store, found.id)
+        return counted, rows - (0 if counted is None else counted.rows)
+    kept: dict[str, tuple[Hashable, Counted]] = request.app.state.win_rates
     state = overview_state(store, found.id)
     if found.id not in kept or kept[found.id][0] != state:
-        try:
-            told = win_rates_of(store, found.id), ""
-        except DataError as error:
-            told = [], str(error)
-        kept[found.id] = (state, told)
-    return kept[found.id][1]
-
-
-def _place(project_id: str) -> str:
-    return f"/lead/{quote(project_id)}/answers"
+        kept[found.id] = (state, count(store, found.id, now=now))
+    return kept[found.id][1], 0

@@ -21,6 +21,8 @@ from tuneful.feedback.access import Who, invite
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import add_items, candidates, require_sizes
+from tuneful.feedback.jobs import DATASET, job_of, jobs
+from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
 from tuneful.feedback.overview import Overview, overview, overview_state
 from tuneful.feedback.pages import guide, judged_by, remarks
@@ -42,6 +44,7 @@ from tuneful.records import JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
+from tuneful.web.working import PLACES, place_of, work_of
 
 router = APIRouter(include_in_schema=False)
 exports = APIRouter(tags=["export"])
@@ -102,8 +105,8 @@ def new_project(
 
 
 @router.get("/lead/{project_id}")
-def lead_page(request: Request, store: InStore, who: Known, found: Led) -> Response:
-    return _lead_page(request, store, who, found)
+def lead_page(request: Request, store: InStore, who: Known, now: Now, found: Led) -> Response:
+    return _lead_page(request, store, who, found, now)
 
 
 @router.post("/lead/{project_id}/items")
@@ -139,7 +142,20 @@ def new_invitation(
     role: Annotated[Literal["labeler", "lead"], Form()] = "labeler",
 ) -> Response:
     secret = invite(store, project_id=found.id, role=role, by=who.rater, now=now)
-    return _lead_page(request, store, who, found, link=str(request.url_for("invitation_page", secret=secret)))
+    return _lead_page(request, store, who, found, now, link=str(request.url_for("invitation_page", secret=secret)))
+
+
+@router.get("/lead/{project_id}/jobs.json")
+def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
+    """How far each job is, for the page to show without being loaded again."""
+    told = ("id", "state", "done", "total", "message")
+    return {"jobs": [{name: getattr(one, name) for name in told} for one in jobs(store, found.id, *PLACES)]}
+
+
+@router.post("/lead/{project_id}/jobs/{job_id}/stop")
+def stop(store: InStore, now: Now, found: Led, job_id: str) -> Response:
+    stop_job(store, found.id, job_id, now=now)
+    return RedirectResponse(place_of(found.id, job_of(store, job_id).kind), 303)
 
 
 def _preferences(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
@@ -177,7 +193,7 @@ def export(store: InStore, found: Led, what: Literal["preferences", "judgments",
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=named)
 
 
-def _lead_page(request: Request, store: Store, who: Who, found: Project, *, link: str = "") -> Response:
+def _lead_page(request: Request, store: Store, who: Who, found: Project, now: float, *, link: str = "") -> Response:
     seen = _overview(request, store, found)
     newest = guide(store, found.id)
     return page(
@@ -192,6 +208,7 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, *, link
         per_day=_per_day(seen.times),
         remarks=remarks(store, found.id),
         datasets=versions(store, found.id),
+        work=work_of(store, found.id, DATASET, now=now),
         link=link,
     )
 

@@ -10,17 +10,19 @@ from fastapi.responses import RedirectResponse, Response
 
 from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.criteria import Criterion
+from tuneful.feedback.jobs import QUALITY, enqueue
 from tuneful.feedback.overview import overview_state
 from tuneful.feedback.pages import Labeler, labelers, prompts_of
+from tuneful.feedback.projects import Project
 from tuneful.feedback.quality import (
     FEW,
     MEANING,
     Card,
     Quality,
-    ask_to_measure,
     groups_shown,
     latest,
     measure,
+    measure_and_keep,
     num_rows,
 )
 from tuneful.feedback.scales import Scales
@@ -29,7 +31,8 @@ from tuneful.feedback.store import Store
 from tuneful.web.charts import HeatMap, Ranges, Trend, heat_map, ranges, trend
 from tuneful.web.leading import Led
 from tuneful.web.security import InStore, Known, Now
-from tuneful.web.templating import page
+from tuneful.web.templating import age, page
+from tuneful.web.working import place_of, work_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -58,7 +61,9 @@ def quality_page(request: Request, store: InStore, who: Known, now: Now, found: 
         fewest=FEWEST_PEOPLE,
         quality=seen,
         since=since,
-        age="" if seen is None else _age(now - seen.measured_at),
+        age="" if seen is None else age(now - seen.measured_at),
+        work=work_of(store, found.id, QUALITY, now=now, shown=("group",)),
+        here=_place(found, group),
         sections=[] if seen is None else [_section(criterion, seen.cards, names) for criterion in seen.criteria],
         names=names,
         idle=[names[one.rater] for one in people if one.rater not in judged],
@@ -68,10 +73,12 @@ def quality_page(request: Request, store: InStore, who: Known, now: Now, found: 
 
 
 @router.post("/lead/{project_id}/quality")
-def measure_again(store: InStore, now: Now, found: Led, group: Annotated[str, Form()] = "") -> Response:
-    ask_to_measure(store, found.id, group=group or None, now=now)
-    place = f"/lead/{found.id}/quality"
-    return RedirectResponse(f"{place}?{urlencode({'group': group})}" if group else place, 303)
+def measure_again(store: InStore, who: Known, now: Now, found: Led, group: Annotated[str, Form()] = "") -> Response:
+    if num_rows(store, found.id) > FEW:
+        enqueue(store, found.id, QUALITY, {"group": group or None}, by=who.rater, now=now)
+    else:
+        measure_and_keep(store, found.id, group=group or None, now=now)
+    return RedirectResponse(_place(found, group), 303)
 
 
 def _seen(
@@ -150,9 +157,6 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now"
+def _place(found: Project, group: str) -> str:
+    place = place_of(found.id, QUALITY)
+    return f"{place}?{urlencode({'group': group})}" if group else place

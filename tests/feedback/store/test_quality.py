@@ -16,7 +16,7 @@ from tuneful.feedback.assignment import claim
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold
 from tuneful.feedback.projects import add_rater, create_project, publish_instructions, set_quiz
-from tuneful.feedback.quality import METHOD, Quality, ask_to_measure, keep, latest, measure, num_rows
+from tuneful.feedback.quality import METHOD, Quality, keep, latest, measure, measure_and_keep, num_rows
 from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
@@ -257,7 +257,7 @@ def test_a_snapshot_comes_back_as_it_was_kept(store: Store, grouped: str) -> Non
     assert isinstance(found, Quality)
     assert found == second
     assert latest(store, grouped, group="nurse") is None
-    ask_to_measure(store, grouped, group="nurse", now=7.0)
+    measure_and_keep(store, grouped, group="nurse", now=7.0)
     assert latest(store, grouped, group="nurse") == measure(store, grouped, group="nurse", now=7.0)
     assert latest(store, grouped) == second
 
@@ -275,7 +275,7 @@ def test_a_snapshot_of_every_kind_comes_back(store: Store) -> None:
 
 
 def test_one_that_was_measured_in_another_way_is_not_read(store: Store, grouped: str) -> None:
-    ask_to_measure(store, grouped, now=5.0)
+    measure_and_keep(store, grouped, now=5.0)
     store.write(lambda connection: connection.execute(update(snapshot).values(method=f"{METHOD}0", result={"a": 1})))
     assert latest(store, grouped) is None
 

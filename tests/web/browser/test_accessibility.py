@@ -10,7 +10,7 @@ import pytest
 from tests.web.client import signed_in
 from tuneful.feedback.access import accept, invite, invite_first_admin, sign_in
 from tuneful.feedback.decisions import decide, make_gold
-from tuneful.feedback.jobs import claim, enqueue, fail
+from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, add_job, claim, enqueue, fail
 from tuneful.feedback.projects import publish_instructions
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
@@ -40,9 +40,11 @@ def places(site: Any) -> dict[str, str]:
             client.post(f"/a/{given['id']}/submit", json={"id": given["id"], "ranks": ranks, "seconds": 3})
     request = {"models": ["runs/a", "runs/b"], "samples": 2, "temperature": 1.0, "max_new_tokens": 64}
     for ended in (False, True):
-        enqueue(site.store, project, "completions", request, by=None, total=9, now=site.now() - 60)
+        site.store.write(lambda c: add_job(c, project, "completions", request, by=None, total=9, now=site.now() - 60))
         if ended and (job := claim(site.store, now=site.now())) is not None:
             fail(site.store, job, "runs/a: no model", now=site.now())
+    for kind in (DATASET, QUALITY, WIN_RATES):
+        enqueue(site.store, project, kind, {"group": None}, by=None, now=site.now() - 60)
     admin = invite_first_admin(site.store, now=site.now())
     assert admin is not None
     ada = accept(site.store, admin, login="ada", password="correct horse", now=site.now())

@@ -14,13 +14,18 @@ function show(job) {
   if (!row) return;
   const part = (name) => row.querySelector(`[data-${name}]`);
   const bar = row.querySelector("progress");
-  bar.max = job.total || 1;
-  bar.value = job.done;
-  part("count").textContent = `${job.done} of ${job.total}`;
+  if (bar && job.total) {
+    bar.max = job.total;
+    bar.value = job.done;
+  }
+  const count = part("count");
+  if (count) count.textContent = `${job.done} of ${job.total}`;
   part("state-name").textContent = job.state;
   part("message").textContent = job.message ? `: ${job.message}` : "";
   if (isOver(job.state)) {
     row.querySelector("form")?.remove();
+    part("then")?.removeAttribute("hidden");
+    if (!count) bar?.remove();
     if (!isOver(row.dataset.state)) news.textContent = `A job is ${job.state}${job.message ? `: ${job.message}` : ""}.`;
   }
   row.dataset.state = job.state;

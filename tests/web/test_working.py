@@ -1,0 +1,212 @@
+"""What pages leave to a worker where there is much of it: asked for in a moment, shown when it is there."""
+
+from __future__ import annotations
+
+import io
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.client import signed_in, visitor
+from tuneful.errors import GoneError
+from tuneful.feedback import dataset_files
+from tuneful.feedback.dataset import verify_dataset
+from tuneful.feedback.dataset_files import packed_dataset, write_file
+from tuneful.feedback.items import add_items
+from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, Job, claim, enqueue, jobs, stop
+from tuneful.feedback.quality import latest
+from tuneful.feedback.versions import versions
+from tuneful.pipeline.work import run_next
+from tuneful.records import Candidates, Completion, Prompt
+from tuneful.web import deciding, generating, quality
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def everything_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((deciding, "FEW_TO_WRITE"), (generating, "FEW"), (quality, "FEW")):
+        monkeypatch.setattr(module, name, 0)
+
+
+@pytest.fixture
+def project(site: Any) -> str:
+    """Four prompts with the answers of two models; the tuned one's are preferred by one labeler."""
+    made: str = site.project("comparison", items=0)
+    answers = [tuple(Completion(f"{one} {n}", model=one) for one in ("base", "tuned")) for n in range(4)]
+    asked = [Candidates(Prompt(f"q{n}"), of) for n, of in enumerate(answers)]
+    add_items(site.store, made, asked, overlap=3, now=site.now())
+    judge(site, made)
+    return made
+
+
+def judge(site: Any, project: str) -> None:
+    client = signed_in(site, site.rater(project))
+    while (given := client.post(f"/p/{project}/claim", json={}).json()["assignment"]) is not None:
+        ranks = {answer["id"]: 1 if answer["text"].startswith("tuned") else 2 for answer in given["answers"]}
+        said = {"id": str(uuid.uuid4()), "ranks": ranks}
+        assert client.post(f"/a/{given['id']}/submit", json=said).status_code == 200
+
+
+def lead_of(site: Any, project: str) -> Any:
+    return signed_in(site, site.rater(project, role="lead"))
+
+
+def work(site: Any) -> bool:
+    return run_next(site.store, note=lambda _: None)
+
+
+PLACES = [("quality", QUALITY, "/quality"), ("answers/rates", WIN_RATES, "/answers"), ("datasets", DATASET, "#export")]
+
+
+@pytest.mark.parametrize(("asked", "kind", "shown"), PLACES)
+def test_it_is_asked_for_once_and_done_by_a_worker(site: Any, project: str, asked: str, kind: str, shown: str) -> None:
+    lead = lead_of(site, project)
+    for _ in range(2):
+        answer = lead.post(f"/lead/{project}/{asked}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/lead/{project}{shown}")
+    (waiting,) = jobs(site.store, project, kind)
+    place = f"/lead/{project}{shown.partition('#')[0]}"
+    page = lead.get(place).text
+    assert f'data-job="{waiting.id}" data-state="waiting"' in page
+    assert "Something has waited" not in page
+    site.moved += 60
+    assert "Something has waited" in lead.get(place).text
+    assert work(site)
+    assert not work(site)
+    (shown_job,) = lead.get(f"/lead/{project}/jobs.json").json()["jobs"]
+    assert (shown_job["id"], shown_job["state"]) == (waiting.id, "done")
+    assert "data-job=" not in lead.get(place).text
+
+
+@pytest.mark.parametrize(("asked", "kind", "shown"), PLACES)
+def test_what_went_wrong_is_told_and_what_waits_can_be_stopped(
+    site: Any, project: str, asked: str, kind: str, shown: str
+) -> None:
+    lead = lead_of(site, project)
+    lead.post(f"/lead/{project}/{asked}")
+    (waiting,) = jobs(site.store, project, kind)
+    stopped = lead.post(f"/lead/{project}/jobs/{waiting.id}/stop")
+    assert (stopped.status_code, stopped.headers["location"]) == (303, f"/lead/{project}{shown}")
+    assert not work(site)
+    labeler = signed_in(site, site.rater(project))
+    for client, code in ((labeler, 403), (visitor(site), 401)):
+        assert client.post(f"/lead/{project}/{asked}").status_code in (code, 403)
+    assert len(jobs(site.store, project, kind)) == 1
+
+
+def test_quality_is_shown_as_it_was_measured(site: Any, project: str) -> None:
+    lead = lead_of(site, project)
+    place = f"/lead/{project}/quality"
+    assert "Not measured yet: 4 judgments" in lead.get(place).text
+    lead.post(place)
+    assert latest(site.store, project) is None
+    work(site)
+    assert "4 judgments of 1 person, measured just now." in lead.get(place).text
+    judge(site, project)
+    assert "4 judgments of 1 person, measured just now; 4 came since." in lead.get(place).text
+
+
+def test_a_group_that_is_too_small_fails_in_words(site: Any, project: str) -> None:
+    lead = lead_of(site, project)
+    answer = lead.post(f"/lead/{project}/quality", data={"group": SCRIPT})
+    assert answer.headers["location"].startswith(f"/lead/{project}/quality?group=%3Cscript")
+    work(site)
+    page = lead.get(f"/lead/{project}/quality").text
+    assert "fewer than 5" in page
+    assert "<script>alert" not in page
+    assert latest(site.store, project) is None
+
+
+def test_win_rates_are_shown_as_they_were_counted(site: Any, project: str) -> None:
+    lead = lead_of(site, project)
+    place = f"/lead/{project}/answers"
+    assert "Not counted yet: 4 judgments" in lead.get(place).text
+    lead.post(f"{place}/rates")
+    work(site)
+    page = lead.get(place).text
+    assert "0, 0, 4" in page  # the base lost all four
+    assert "Count now" not in page
+    judge(site, project)
+    page = lead.get(place).text
+    assert "Counted just now; 4 judgments came since." in page
+    assert "0, 0, 4" in page
+    lead.post(f"{place}/rates")
+    work(site)
+    assert "0, 0, 8" in lead.get(place).text
+
+
+def test_answers_of_no_two_models_have_no_win_rates(site: Any) -> None:
+    project = site.project("comparison", answers=2, items=2)
+    judge(site, project)
+    lead = lead_of(site, project)
+    lead.post(f"/lead/{project}/answers/rates")
+    work(site)
+    judge(site, site.project("comparison", answers=2, items=2))
+    assert "Which model people prefer" not in lead.get(f"/lead/{project}/answers").text
+
+
+def test_the_file_of_the_newest_dataset_is_kept(
+    site: Any, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_files, "PART", 1000)  # so that there are several
+    lead = lead_of(site, project)
+    place = f"/lead/{project}/datasets"
+    lead.post(place)
+    assert lead.get(f"{place}/1.zip").status_code == 404
+    work(site)
+    assert f'href="{place}/1.zip"' in lead.get(f"/lead/{project}").text
+    got = lead.get(f"{place}/1.zip")
+    assert (got.status_code, int(got.headers["content-length"])) == (200, len(got.content))
+    assert len(got.content) > 3000
+    zipfile.ZipFile(io.BytesIO(got.content)).extractall(tmp_path / "d")
+    assert verify_dataset(tmp_path / "d") == []
+    assert packed_dataset(site.store, project, by=None, now=site.now()) == (1, got.content)
+    lead.post(place)  # of the same judgments it is the same file
+    work(site)
+    assert lead.get(f"{place}/1.zip").content == got.content
+    judge(site, project)
+    lead.post(place)
+    work(site)
+    assert lead.get(f"{place}/1.zip").status_code == 404
+    page = lead.get(f"/lead/{project}").text
+    assert f'href="{place}/2.zip"' in page
+    assert f'href="{place}/1.zip"' not in page
+    assert lead.get(f"{place}/9.zip").status_code == 404
+    assert signed_in(site, site.rater(project)).get(f"{place}/2.zip").status_code == 403
+
+
+def test_a_dataset_that_is_stopped_or_begun_again_is_kept_whole_or_not_at_all(
+    site: Any, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_files, "PART", 1000)
+    lead = lead_of(site, project)
+
+    def stop_after(held: Job, parts: int) -> None:
+        """Writes so many parts, each of which asks for the time once, and hears that the job was stopped."""
+        asked = 0
+
+        def clock() -> float:
+            nonlocal asked
+            asked += 1
+            if asked == parts + 2:  # one for the version, one for the beginning
+                stop(site.store, project, held.id, now=site.now())
+            return float(site.now())
+
+        with pytest.raises(GoneError):
+            write_file(site.store, held, clock=clock)
+
+    for parts in (1, 2):
+        enqueue(site.store, project, DATASET, {}, by=None, now=site.now())
+        held = claim(site.store, now=site.now())
+        assert held is not None
+        stop_after(held, parts)
+        assert [one.size for one in versions(site.store, project)] == [None]
+        assert lead.get(f"/lead/{project}/datasets/1.zip").status_code == 404
+    enqueue(site.store, project, DATASET, {}, by=None, now=site.now())
+    work(site)
+    got = lead.get(f"/lead/{project}/datasets/1.zip").content
+    assert got == packed_dataset(site.store, project, by=None, now=site.now())[1]

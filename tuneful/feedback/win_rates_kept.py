@@ -1,0 +1,71 @@
+"""Win rates that were counted once and are kept as a snapshot: where there are many judgments it takes seconds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import insert, select
+
+from tuneful.errors import DataError
+from tuneful.feedback.quality import num_rows
+from tuneful.feedback.shares import Share
+from tuneful.feedback.store import Store
+from tuneful.feedback.tables import snapshot
+from tuneful.feedback.win_rates import WinRate, win_rates_of
+
+KIND: Final = "win rates"
+"""Of the snapshots."""
+
+METHOD: Final = "win rates/1"
+"""Another number when what is counted, or how, changes: a snapshot of another method is not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """rates: none where the answers are of fewer than two models. problem: why there are none, where there should be.
+    rows: judgments with their revisions at the time, by which a later look knows how many are new."""
+
+    rates: tuple[WinRate, ...]
+    problem: str
+    rows: int
+    counted_at: float
+
+
+def count(store: Store, project_id: str, *, now: float) -> Counted:
+    """The win rates of people's judgments as they are now."""
+    rows = num_rows(store, project_id)  # first, so that what arrives meanwhile is told as new later
+    try:
+        return Counted(rates=tuple(win_rates_of(store, project_id)), problem="", rows=rows, counted_at=now)
+    except DataError as error:
+        return Counted(rates=(), problem=str(error), rows=rows, counted_at=now)
+
+
+def count_and_keep(store: Store, project_id: str, *, now: float) -> Counted:
+    """`count`, for `latest` to find."""
+    done = count(store, project_id, now=now)
+    row = {"project": project_id, "kind": KIND, "method": METHOD, "inputs": "", "judgments": done.rows}
+    row |= {"id": str(uuid.uuid4()), "result": asdict(done), "created_at": now}
+    store.write(lambda connection: connection.execute(insert(snapshot).values(**row)))
+    return done
+
+
+def latest(store: Store, project_id: str) -> Counted | None:
+    """Those that were counted last; None when there are none of this method."""
+    kept = (
+        select(snapshot.c.result)
+        .where(snapshot.c.project == project_id, snapshot.c.kind == KIND, snapshot.c.method == METHOD)
+        .order_by(snapshot.c.created_at.desc(), snapshot.c.id)
+        .limit(1)
+    )
+    with store.read() as connection:
+        result = connection.execute(kept).scalar()
+    return None if result is None else Counted(**result | {"rates": tuple(map(_win_rate, result["rates"]))})
+
+
+def _win_rate(row: Mapping[str, Any]) -> WinRate:
+    weighted = row["weighted"]
+    shares = {"rate": Share(**row["rate"]), "weighted": None if weighted is None else Share(**weighted)}
+    return WinRate(**{**row, **shares})
