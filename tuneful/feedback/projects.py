@@ -258,11 +258,9 @@ def progress(store: Store, project_id: str) -> Progress:
     return Progress(items=items, done=finished, wanted=wanted, up_to=up_to, have=have)
 
 
-def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisions: bool = False) -> list[Judgment]:
+def judgments(store: Store, project_id: str, *, all_revisions: bool = False) -> list[Judgment]:
     """The latest revision of every judgment of a project, oldest first, as files have them; those of a quiz left out,
     and those of a gold item that is a copy of another item, which would weigh twice.
-
-    surplus: with those that came after an item had all that were asked for.
     """
     later = judgment.alias()
     query = (
@@ -275,8 +273,6 @@ def judgments(store: Store, project_id: str, *, surplus: bool = True, all_revisi
     )
     if not all_revisions:
         query = query.where(~select(later.c.id).where(later.c.replaces == judgment.c.id).exists())
-    if not surplus:
-        query = query.where(judgment.c.counted)
     with store.read() as connection:
         rows = connection.execute(query).mappings().all()
     return [

@@ -6,11 +6,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import select
+
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.items import add_items
 from tuneful.feedback.projects import add_rater, create_project
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.tables import judgment
 from tuneful.records import Candidates, Completion, JudgmentKind, Prompt
 
 TEXTS = ("yes", "no", "maybe")
@@ -31,6 +34,16 @@ def judge(store: Store, project: str, **said: Any) -> str:
     rater = add_rater(store, project, now=0.0)
     judge_as(store, project, rater, **said)
     return rater
+
+
+def within_overlap(store: Store, project: str) -> list[tuple[str, str]]:
+    """Item and rater of each judgment that counts, of revisions the latest."""
+    later = judgment.alias()
+    counts = (judgment.c.project == project, judgment.c.counted, ~judgment.c.quiz)
+    replaced = select(later.c.id).where(later.c.replaces == judgment.c.id).exists()
+    with store.read() as connection:
+        rows = connection.execute(select(judgment.c.item, judgment.c.rater).where(*counts, ~replaced))
+        return [(row.item, row.rater) for row in rows]
 
 
 def judge_as(store: Store, project: str, rater: str, **said: Any) -> None:

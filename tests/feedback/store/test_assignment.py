@@ -12,6 +12,7 @@ from threading import Event
 import pytest
 from sqlalchemy import Connection, select, update
 
+from tests.feedback.store.people import within_overlap
 from tuneful.errors import StoreError
 from tuneful.feedback.assignment import LEASE_SECONDS, claim, extend, save_draft, skip
 from tuneful.feedback.items import add_items
@@ -134,7 +135,7 @@ def test_a_lease_that_is_over_is_free_and_late_work_is_kept(store: Store, projec
     assert (late.counted, late.late) == (False, True)
     assert submit(store, of_bob.id, bob, said(), now=AFTER + 1).counted
     assert len(judgments(store, project)) == 2
-    assert [one.rater for one in judgments(store, project, surplus=False)] == [bob]
+    assert within_overlap(store, project) == [(of_bob.item, bob)]
 
 
 def test_late_work_counts_while_there_is_room(store: Store, project: str) -> None:
