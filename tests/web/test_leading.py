@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from tests.web.client import form_token, signed_in, visitor
 from tuneful.data.formats import read_comparisons
@@ -139,3 +140,28 @@ def test_hostile_text_is_shown_as_text(site: Any) -> None:
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert "<b>Bo" not in page
+
+
+def test_many_projects_are_listed_with_as_few_queries_as_one(site: Any) -> None:
+    lead = admin(site)
+    said = list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        said.append(statement)
+
+    def queries() -> int:
+        said.clear()
+        event.listen(Engine, "before_cursor_execute", note)
+        page = lead.get("/")
+        event.remove(Engine, "before_cursor_execute", note)
+        assert page.status_code == 200
+        return sum(" FROM " in one for one in said)
+
+    site.project(items=2)
+    one = queries()
+    names = [site.project(items=n, overlap=2) for n in range(5)]
+    assert queries() == one
+    page = lead.get("/").text
+    for n, name in enumerate(names):
+        card = page[page.index(f'href="/p/{name}"') :]
+        assert f"0 of {2 * n} judgments" in card.partition("</li>")[0]

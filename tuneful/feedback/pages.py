@@ -154,6 +154,15 @@ def judged_by(store: Store, project_id: str, rater_id: str) -> int:
         return int(connection.execute(_JUDGED, {"project": project_id, "rater": rater_id}).scalar_one())
 
 
+def judged_everywhere(store: Store, rater_id: str) -> dict[str, int]:
+    """`judged_by` of every project in which the rater has judged anything, by project."""
+    counted = select(judgment.c.project, func.count(distinct(judgment.c.item)).label("num"))
+    mine = (judgment.c.rater == rater_id, ~judgment.c.quiz)
+    with store.read() as connection:
+        rows = connection.execute(counted.where(*mine).group_by(judgment.c.project))
+        return {row.project: row.num for row in rows}
+
+
 def labelers(store: Store, project_id: str) -> list[Labeler]:
     """The members of a project, in the order in which they came."""
     judged = (

@@ -25,14 +25,15 @@ from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
 from tuneful.feedback.overview import Overview, overview, overview_state
-from tuneful.feedback.pages import guide, judged_by, remarks
+from tuneful.feedback.pages import guide, judged_everywhere, remarks
 from tuneful.feedback.projects import (
+    Progress,
     Project,
     add_member,
     create_project,
     find_project,
     judgments,
-    progress,
+    progress_of,
     projects,
     publish_instructions,
     set_overlap,
@@ -72,11 +73,17 @@ Led = Annotated[Project, Depends(led)]
 def my_projects(request: Request, store: InStore, who: Known) -> Response:
     mine = [
         {"id": one.id, "name": one.name, "kind": one.kind, "role": who.roles.get(one.id, "lead")}
-        | {"progress": progress(store, one.id), "mine": judged_by(store, one.id, who.rater)}
-        for one in projects(store)
-        if who.admin or one.id in who.roles
+        | {"progress": done, "mine": judged}
+        for one, done, judged in projects_of(store, who)
     ]
     return page(request, "projects.html", who, projects=mine)
+
+
+def projects_of(store: Store, who: Who) -> list[tuple[Project, Progress, int]]:
+    """Those that somebody is in, an admin in all; how far each is, and how many items he has judged himself."""
+    mine = [one for one in projects(store) if who.admin or one.id in who.roles]
+    done, judged = progress_of(store, [one.id for one in mine]), judged_everywhere(store, who.rater)
+    return [(one, done[one.id], judged.get(one.id, 0)) for one in mine]
 
 
 @router.get("/lead/new")

@@ -13,10 +13,9 @@ from tuneful.data import completions
 from tuneful.data.row import Row
 from tuneful.errors import AccessError
 from tuneful.feedback.items import add_items, require_sizes
-from tuneful.feedback.pages import judged_by
-from tuneful.feedback.projects import progress, projects, publish_instructions
+from tuneful.feedback.projects import publish_instructions
 from tuneful.web.answers import Added, Projects, Published, Turn, told
-from tuneful.web.leading import Led
+from tuneful.web.leading import Led, projects_of
 from tuneful.web.security import InStore, Known, Now
 
 router = APIRouter(tags=["projects"])
@@ -59,13 +58,10 @@ def list_projects(store: InStore, who: Known) -> dict[str, Any]:
     """The projects that the token's holder is in; an admin sees all."""
     if "read" not in who.scopes:
         raise AccessError('this token has no scope "read"; make one that has')
-    mine = [one for one in projects(store) if who.admin or one.id in who.roles]
     return {
         "projects": [
-            asdict(one)
-            | {"role": who.roles.get(one.id, "lead")}
-            | {"progress": {"mine": judged_by(store, one.id, who.rater)} | asdict(progress(store, one.id))}
-            for one in mine
+            asdict(one) | {"role": who.roles.get(one.id, "lead")} | {"progress": {"mine": judged} | asdict(done)}
+            for one, done, judged in projects_of(store, who)
         ]
     }
 

@@ -15,9 +15,20 @@ from sqlalchemy import Connection, select, update
 from tests.feedback.store.people import within_overlap
 from tuneful.errors import StoreError
 from tuneful.feedback.assignment import LEASE_SECONDS, claim, extend, save_draft, skip
-from tuneful.feedback.items import add_items
+from tuneful.feedback.gold import Gold
+from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.judgments import read_judgments, write_judgments
-from tuneful.feedback.projects import add_rater, create_project, judgments, progress, publish_instructions
+from tuneful.feedback.pages import judged_everywhere
+from tuneful.feedback.projects import (
+    Progress,
+    add_rater,
+    create_project,
+    judgments,
+    progress,
+    progress_of,
+    publish_instructions,
+    set_overlap,
+)
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
 from tuneful.feedback.tables import assignment, draft, item
@@ -347,3 +358,24 @@ def test_items_come_once(store: Store, project: str) -> None:
 def test_a_project_name_is_taken_once(store: Store, project: str) -> None:
     with pytest.raises(StoreError, match="helpful"):
         create_project(store, "helpful", now=1.0)
+
+
+def test_how_far_projects_are_is_told_of_each(store: Store, project: str) -> None:
+    """Two items for three people each, of which one person judged one; none; one for two people, at most five."""
+    other, third = create_project(store, "empty", now=0.0), create_project(store, "grows", now=0.0)
+    ids = add_items(store, project, candidates(2), overlap=3, now=0.0)
+    known = Candidates(Prompt("gold"), (Completion("yes"), Completion("no")))
+    add_gold(store, project, [Gold(known, ranks=(1, 2), why="")], now=0.0)
+    add_items(store, third, candidates(1), overlap=2, now=0.0)
+    set_overlap(store, third, most=5, sure=0.9)
+    ann = add_rater(store, project, now=0.0)
+    given = claim(store, project, ann, now=0.0)
+    assert given is not None
+    assert given.item in ids
+    submit(store, given.id, ann, said(), now=1.0)
+    assert progress_of(store, [project, other, third]) == {
+        project: Progress(items=2, done=0, wanted=6, up_to=6, have=1),
+        other: Progress(items=0, done=0, wanted=0, up_to=0, have=0),
+        third: Progress(items=1, done=0, wanted=2, up_to=5, have=0),
+    }
+    assert judged_everywhere(store, ann) == {project: 1}
