@@ -6,22 +6,24 @@ import io
 import uuid
 import zipfile
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from tests.web.client import signed_in, visitor
-from tuneful.errors import GoneError
+from tuneful.errors import GoneError, UnavailableError
 from tuneful.feedback import dataset_files
 from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.dataset_files import packed_dataset, write_file
 from tuneful.feedback.items import add_items
 from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, Job, claim, enqueue, jobs, stop
+from tuneful.feedback.overview import Agreed, agreement
 from tuneful.feedback.quality import latest
 from tuneful.feedback.versions import versions
 from tuneful.pipeline.work import run_next
 from tuneful.records import Candidates, Completion, Prompt
-from tuneful.web import deciding, generating, quality
+from tuneful.web import deciding, fitting, generating, quality
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -210,3 +212,54 @@ def test_a_dataset_that_is_stopped_or_begun_again_is_kept_whole_or_not_at_all(
     work(site)
     got = lead.get(f"/lead/{project}/datasets/1.zip").content
     assert got == packed_dataset(site.store, project, by=None, now=site.now())[1]
+
+
+def test_the_page_of_a_project_shows_what_was_fitted_last_while_it_is_fitted_anew(
+    site: Any, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "FEW", 0)
+    may_end, begun = Event(), list[str]()
+
+    def slow(store: Any, project_id: str) -> Agreed:
+        begun.append(project_id)
+        assert may_end.wait(60)
+        return agreement(store, project_id)
+
+    monkeypatch.setattr(fitting, "agreement", slow)
+    lead = lead_of(site, project)
+    for _ in range(2):
+        page = lead.get(f"/lead/{project}").text
+        assert "is being found anew" in page
+        assert "4 of 12 judgments" in page
+        assert "Where people agree least" not in page
+        assert lead.get(f"/lead/{project}/items").status_code == 200
+    assert begun == [project]
+    may_end.set()
+    site.app.state.fits.wait(project)
+    page = lead.get(f"/lead/{project}").text
+    assert "is being found anew" not in page
+    assert "Where people agree least" in page
+    may_end.clear()
+    judge(site, project)
+    page = lead.get(f"/lead/{project}").text
+    assert "is being found anew; load the page again in a minute. This is from the first 4." in page
+    assert "8 of 12 judgments" in page
+    assert "Where people agree least" in page
+    may_end.set()
+    site.app.state.fits.wait(project)
+
+
+def test_a_fit_that_failed_is_begun_again(site: Any, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "FEW", 0)
+    tried = list[str]()
+
+    def broken(_: Any, project_id: str) -> Agreed:
+        tried.append(project_id)
+        raise UnavailableError("the database: away")
+
+    monkeypatch.setattr(fitting, "agreement", broken)
+    lead = lead_of(site, project)
+    for _ in range(2):
+        assert lead.get(f"/lead/{project}").status_code == 200
+        site.app.state.fits.wait(project)
+    assert tried == [project, project]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -52,47 +52,70 @@ class Hard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What the judgments say when they are taken together, which takes seconds where there are many.
+
+    judgments: how many they were. alpha: of rankings, None for kinds that order nothing. problem: why there is no
+    consensus, where judgments should give one. reports: by rater. pairs: by item, as people judged them, also those
+    that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of a yes
+    or no.
+    """
+
+    judgments: int = 0
+    alpha: Alpha | None = None
+    problem: str = ""
+    reports: Mapping[str, RaterReport] = field(default_factory=dict)
+    hardest: tuple[Hard, ...] = ()
+    pairs: Mapping[str, Sequence[PairConsensus]] = field(default_factory=dict)
+    doubts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """seconds_left: at the pace of the last judgments; None while nothing tells a pace. alpha: of rankings, None for
-    kinds that order nothing. problem: why there is no consensus, where judgments should give one. times: of all
-    judgments, oldest first. versions: (version, time) of the instructions. pairs: by item, as people judged them, also
-    those that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of
-    a yes or no."""
+    """seconds_left: at the pace of the last judgments; None while nothing tells a pace. cards: of all labelers, as
+    `agreed` reports of them. times: of all judgments, oldest first. versions: (version, time) of the instructions."""
 
     project: Project
     progress: Progress
     seconds_left: float | None
-    alpha: Alpha | None
-    problem: str
+    agreed: Agreed
     cards: tuple[Card, ...]
-    hardest: tuple[Hard, ...]
     times: tuple[float, ...]
     versions: tuple[tuple[int, float], ...]
-    pairs: Mapping[str, Sequence[PairConsensus]]
-    doubts: Mapping[str, float]
 
 
-def overview(store: Store, project_id: str) -> Overview:
+def overview(store: Store, project_id: str, agreed: Agreed) -> Overview:
+    """A project as it is now. agreed: what was found last by `agreement`; the rest is counted in a moment."""
     found = find_project(store, project_id)
     done = progress(store, found.id)
-    said = judgments(store, found.id)
     times = judged_at(store, found.id)
+    return Overview(
+        project=found,
+        progress=done,
+        seconds_left=_seconds_left(times, done.wanted - done.have),
+        agreed=agreed,
+        cards=tuple(Card(labeler=one, report=agreed.reports.get(one.rater)) for one in labelers(store, found.id)),
+        times=tuple(times),
+        versions=tuple((one.version, one.published_at) for one in guides(store, found.id)),
+    )
+
+
+def agreement(store: Store, project_id: str) -> Agreed:
+    """What the judgments of a project say together."""
+    found = find_project(store, project_id)
+    said = judgments(store, found.id)
     orders = found.kind in ("ranking", "comparison")
     reports, pairs, problem = _agreed(said) if orders else ({}, (), "")
     settled = standing(decisions(store, found.id))
     by_item: dict[str, list[PairConsensus]] = {}
     for pair in pairs:
         by_item.setdefault(pair.item, []).append(pair)
-    return Overview(
-        project=found,
-        progress=done,
-        seconds_left=_seconds_left(times, done.wanted - done.have),
+    return Agreed(
+        judgments=len(said),
         alpha=ranking_alpha(said, num_resamples=200) if orders and reports else None,
         problem=problem,
-        cards=tuple(Card(labeler=one, report=reports.get(one.rater)) for one in labelers(store, found.id)),
+        reports=reports,
         hardest=_hardest(store, found.id, tuple(pair for pair in pairs if pair.item not in settled)),
-        times=tuple(times),
-        versions=tuple((one.version, one.published_at) for one in guides(store, found.id)),
         pairs=by_item,
         doubts=_yes_or_no_doubts(said)
         if found.kind == "binary"
@@ -101,7 +124,7 @@ def overview(store: Store, project_id: str) -> Overview:
 
 
 def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
-    """What differs when an overview would: quickly counted, where the overview is fitted."""
+    """What differs when an agreement or an overview would: quickly counted, where the agreement is fitted."""
     with store.read() as connection:
         of_project = judgment.c.project == project_id
         judged = connection.execute(select(func.count(), func.max(judgment.c.created_at)).where(of_project)).one()

@@ -18,6 +18,7 @@ from tuneful.errors import AccessError, DataError, GoneError, MissingError, Stor
 from tuneful.feedback.store import Store
 from tuneful.web import accounts, deciding, generating, labeling, leading, programs, quality
 from tuneful.web.answers import REFUSALS
+from tuneful.web.fitting import Fits
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
 from tuneful.web.templating import FOLDER, page
 
@@ -43,7 +44,7 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.store, app.state.clock, app.state.progress = store, clock, {}
-    app.state.overviews, app.state.measured, app.state.win_rates = {}, {}, {}
+    app.state.fits, app.state.measured, app.state.win_rates = Fits(store), {}, {}
     app.add_middleware(Wall)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     pages = (accounts, leading, deciding, quality, generating)

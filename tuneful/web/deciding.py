@@ -24,7 +24,7 @@ from tuneful.feedback.review import PAGE, Look, Show, known_items, lines, look
 from tuneful.feedback.settling import standing
 from tuneful.feedback.starters import starter
 from tuneful.feedback.store import Store
-from tuneful.web.leading import Led, kept_overview
+from tuneful.web.leading import Led
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
 from tuneful.web.wording import changes
@@ -48,15 +48,15 @@ def items_page(
     number: Annotated[int, Query(alias="page", ge=1, le=10**6)] = 1,
 ) -> Response:
     """A page of the table of items: the unsure first, and all of them where nothing tells which those are."""
-    seen = kept_overview(request, store, found)
-    shown: Show = show or ("unsure" if seen.doubts else "all")
-    rows, total = lines(store, found.id, shown, seen.doubts, page=number)
+    agreed = request.app.state.fits.last(found.id)
+    shown: Show = show or ("unsure" if agreed.doubts else "all")
+    rows, total = lines(store, found.id, shown, agreed.doubts, page=number)
     return page(
         request,
         "items.html",
         who,
         project=found,
-        seen=seen,
+        agreed=agreed,
         show=shown,
         shows=get_args(Show),
         rows=rows,
@@ -69,7 +69,7 @@ def items_page(
 @router.get("/lead/{project_id}/items/{item_id:path}")
 def item_page(request: Request, store: InStore, who: Known, found: Led, item_id: str) -> Response:
     seen = look(store, found.id, item_id)
-    kept = kept_overview(request, store, found)
+    agreed = request.app.state.fits.last(found.id)
     made = [one for one in decisions(store, found.id) if one.item == item_id]
     stands = standing(made).get(item_id)
     letters = {one.id: chr(ord("A") + n) for n, one in enumerate(seen.answers)}
@@ -80,8 +80,8 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
         project=found,
         item=seen,
         letters=letters,
-        pairs=sorted(kept.pairs.get(item_id, ()), key=lambda pair: (letters[pair.first], letters[pair.second])),
-        known_of=len(kept.times),
+        pairs=sorted(agreed.pairs.get(item_id, ()), key=lambda pair: (letters[pair.first], letters[pair.second])),
+        known_of=agreed.judgments,
         decisions=list(reversed(made)),
         stands=stands,
         names=_names(found, seen),

@@ -24,7 +24,7 @@ from tuneful.feedback.items import add_items, candidates, require_sizes
 from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
-from tuneful.feedback.overview import Overview, overview, overview_state
+from tuneful.feedback.overview import overview
 from tuneful.feedback.pages import guide, judged_everywhere, remarks
 from tuneful.feedback.projects import (
     Progress,
@@ -43,6 +43,7 @@ from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
 from tuneful.records import JudgmentKind
 from tuneful.web.charts import cumulative
+from tuneful.web.fitting import Fits
 from tuneful.web.security import InStore, Known, Now
 from tuneful.web.templating import instructions_html, page
 from tuneful.web.working import PLACES, place_of, work_of
@@ -201,7 +202,9 @@ def export(store: InStore, found: Led, what: Literal["preferences", "judgments",
 
 
 def _lead_page(request: Request, store: Store, who: Who, found: Project, now: float, *, link: str = "") -> Response:
-    seen = _overview(request, store, found)
+    fits: Fits = request.app.state.fits
+    agreed, is_stale = fits.newest(found.id)
+    seen = overview(store, found.id, agreed)
     newest = guide(store, found.id)
     return page(
         request,
@@ -209,6 +212,7 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         who,
         project=found,
         seen=seen,
+        is_stale=is_stale,
         chart=cumulative(seen.times, seen.versions),
         guide=newest,
         guide_html="" if newest is None else instructions_html(newest.text),
@@ -218,21 +222,6 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         work=work_of(store, found.id, DATASET, now=now),
         link=link,
     )
-
-
-def kept_overview(request: Request, store: Store, found: Project) -> Overview:
-    """The one that was fitted last, whatever was judged since: a page of many must not wait for it."""
-    kept: dict[str, tuple[object, Overview]] = request.app.state.overviews
-    return kept[found.id][1] if found.id in kept else _overview(request, store, found)
-
-
-def _overview(request: Request, store: Store, found: Project) -> Overview:
-    """Fitted anew when there are other judgments, members or instructions than the last time it was looked at."""
-    kept: dict[str, tuple[object, Overview]] = request.app.state.overviews
-    state = overview_state(store, found.id)
-    if found.id not in kept or kept[found.id][0] != state:
-        kept[found.id] = (state, overview(store, found.id))
-    return kept[found.id][1]
 
 
 def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from tuneful.feedback.assignment import claim, skip
 from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold
-from tuneful.feedback.overview import overview
+from tuneful.feedback.overview import agreement
 from tuneful.feedback.projects import add_rater, set_quiz
 from tuneful.feedback.review import PAGE, known_items, lines, look
 from tuneful.feedback.store import Store
@@ -123,7 +123,7 @@ def test_the_doubt_of_a_ranking_is_that_of_its_least_sure_pair(store: Store) -> 
     project, items = project_of(store, 2)
     for ranks in ((1, 2, 3), (2, 1, 3)):
         judge(store, project, ranks=ranks)
-    seen = overview(store, project)
+    seen = agreement(store, project)
     for item in items:
         assert seen.doubts[item] == pytest.approx(1 - min(pair.confidence for pair in seen.pairs[item]))
         texts = {answer.id: answer.text for answer in look(store, project, item).answers}
@@ -136,11 +136,11 @@ def test_the_doubt_of_yes_or_no_is_the_share_of_the_fewer(store: Store) -> None:
     project, items = project_of(store, 1, kind="binary", texts=("a",), overlap=3)
     for value in (1.0, 1.0, 0.0):
         judge(store, project, values={"helpful": value})
-    assert overview(store, project).doubts == {items[0]: pytest.approx(2 / 5)}
+    assert agreement(store, project).doubts == {items[0]: pytest.approx(2 / 5)}
 
 
 def test_a_decided_item_is_not_among_the_hardest(store: Store) -> None:
     project, items = project_of(store, 2)
     raters = [judge(store, project, ranks=ranks) for ranks in ((1, 2, 3), (3, 2, 1))]
     decide(store, items[0], by=raters[0], ranks=(1, 2, 3), now=3.0)
-    assert {hard.pair.item for hard in overview(store, project).hardest} == {items[1]}
+    assert {hard.pair.item for hard in agreement(store, project).hardest} == {items[1]}
