@@ -20,10 +20,12 @@ from transformers import (
 )
 
 from tuneful.errors import ConfigError, ModelError, RewardError
+from tuneful.models import forward
 from tuneful.models.loading import load_scorer, load_tokenizer, save_model, write_reward_file
+from tuneful.models.ragged import Ragged
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
-from tuneful.rewards.learned import LearnedReward
+from tuneful.rewards.learned import LearnedReward, in_batches
 from tuneful.rewards.load import load_reward
 
 PROMPTS = [Prompt.user("hello"), Prompt.user("how do i cook bread"), Prompt("the dog is hot")]
@@ -80,6 +82,44 @@ def test_padding_and_batches_change_nothing(reward: LearnedReward, changes: dict
     scores = reward(PROMPTS, COMPLETIONS)
     assert scores.std() > 0.05
     assert_close(replace(reward, **changes)(PROMPTS, COMPLETIONS), scores, atol=1e-5, rtol=0)
+
+
+def test_a_prompt_is_read_once_for_all_its_completions(
+    reward: LearnedReward, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three prompts, four completions of 1 to 10 words each, room for four rows: by length alone each batch would have
+    three prompts. The scores are those of transformers' classifier, each row alone."""
+    asked = [Prompt.user(text) for text in ("how do i cook bread", "why is it hot now", "can you help me please")]
+    said = [Completion("good " * words, finish="eos") for words in (1, 4, 7, 10)]
+    prompts, completions = [p for _ in said for p in asked], [c for c in said for _ in asked]
+    read: list[int] = []
+
+    class Watched(Ragged):
+        def __init__(self, *given: Any, **settings: Any) -> None:
+            super().__init__(*given, **settings)
+            read.append(len(self.prefixes.lengths))
+
+    monkeypatch.setattr(forward, "Ragged", Watched)
+    rows = [reward.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
+    scores = replace(reward, tokens_per_batch=4 * max(len(p) + len(c) for p, c in rows))(prompts, completions)
+    assert read == [1, 1, 1]
+    alone = [model(torch.tensor([[*p, *c]])).logits[0, 0] for p, c in rows]
+    assert scores.std() > 0.05
+    assert_close(scores, torch.stack(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("shared", "batches"), [(True, [[0, 2], [1, 3]]), (False, [[0, 1], [2, 3]])])
+def test_only_a_prompt_that_is_shared_keeps_its_rows_together(shared: bool, batches: list[list[int]]) -> None:
+    """Rows 0 and 2 have one prompt, 1 and 3 another; 0 and 1 are as long as one another, and so are 2 and 3."""
+    rows = [([7, 8], [0] * 6), ([7, 9], [1] * 6), ([7, 8], [2]), ([7, 9], [3])]
+    seen = []
+
+    def read(_: list[list[int]], completions: list[list[int]]) -> Tensor:
+        seen.append([completion[0] for completion in completions])
+        return torch.tensor(seen[-1]) / 2
+
+    assert in_batches(read, rows, 16, shared=shared).tolist() == [0, 0.5, 1, 1.5]
+    assert seen == batches
 
 
 def test_prompts_lose_their_beginning(reward: LearnedReward, tiny_tokenizer: Any) -> None:

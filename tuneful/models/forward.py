@@ -138,12 +138,13 @@ def class_logits(
     The reading position comes from the lengths, so it does not depend on what the pad token is or on which side it is.
     Encoders are padded on the right whatever `padding` says: their positions count from the first place of the row.
     """
-    if reward.head is None:
-        padding = "right"
-    elif padding == "right" and is_llama_like(reward.model):
+    if shares_prompts(reward, padding):
+        assert reward.head is not None
         reward.activate()
         rows = Ragged(prompts, completions, reward.device)
         return _read(reward.head, own_states(reward.model, rows, last_only=True, recompute=reward.before_recompute))
+    if reward.head is None:
+        padding = "right"
     ids, lengths = _padded(prompts, completions, reward.device, padding)
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     start = ids.shape[1] - lengths if padding == "left" else torch.zeros_like(lengths)
@@ -167,6 +168,11 @@ def class_logits(
     last = start + lengths - 1
     states = hidden[torch.arange(len(ids), device=ids.device), last]
     return _read(reward.head, states)
+
+
+def shares_prompts(reward: Role, padding: Literal["right", "left"]) -> bool:
+    """Whether `class_logits` reads a prompt once for all its rows, which then belong into one pass."""
+    return reward.head is not None and padding == "right" and is_llama_like(reward.model)
 
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:

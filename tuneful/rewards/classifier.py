@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.errors import RewardError
-from tuneful.models.forward import class_logits
+from tuneful.models.forward import class_logits, shares_prompts
 from tuneful.models.loading import head_of, is_adapter, is_scorer, load_scorer, load_tokenizer
 from tuneful.models.roles import Role
 from tuneful.records import Completion, Prompt
@@ -94,7 +94,7 @@ class ClassifierReward:
             logits = class_logits(self.role, first, second, padding=self.padding)
             return class_scores(logits, self.label, self.output, independent=independent)
 
-        return in_batches(read, rows, self.tokens_per_batch)
+        return in_batches(read, rows, self.tokens_per_batch, shared=shares_prompts(self.role, self.padding))
 
     def encode(self, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
         """Ids of the first and of the second segment, special tokens where the model's own tokenizer puts them.

@@ -14,7 +14,7 @@ from torch import Tensor
 from tuneful.data.batching import TOKENS_PER_PASS, token_budget_batches
 from tuneful.data.templates import pair_ids
 from tuneful.errors import ConfigError, ModelError, RewardError
-from tuneful.models.forward import reward_scores
+from tuneful.models.forward import reward_scores, shares_prompts
 from tuneful.models.loading import head_of, is_scorer, load_scorer, load_tokenizer, read_reward_file
 from tuneful.models.roles import Role, reward_on
 from tuneful.records import Completion, Prompt
@@ -70,7 +70,8 @@ class LearnedReward:
     def raw(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] scores as the head gives them."""
         rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
-        return in_batches(partial(reward_scores, self.role, padding=self.padding), rows, self.tokens_per_batch)
+        read = partial(reward_scores, self.role, padding=self.padding)
+        return in_batches(read, rows, self.tokens_per_batch, shared=shares_prompts(self.role, self.padding))
 
     def encode(self, prompt: Prompt, completion: Completion) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the completion as this model reads them.
@@ -102,10 +103,17 @@ def in_batches(
     read: Callable[[list[list[int]], list[list[int]]], Tensor],
     rows: Sequence[tuple[list[int], list[int]]],
     tokens_per_batch: int,
+    *,
+    shared: bool,
 ) -> Tensor:
-    """float32 [N], in the order of `rows`, of what `read` gives for the two parts of the rows in each batch."""
+    """float32 [N], in the order of `rows`, of what `read` gives for the two parts of the rows in each batch.
+
+    shared: rows of an equal first part go together. A `read` that does not share it wants rows of like length instead.
+    """
     scores = torch.zeros(len(rows))
-    for batch in token_budget_batches([len(first) + len(second) for first, second in rows], tokens_per_batch):
+    lengths = [len(first) + len(second) for first, second in rows]
+    prompts = [tuple(first) for first, _ in rows] if shared else None
+    for batch in token_budget_batches(lengths, tokens_per_batch, prompts=prompts):
         found = read([rows[i][0] for i in batch], [rows[i][1] for i in batch])
         scores = scores.to(found.device)
         scores[torch.tensor(batch, device=found.device)] = found
