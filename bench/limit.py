@@ -41,22 +41,21 @@ def ppo_limit(work: PPOWork, *, flops: float, bytes_per_s: float) -> dict[str, f
     """Seconds of each part of a step, and of the `step`, at `flops` operations and `bytes_per_s` bytes a second.
 
     A token costs 2 operations for each weight forward and 4 backward (2 where the weight is frozen). Attention's own
-    products are left out: they are small while rows are shorter than six times the hidden width. Where nothing is
-    trained a prompt is read once for all its samples; minibatches take them apart.
+    products are left out: they are small while rows are shorter than six times the hidden width. A prompt is read once
+    for all its samples, in training once an epoch.
     """
     of_completion = work.rows * work.completion_tokens
-    prompts = work.rows * work.prompt_tokens
-    once = prompts / work.samples_per_prompt
+    prompts = work.rows * work.prompt_tokens / work.samples_per_prompt
     of_prompts = work.num_params - work.closing_params
-    trunk, trunk_once = (of_prompts * times + work.num_params * of_completion for times in (prompts, once))
+    trunk = of_prompts * prompts + work.num_params * of_completion
     trunk_and_head = work.num_params + work.head_params
     read = work.bytes_per_param * trunk_and_head
     read += work.rows * (work.prompt_tokens + work.completion_tokens / 2) * work.cache_bytes
     backward_and_forward = (4 if work.frozen_base else 6) * work.epochs
     parts = {
-        "prefill": 2 * of_prompts * once / flops,
+        "prefill": 2 * of_prompts * prompts / flops,
         "decode": work.completion_tokens * max(2 * trunk_and_head * work.rows / flops, read / bytes_per_s),
-        "score": 2 * (trunk_once * work.scoring_passes + work.head_params * of_completion) / flops,
+        "score": 2 * (trunk * work.scoring_passes + work.head_params * of_completion) / flops,
         "train": backward_and_forward * (trunk * work.trained_models + work.head_params * of_completion) / flops,
     }
     return parts | {"step": sum(parts.values())}

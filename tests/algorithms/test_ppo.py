@@ -66,13 +66,14 @@ def test_the_value_head_learns_a_constant_reward(policy_engine: Build, prompts: 
 
 def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     config = replace(SMALL, epochs=3, minibatches=3)
-    drawn = list(minibatches(8, config, seed=5))
-    assert [len(rows) for rows in drawn] == [3, 3, 2] * 3
+    group = [0, 0, 1, 1, 2, 2, 3, 3]
+    drawn = list(minibatches(group, config, seed=5))
+    assert [len(rows) for rows in drawn] == [4, 2, 2] * 3
     epochs = [[row for rows in drawn[3 * e : 3 * e + 3] for row in rows] for e in range(3)]
     assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
     assert epochs[0] != epochs[1]
-    assert drawn == list(minibatches(8, config, seed=5))
-    assert drawn != list(minibatches(8, config, seed=6))
+    assert drawn == list(minibatches(group, config, seed=5))
+    assert drawn != list(minibatches(group, config, seed=6))
 
     engine = policy_engine()
     PPO(engine, prompts, variety, config).step()
@@ -82,6 +83,46 @@ def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Pr
     assert len(engine.seen) == engine.updates == 9
     assert sum(told.values()) == 24
     assert all(count % 3 == 0 for count in told.values())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "samples", "parts", "sizes", "prefixes"),
+    [
+        pytest.param(64, 4, 4, [64] * 4, 64, id="as many prompts in each"),
+        pytest.param(5, 2, 2, [6, 4], 5, id="3 prompts and 2"),
+        pytest.param(4, 3, 4, [3] * 4, 4, id="a prompt in each"),
+        # 12 rows cut at 2, 4, 7 and 9, prompts end at 4 and 8: only the third part has rows of two.
+        pytest.param(3, 4, 5, [2, 2, 3, 2, 3], 6, id="fewer prompts than minibatches"),
+        pytest.param(1, 5, 2, [2, 3], 2, id="one prompt"),
+        pytest.param(2, 1, 2, [1, 1], 2, id="rows alone"),
+    ],
+)
+def test_a_minibatch_has_whole_prompts(prompts: int, samples: int, parts: int, sizes: list[int], prefixes: int) -> None:
+    """prefixes: prompts of each minibatch, added up over an epoch."""
+    config = PPOConfig(prompts_per_step=prompts, samples_per_prompt=samples, minibatches=parts, epochs=3)
+    group = [prompt for prompt in range(prompts) for _ in range(samples)]
+    drawn = list(minibatches(group, config, seed=0))
+    for epoch in (drawn[:parts], drawn[parts : 2 * parts], drawn[2 * parts :]):
+        assert [len(rows) for rows in epoch] == sizes
+        assert sum(len({group[row] for row in rows}) for rows in epoch) == prefixes
+        assert sorted(row for rows in epoch for row in rows) == list(range(prompts * samples))
+
+
+def test_rows_of_different_prompts_are_drawn_as_ever() -> None:
+    """What 856725c drew: runs go on, and old ones can be made again."""
+    config = PPOConfig(prompts_per_step=7, minibatches=3, epochs=2)
+    expected = [[6, 5, 4], [1, 2], [0, 3], [5, 2, 1], [6, 4], [3, 0]]
+    assert list(minibatches(range(7), config, seed=5)) == expected
+
+
+def test_the_policy_is_given_all_samples_of_a_prompt_at_once(
+    policy_engine: Build, prompts: list[Prompt], variety: Reward
+) -> None:
+    """4 different prompts, 2 of them in each of 2 minibatches; torn apart, some minibatch has 3."""
+    assert len({prompt.text for prompt in prompts[:4]}) == 4
+    engine = policy_engine()
+    PPO(engine, prompts, variety, replace(SMALL, prompts_per_step=4, minibatches=2, epochs=3)).step()
+    assert [sorted(Counter(map(tuple, batch.prompts)).values()) for batch, _ in engine.seen] == [[2, 2]] * 6
 
 
 def test_micro_batches_do_not_change_the_update(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:

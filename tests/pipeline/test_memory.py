@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,18 @@ def comparisons() -> list[Comparison]:
     return [Comparison(Prompt(prompt), chosen, rejected) for prompt, chosen, rejected in sides]
 
 
-def ppo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+ONE_EACH = PPOConfig(prompts_per_step=24, max_new_tokens=24, epochs=1)
+FOUR_EACH = PPOConfig(prompts_per_step=12, samples_per_prompt=4, max_new_tokens=24, epochs=1)
+
+
+def ppo(
+    path: Path, tokens: int, lora: LoRA | None, recompute: bool, config: PPOConfig = ONE_EACH, **roles: Any
+) -> Case:
     ours = engine(policy_roles(path, lora=lora, **({"value": "head"} | roles)), path, tokens, recompute)
 
     def variety(prompts: Any, completions: Any) -> torch.Tensor:
         return torch.tensor([float(len(set(c.tokens or ()))) for c in completions])
 
-    config = PPOConfig(prompts_per_step=24, max_new_tokens=24, epochs=1)
     return ours, lambda: PPO(ours, [Prompt(text) for text in said(48, 0)], variety, config), plan_ppo
 
 
@@ -156,6 +162,23 @@ def tensors(roles: Roles) -> list[torch.Tensor]:
         pytest.param(ppo, 400, None, False, {"value": "model"}, id="ppo, all weights, value model"),
         pytest.param(ppo, 400, None, True, {"value": "model"}, id="ppo, all weights, value model, layers again"),
         pytest.param(ppo, 2_000, LORA, False, {"value": "adapter", "dtype": "bfloat16"}, id="ppo, bfloat16"),
+        pytest.param(ppo, 4_000, LORA, False, {"config": FOUR_EACH}, id="ppo, samples"),
+        pytest.param(
+            ppo,
+            4_000,
+            LORA,
+            False,
+            {"config": replace(FOUR_EACH, minibatches=3), "value": "adapter"},
+            id="ppo, samples, minibatches",
+        ),
+        pytest.param(
+            ppo,
+            4_000,
+            LORA,
+            False,
+            {"config": replace(FOUR_EACH, minibatches=15)},
+            id="ppo, samples, more minibatches than prompts",
+        ),
     ],
 )
 def test_the_plan_is_right_within_a_fifth(

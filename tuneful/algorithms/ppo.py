@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -52,7 +53,7 @@ class PPOConfig:
     epochs: int = 4
     """Passes over each step's completions."""
     minibatches: int = 1
-    """Optimizer steps per epoch."""
+    """Optimizer steps per epoch, each on all samples of its prompts, or parts of them where prompts are fewer."""
     clip: float = 0.2
     """The probability ratio is held within [1 - clip, 1 + clip]."""
     value_clip: float = 0.2
@@ -190,7 +191,7 @@ def update(engine: Engine, rollout: Rollout, config: PPOConfig, *, kl_coef: floa
     advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
     experience = Experience(rollout.logprobs, rollout.values, whiten(advantages, rollout.mask), returns, rollout.mask)
     seen = MetricMean()
-    for rows in minibatches(len(rollout), config, seed):
+    for rows in minibatches(rollout.group.tolist(), config, seed):
         batch = Batch(
             role="policy",
             prompts=[rollout.prompts[i] for i in rows],
@@ -260,10 +261,24 @@ def ppo_loss(
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 
 
-def minibatches(num_rows: int, config: PPOConfig, seed: int) -> Iterator[list[int]]:
-    """Row numbers of each optimizer step: every epoch a new order, cut into `minibatches` near-equal parts."""
-    order = shuffled_epochs(num_rows, seed)
+def minibatches(group: Sequence[int], config: PPOConfig, seed: int) -> Iterator[list[int]]:
+    """Row numbers of each optimizer step: every epoch a new order, cut into `minibatches` near-equal parts.
+
+    group: the prompt of each row (`Rollout.group`). A part has all rows of its prompts, so that a pass reads each once
+    (models/ragged.py). Where prompts are fewer than parts, rows are cut prompt by prompt, and a part may end one prompt
+    and begin the next. A prompt that was drawn twice counts as two.
+    """
+    order = shuffled_epochs(len(group), seed)
     for epoch in range(config.epochs):
-        shuffled = [order(epoch * num_rows + k) for k in range(num_rows)]
-        for part in range(config.minibatches):
-            yield shuffled[part :: config.minibatches]
+        of_prompt: dict[int, list[int]] = {}
+        for place in range(len(group)):
+            row = order(epoch * len(group) + place)
+            of_prompt.setdefault(group[row], []).append(row)
+        shuffled = list(of_prompt.values())
+        if len(shuffled) < config.minibatches:
+            rows = [row for samples in shuffled for row in samples]
+            ends = [len(rows) * part // config.minibatches for part in range(config.minibatches + 1)]
+            yield from (rows[begin:end] for begin, end in pairwise(ends))
+        else:
+            for part in range(config.minibatches):
+                yield [row for samples in shuffled[part :: config.minibatches] for row in samples]

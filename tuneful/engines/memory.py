@@ -192,6 +192,11 @@ class Pass:
             **settings,
         )
 
+    def tokens(self, rows: Sequence[Row], *, predicting: bool) -> Tokens:
+        """What it sees of some rows; the pass of another family reads a prompt once for each."""
+        alone = [replace(row, group=k) for k, row in enumerate(rows)]
+        return Tokens.of(rows if self.ours else alone, predicting=predicting)
+
     def frames(self, tokens: Tokens) -> list[Frame]:
         """Its parts in the order in which they run, with gradient."""
         whole = [self._layer(tokens, last=number + 1 == self.shape.layers) for number in range(self.shape.layers)]
@@ -333,7 +338,7 @@ def updating(
         frames = [
             frame
             for one in passes
-            for frame in one.frames(Tokens.of([rows[i] for i in batch], predicting=one.speaks or not one.ends_only))
+            for frame in one.frames(one.tokens([rows[i] for i in batch], predicting=one.speaks or not one.ends_only))
         ]
         peak = max(peak, _backward(frames, before), key=total)
     return peak
@@ -359,7 +364,7 @@ def _batches(rows: Sequence[Row], tokens_per_microbatch: int, units: Sequence[in
 def scoring(one: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -> Parts:
     """The most that a pass over `rows` without gradient takes."""
     batches = _batches(rows, tokens_per_microbatch)
-    seen = [Tokens.of([rows[i] for i in batch], predicting=one.speaks) for batch in batches]
+    seen = [one.tokens([rows[i] for i in batch], predicting=one.speaks) for batch in batches]
     return {"activations": max(map(one.no_grad, seen))}
 
 
@@ -369,7 +374,7 @@ def exact_kl(policy: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -
     silent, width = replace(policy, speaks=False), policy.shape.hidden * policy.itemsize
     peak = 0
     for batch in _batches(rows, tokens_per_microbatch):
-        tokens = Tokens.of([rows[i] for i in batch], predicting=True)
+        tokens = policy.tokens([rows[i] for i in batch], predicting=True)
         part = min(tokens_compared(policy.shape.vocabulary), tokens.own)
         compared = round((2 * policy.itemsize + 5.25 * FLOAT) * part * policy.shape.vocabulary)
         peak = max(peak, tokens.own * width + max(silent.no_grad(tokens), tokens.own * width + compared))

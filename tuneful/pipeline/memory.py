@@ -173,7 +173,6 @@ def plan_ppo(
     config = learner.config
     policy, value = _present(engine.roles.policy), _present(engine.roles.value)
     rewards = [role for reward in (learner.reward, *others) for role in _roles(reward)]
-    per_step = config.prompts_per_step * config.samples_per_prompt
     beside = max(evaluated, checked)
     lengths = _longest_prompts(learner.prompts, engine.tokenizer, config, max(config.prompts_per_step, beside))
     asked = [
@@ -181,15 +180,13 @@ def plan_ppo(
         for k, length in enumerate(lengths[: config.prompts_per_step])
         for _ in range(config.samples_per_prompt)
     ]
-    # In the update the samples of a prompt rarely meet.
-    alone = [Row(row.prompt, row.completion, k) for k, row in enumerate(asked)]
     speaking, valuing = Pass.of(policy, entropy_grad=config.entropy_coef > 0), Pass.of(value, speaks=False)
     passes = [speaking] if value.shares_trunk(policy) else [speaking, valuing]
     # As the checks take them: shorter ones, of which more go into a pass, may need more.
     likely = _longest_prompts(learner.prompts[:beside], engine.tokenizer, config, beside)
     phases: dict[str, Parts] = {
         "scoring": max(
-            (_reading(engine, passes, rewards, rows) for rows in (alone, _cycled(likely, config, beside)) if rows),
+            (_reading(engine, passes, rewards, rows) for rows in (asked, _cycled(likely, config, beside)) if rows),
             key=total,
         )
     }
@@ -201,13 +198,22 @@ def plan_ppo(
     )
     phases["updating"] = updating(
         passes,
-        alone[: -(-per_step // config.minibatches)],
+        _largest_minibatch(asked, config),
         trained=_trained(engine),
         tokens_per_microbatch=engine.tokens_per_microbatch,
         sent=_sent(engine),
     )
     roles = [*_all(engine), *rewards]
     return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
+
+
+def _largest_minibatch(asked: Sequence[Row], config: PPOConfig) -> Sequence[Row]:
+    """Of a step's rows, the longest prompts first: whole prompts, or fewer rows than a prompt has, of two prompts."""
+    if config.minibatches <= config.prompts_per_step:
+        return asked[: -(-config.prompts_per_step // config.minibatches) * config.samples_per_prompt]
+    count = -(-config.prompts_per_step * config.samples_per_prompt // config.minibatches)
+    begin = min(config.samples_per_prompt - 1, max(0, len(asked) - count))
+    return asked[begin : begin + count]
 
 
 def _reading(engine: LocalEngine, passes: Sequence[Pass], rewards: Sequence[Role], rows: Sequence[Row]) -> Parts:
