@@ -59,6 +59,14 @@ def test_tokens_of_two_rows_with_one_prompt_by_hand() -> None:
     assert Tokens.of(rows, predicting=False).own == 3 + 2 + 4
 
 
+def test_the_pass_of_another_family_reads_a_prompt_for_each_row_by_hand() -> None:
+    """Prefixes of 4, 4 and 2 tokens, of which our own pass reads 4 and 2."""
+    rows = [Row(5, 2, "a"), Row(5, 1, "a"), Row(3, 3, "b")]
+    shape = Shape.of(llama())
+    assert Pass(shape=shape, ours=False).tokens(rows, predicting=True).prefix == 4 + 4 + 2
+    assert Pass(shape=shape).tokens(rows, predicting=True).prefix == 4 + 2
+
+
 def test_what_a_layer_keeps_of_a_token_by_hand() -> None:
     """Prompts of one token: no prefix, no padding. d 64, f 160, q 64, k 32; 8 tokens, of which each sees 8.
 
