@@ -22,11 +22,9 @@ from transformers import (
     MiniMaxForCausalLM,
     RwkvConfig,
     RwkvForCausalLM,
-    T5Config,
-    T5ForSequenceClassification,
 )
 
-from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, GROUPED, IDS, REWARDS, SHAPE, T5, TRAINED
+from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, GROUPED, IDS, REWARDS, SHAPE, TRAINED
 from tuneful.errors import ConfigError, ModelError, TunefulError
 from tuneful.generation.decoding import why_waves
 from tuneful.generation.sampler import Sampler
@@ -93,11 +91,6 @@ def of_images(folder: Path) -> Path:
     return folder
 
 
-def t5_classifier(folder: Path) -> Path:
-    T5ForSequenceClassification(T5Config(vocab_size=20, **T5)).save_pretrained(folder)  # type: ignore[arg-type]
-    return folder
-
-
 def masked(folder: Path) -> Path:
     BertForMaskedLM(BertConfig(vocab_size=20, **SHAPE)).save_pretrained(folder)
     return folder
@@ -109,15 +102,10 @@ REFUSALS: dict[str, tuple[type[TunefulError], str, Callable[[Callable[[str], Pat
         'encoder-decoders of the type "mbart" are not supported; these are: t5, bart',
         lambda _, folder: load_language_model(of_other_family(folder)),
     ),
-    "T5 as a reward model": (
+    "another encoder-decoder as a reward model": (
         ModelError,
-        'an encoder-decoder of the type "t5" cannot become a reward model; give an encoder or a decoder',
-        lambda folder_of, _: reward_roles(folder_of("T5")),
-    ),
-    "a classifier made of T5": (
-        ModelError,
-        'an encoder-decoder of the type "t5" cannot become a reward model; give an encoder or a decoder',
-        lambda _, folder: load_scorer(t5_classifier(folder)),
+        'encoder-decoders of the type "mbart" are not supported; these are: t5, bart',
+        lambda _, folder: load_scorer(of_other_family(folder)),
     ),
     "a value model beside an encoder-decoder": (
         ConfigError,

@@ -97,7 +97,7 @@ def test_greedy_answers_are_those_of_generate(engine: LocalEngine) -> None:
         assert completion == said[1 if theirs.config.is_encoder_decoder else len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS, "BART"])
+@pytest.mark.parametrize("name", [*POLICIES, *ENCODERS])
 def test_scores_are_those_of_a_plain_pass(name: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     """Together, alone, and padded on either side: the classifier's own score of the row by itself."""
     folder = folder_of(name)
@@ -119,15 +119,17 @@ def test_scores_are_those_of_a_plain_pass(name: str, folder_of: Callable[[str], 
         assert_close(changed(PROMPTS, ANSWERS), scores, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["BART", "RoBERTa"])
+@pytest.mark.parametrize("name", ["T5", "BART", "RoBERTa"])
 def test_an_end_token_spelled_in_a_text_is_text(name: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    """BART's classifier wants as many end tokens in each row; here they stand behind prompt and answer alone."""
+    """T5's and BART's want as many end tokens in each row; here they stand behind prompt and answer alone."""
     load_scorer(folder_of(name)).save_pretrained(tmp_path)
     load_tokenizer(folder_of(name)).save_pretrained(tmp_path)
     reward = LearnedReward.load(tmp_path)
-    prompt, answer = reward.encode(Prompt("say </s>"), Completion("</s></s>"))
+    end = reward.tokenizer.eos_token
+    prompts, answers = [Prompt(f"say {end}"), Prompt("hello")], [Completion(f"{end} {end}"), Completion("yes")]
+    prompt, answer = reward.encode(prompts[0], answers[0])
     assert (prompt + answer).count(2) == 2
-    assert reward([Prompt("say </s>"), Prompt("hello")], [Completion("</s></s>"), Completion("yes")]).isfinite().all()
+    assert reward(prompts, answers).isfinite().all()
 
 
 def test_tokens_that_generate_would_force_are_drawn(folder_of: Callable[[str], Path], tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ from tuneful.pipeline.recipe import Recipe, load_recipe
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Prompt
 
-CASES = [(name, "BERT" if name == "T5" else name, lora) for name in TRAINED for lora in (False, True)]
+CASES = [(name, name, lora) for name in TRAINED for lora in (False, True)]
 CASES += [("Llama", encoder, False) for encoder in REWARDS]
-"""Policy, reward model, adapters. T5 has no reward model of its own."""
+"""Policy, reward model, adapters."""
 
 
 class Watching(Silent):

@@ -1,7 +1,8 @@
-"""Encoder-decoders as policies: the numbers of transformers' own passes, sampling, adapters, checks before PPO."""
+"""Encoder-decoders as policies and reward models: the numbers of transformers' own passes, sampling, adapters."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,25 @@ from transformers import (
     MBartForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
+    T5ForSequenceClassification,
+    T5Tokenizer,
 )
 
 from tuneful.algorithms.ppo import PPOConfig
-from tuneful.algorithms.start_up import check_start
+from tuneful.algorithms.start_up import check_start, reward_invariance
 from tuneful.data.templates import prompt_ids
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
-from tuneful.errors import ModelError
+from tuneful.errors import ConfigError, ModelError
 from tuneful.generation.sampling import Sampling
-from tuneful.models.adapters import LoRA
+from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.forward import policy_outputs, value_outputs
 from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer, save_model
 from tuneful.models.roles import Role, policy_roles
 from tuneful.pipeline.export import export
 from tuneful.records import Completion, Prompt
+from tuneful.rewards.classifier import Classifier, ClassifierReward
+from tuneful.rewards.learned import LearnedReward
 
 PROMPTS = [[7, 9, 30], [5], [40, 41, 42, 43, 44]]
 COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9]]
@@ -154,9 +159,87 @@ def test_the_start_up_checks_pass(shape: Any, t5_dir: Path) -> None:
     assert all(finding.passed or finding.warning for finding in check_start(engine, ASKED, reward, config, seed=0))
 
 
-def test_it_is_no_reward_model(t5_dir: Path) -> None:
-    with pytest.raises(ModelError, match='"t5" cannot become a reward model'):
-        load_scorer(t5_dir)
+def test_a_reward_model_starts_from_all_of_the_language_model(t5_dir: Path, tmp_path: Path) -> None:
+    """From an adapter too, whose weights have other names in T5's classifier than in its language model."""
+    adapters = AdapterSet(load_language_model(t5_dir))
+    adapters.add("policy", LoRA(rank=4))
+    for weight in adapters.named_parameters("policy").values():
+        weight.data.normal_(std=0.1)
+    adapters.save("policy", tmp_path / "adapter")
+    for start in (t5_dir, tmp_path / "adapter"):
+        expected = load_language_model(start).state_dict()
+        found = load_scorer(start).transformer.state_dict()
+        assert found.keys() == expected.keys() - {"lm_head.weight"}
+        assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+
+
+class TestReward:
+    """A T5 classifier under a tokenizer of T5's own class, of letters: its end token is a piece of its vocabulary."""
+
+    PROMPTS = (Prompt("hello"), Prompt("how do i cook bread"), Prompt.user("why"))
+    ANSWERS = (Completion("no", finish="eos"), Completion("yes"), Completion("please cook the hottest dog"))
+
+    @pytest.fixture
+    def own(self) -> Any:
+        letters = [(chr(code), -3.0) for code in range(97, 123)]
+        special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+        return T5Tokenizer(vocab=special + letters, extra_ids=0)
+
+    @pytest.fixture
+    def scorer_dir(self, t5_dir: Path, own: Any, tmp_path: Path) -> Path:
+        return self.saved(load_scorer(t5_dir), own, tmp_path / "scorer")
+
+    def saved(self, model: Any, own: Any, folder: Path) -> Path:
+        """The model under this tokenizer, which knows fewer tokens than it; its head is drawn wide."""
+        model.config.eos_token_id = own.eos_token_id
+        model.classification_head.out_proj.weight.data.normal_()
+        save_model(model, own, folder)
+        return folder
+
+    def test_it_reads_what_its_tokenizer_makes_of_two_texts(self, scorer_dir: Path, own: Any) -> None:
+        theirs: Any = T5ForSequenceClassification.from_pretrained(scorer_dir).eval()
+        expected = []
+        for prompt, answer in zip(self.PROMPTS, self.ANSWERS, strict=True):
+            pair = own(prompt.text, answer.text, return_tensors="pt")
+            assert pair["input_ids"][0].tolist().count(1) == 2
+            expected.append(theirs(**pair).logits[0, 0].detach())
+        reward = LearnedReward.load(scorer_dir)
+        assert torch.stack(expected).std() > 0.01
+        for changed in (reward, replace(reward, padding="left"), replace(reward, tokens_per_batch=1)):
+            assert_close(changed(self.PROMPTS, self.ANSWERS), torch.stack(expected), atol=2e-5, rtol=0)
+
+    def test_an_end_token_that_cannot_be_spelled_is_left_out(self, scorer_dir: Path, own: Any) -> None:
+        """Read as the tokenizer reads it, it would be one end token more than other rows have."""
+        assert own.encode("</s>", add_special_tokens=False, split_special_tokens=True) == [3, 1]
+        reward = LearnedReward.load(scorer_dir)
+        n, o = own.convert_tokens_to_ids(["n", "o"])
+        assert reward.encode(Prompt("no </s>"), Completion("no</s>")) == ([3, n, o, 3, 1], [3, n, o, 1])
+        prompts, answers = [Prompt("no </s>"), self.PROMPTS[1]], [Completion("no</s>"), self.ANSWERS[1]]
+        assert reward_invariance(reward, prompts, answers).passed
+
+    def test_long_prompts_lose_their_beginning(self, scorer_dir: Path, own: Any) -> None:
+        reward = replace(LearnedReward.load(scorer_dir), max_tokens=8)
+        words = own.convert_ids_to_tokens
+        first, second = reward.encode(Prompt("cook bread"), Completion("no"))
+        assert (words(first), words(second)) == (["e", "a", "d", "</s>"], ["▁", "n", "o", "</s>"])
+        first, second = reward.encode(Prompt("cook"), Completion("bread dog"))
+        assert (words(first), words(second)) == (["</s>"], ["▁", "b", "r", "e", "a", "d", "</s>"])
+        with pytest.raises(ConfigError, match="room for at least 3 tokens, got max_tokens = 2"):
+            replace(reward, max_tokens=2).encode(Prompt("cook"), Completion("no"))
+
+    @pytest.mark.parametrize("with_prompt", [False, True])
+    def test_a_classifier_of_labels(self, t5_dir: Path, own: Any, with_prompt: bool, tmp_path: Path) -> None:
+        folder = self.saved(load_scorer(t5_dir, num_labels=2), own, tmp_path / "labels")
+        given = Classifier(classifier=str(folder), label=1, with_prompt=with_prompt)
+        reward = ClassifierReward.load(given, folder)
+        theirs: Any = T5ForSequenceClassification.from_pretrained(folder).eval()
+        pairs = [
+            (p.text, c.text) if with_prompt else (c.text,) for p, c in zip(self.PROMPTS, self.ANSWERS, strict=True)
+        ]
+        expected = torch.stack([theirs(**own(*pair, return_tensors="pt")).logits[0, 1].detach() for pair in pairs])
+        assert_close(reward(self.PROMPTS, self.ANSWERS), expected, atol=2e-5, rtol=0)
+        spelled = [Completion("no</s>"), self.ANSWERS[1]]
+        assert reward_invariance(reward, self.PROMPTS[:2], spelled).passed
 
 
 def test_a_family_that_was_not_tried_is_refused(tmp_path: Path) -> None:

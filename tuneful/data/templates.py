@@ -91,8 +91,16 @@ def completion_ids(
         raise ModelError('the tokenizer has no end token; set "eos_token" in its tokenizer_config.json')
     before, after = _around_answer(prompt, tokenizer)
     spoken = before + completion_text.removesuffix(tokenizer.eos_token) + after
-    ids = tokenizer.encode(spoken, add_special_tokens=False, split_special_tokens=True)
-    return [*(token for token in ids if token != tokenizer.eos_token_id), tokenizer.eos_token_id][:max_tokens]
+    return [*text_ids(spoken, tokenizer, tokenizer.eos_token_id), tokenizer.eos_token_id][:max_tokens]
+
+
+def text_ids(text: str, tokenizer: Tokenizer, end: int) -> list[int]:
+    """The token ids of a text as nothing but text: a special token spelled in it is spelled in other tokens.
+
+    The token `end` is left out where the tokenizer cannot spell it (T5's).
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    return [token for token in ids if token != end]
 
 
 def pair_ids(

@@ -24,10 +24,7 @@ Dtype = Literal["float32", "bfloat16", "nf4"]
 """Precision of a model's weights; with nf4 that of its linear layers, and the rest is bfloat16."""
 
 ENCODER_DECODERS = ("t5", "bart")
-"""Encoder-decoders that can be policies, by the model type in their config; FLAN-T5 is a T5."""
-
-SCORING_ENCODER_DECODERS = ("bart",)
-"""Those that can be reward models: BART's classifier reads its score at the last end token, which each row has."""
+"""Encoder-decoders that can be policies and reward models, by the model type in their config; FLAN-T5 is a T5."""
 
 _PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['content'] }}"
@@ -105,14 +102,10 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32", device: s
 
     if is_scorer(path):
         raise ModelError(f"{path}: a reward model or classifier, no language model; give the model it is to judge")
-    _refuse_images(path)
-    family = encoder_decoder(path)
-    if family is not None and family not in ENCODER_DECODERS:
-        known = ", ".join(ENCODER_DECODERS)
-        raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
+    _refuse_others(path)
     if not is_adapter(path) and any("MaskedLM" in name for name in _config(path).architectures or []):
         raise ModelError(f"{path}: an encoder, which reads the words that it is to say; give a decoder")
-    auto_class = AutoModelForCausalLM if family is None else AutoModelForSeq2SeqLM
+    auto_class = AutoModelForCausalLM if encoder_decoder(path) is None else AutoModelForSeq2SeqLM
     model = _load(path, auto_class, dtype, device, complete=True)
     if model.generation_config is not None:
         model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
@@ -127,8 +120,15 @@ def encoder_decoder(path: str | Path) -> str | None:
     return str(config.model_type) if config.is_encoder_decoder else None
 
 
-def _refuse_images(path: str | Path) -> None:
-    """ModelError for a model with a part for images, as Gemma 3 has from 4B on: text would never train that part."""
+def _refuse_others(path: str | Path) -> None:
+    """ModelError for encoder-decoders that are not among `ENCODER_DECODERS`, and for a model with a part for images.
+
+    Gemma 3 has such a part from 4B on; text would never train it.
+    """
+    family = encoder_decoder(path)
+    if family is not None and family not in ENCODER_DECODERS:
+        known = ", ".join(ENCODER_DECODERS)
+        raise ModelError(f'{path}: encoder-decoders of the type "{family}" are not supported; these are: {known}')
     while is_adapter(path):
         path = adapter_base(path)
     config = _config(path)
@@ -161,18 +161,11 @@ def load_scorer(
     encoder's is what transformers draws. Both follow `seed`. Dropout is off; device: None means CUDA when there is one.
 
     Raises ModelError for a model that reads images too, and for an encoder-decoder of a family that is not among
-    `SCORING_ENCODER_DECODERS`.
+    `ENCODER_DECODERS`.
     """
     from transformers import AutoModelForSequenceClassification
 
-    _refuse_images(path)
-    family = encoder_decoder(path)
-    if family is not None and family not in SCORING_ENCODER_DECODERS:
-        raise ModelError(
-            f'{path}: an encoder-decoder of the type "{family}" cannot become a reward model; give an encoder or a '
-            "decoder"
-        )
-
+    _refuse_others(path)
     if is_scorer(path):
         # An adapter's base may be a language model, whose config knows of no labels.
         adapter = is_adapter(_local_or_hub(path))
@@ -293,10 +286,13 @@ def _merged(base: Any, directory: str) -> Any:
 
     config = PeftConfig.from_pretrained(directory)
     config.task_type = None  # merged into a classifier, a language model's adapter is as good as another
+    # T5's language model is a trunk with a head, its classifier holds a trunk, by whose name the weights go there.
+    held = base.config.is_encoder_decoder and base.base_model is not base
+    names = {r"^(?=(en|de)coder\.)": f"{base.base_model_prefix}."} if held else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*tie_word_embeddings")  # PEFT advises the copy that is made here
         try:
-            model: Any = PeftModel.from_pretrained(base, directory, config=config)
+            model: Any = PeftModel.from_pretrained(base, directory, config=config, key_mapping=names)
         except RuntimeError as error:
             raise ModelError(
                 f"{directory}: the adapter does not fit its base {base.name_or_path}: {_first_line(error)}"

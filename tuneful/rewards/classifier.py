@@ -110,14 +110,18 @@ class ClassifierReward:
         room = context_of(self.role, self.tokenizer) - backend.num_special_tokens_to_add(self.with_prompt)
         answer = backend.encode(completion.text, add_special_tokens=False)
         answer.truncate(room)
-        if not self.with_prompt:
-            # A decoder's tokenizer may add nothing to an empty answer, and a row must have a token.
-            return backend.post_process(answer).ids or [self.tokenizer.eos_token_id or 0], []
-        question = backend.encode(prompt.text, add_special_tokens=False)
-        question.truncate(room - len(answer.ids), direction="left")
-        row = backend.post_process(question, answer)
-        first = row.type_ids.index(1) if 1 in row.type_ids else len(row.ids)
-        return row.ids[:first], row.ids[first:]
+        row, end = backend.post_process(answer), self.tokenizer.eos_token_id
+        if self.with_prompt:
+            question = backend.encode(prompt.text, add_special_tokens=False)
+            question.truncate(room - len(answer.ids), direction="left")
+            row = backend.post_process(question, answer)
+        places = zip(row.ids, row.type_ids, row.special_tokens_mask, strict=True)
+        # T5's tokenizer cannot spell its end token, and its classifier reads the score at the last one.
+        kept = [(token, segment) for token, segment, special in places if special or token != end]
+        # A decoder's tokenizer may add nothing to an empty answer, and a row must have a token.
+        ids = [token for token, _ in kept] or [end or 0]
+        first = next((place for place, (_, segment) in enumerate(kept) if segment == 1), len(ids))
+        return ids[:first], ids[first:]
 
 
 def _number(label: str | int | None, labels: Sequence[str], path: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tuneful.data.batching import TOKENS_PER_PASS, token_budget_batches
-from tuneful.data.templates import pair_ids
+from tuneful.data.templates import pair_ids, text_ids
 from tuneful.errors import ConfigError, ModelError, RewardError
 from tuneful.models.forward import reward_scores, shares_prompts
 from tuneful.models.loading import head_of, is_scorer, load_scorer, load_tokenizer, read_reward_file
@@ -122,39 +123,52 @@ def in_batches(
 
 def context_of(role: Role, tokenizer: Any) -> int:
     """The longest row that the model of a role takes, in tokens."""
-    positions: int = getattr(role.model.config.get_text_config(), "max_position_embeddings", tokenizer.model_max_length)
+    known: int = min(tokenizer.model_max_length, sys.maxsize)  # 1e30 where it knows none
+    positions: int = getattr(role.model.config.get_text_config(), "max_position_embeddings", known)
     if role.head is not None:
         return positions
     # RoBERTa counts positions from its pad id + 1, so its table is longer than its context.
     table = getattr(getattr(role.model.base_model, "embeddings", None), "position_embeddings", None)
     pad: int | None = getattr(table, "padding_idx", None)
-    known: int = tokenizer.model_max_length
     return min(positions if pad is None else positions - pad - 1, known)
 
 
 def encode_pair(
     prompt: Prompt, completion: str, tokenizer: Any, role: Role, max_tokens: int | None = None, *, ended: bool = True
 ) -> tuple[list[int], list[int]]:
-    """(prompt ids, completion ids) for a reward model: the chat form for decoders, two segments for encoders.
+    """(prompt ids, completion ids) for a reward model: the chat form for decoders, else two segments (`_marks`).
 
     Raises ConfigError when `max_tokens` cannot hold a token of the answer and what stands around it.
     """
     context = context_of(role, tokenizer)
     limit = min(max_tokens or context, context)
     if role.head is None:
-        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-            raise ModelError(
-                f"{tokenizer.name_or_path}: the tokenizer has no cls_token or no sep_token, by which an encoder tells "
-                "the prompt from the answer; set both in tokenizer_config.json"
+        begin, end = _marks(tokenizer, role.model.config)
+        room = limit - len(begin) - 2
+        if room < 1:
+            raise ConfigError(
+                f"an encoder reward needs room for at least {len(begin) + 3} tokens, got max_tokens = {limit}"
             )
-        if limit < 4:
-            raise ConfigError(f"an encoder reward needs room for at least 4 tokens, got max_tokens = {limit}")
         # An end token spelled in a text is text: a classifier may look for its score at the tokens that end the parts.
-        question, answer = (
-            tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-            for text in (prompt.text, completion)
-        )
-        answer = [*answer[: limit - 3], tokenizer.sep_token_id]
-        room = limit - len(answer) - 2
-        return [tokenizer.cls_token_id, *question[max(len(question) - room, 0) :], tokenizer.sep_token_id], answer
+        question, answer = (text_ids(text, tokenizer, end) for text in (prompt.text, completion))
+        answer = answer[:room]
+        asked = question[max(len(question) - (room - len(answer)), 0) :]
+        return [*begin, *asked, end], [*answer, end]
     return pair_ids(prompt, completion, tokenizer, max_tokens=limit, ended=ended)
+
+
+def _marks(tokenizer: Any, config: Any) -> tuple[list[int], int]:
+    """What stands before a prompt, and the token behind it and behind its answer: [CLS] prompt [SEP] answer [SEP].
+
+    An encoder-decoder's classifier reads its score at the last end token, so that token ends both parts: BART's
+    `<s> prompt </s> answer </s>`, and `prompt </s> answer </s>` for T5, whose tokenizer has no token to begin with.
+    """
+    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if config.is_encoder_decoder:
+        return [] if begin is None else [begin], config.eos_token_id
+    if begin is None or end is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: the tokenizer has no cls_token or no sep_token, by which an encoder tells "
+            "the prompt from the answer; set both in tokenizer_config.json"
+        )
+    return [begin], end
