@@ -14,13 +14,13 @@ zensical := zensical==0.0.73
 demo: $(VENV)/core-installed
 	$(bin) -m tuneful demo --out $(OUT) --seed $(SEED)
 
-# One worker for each core, eight at most for the memory they take. The tests of a file share what they make, so a file
-# stays with one worker; in the order of their names the longest files are not the last.
 # A smaller demo world, labeled by its own people, with a place for you on every item; then its pages.
 label: $(VENV)/core-installed
 	$(bin) -m tuneful run recipes/demo_label.toml --out runs/label
 	$(bin) -m tuneful web --store runs/label/labels/judgments.db
 
+# One worker for each core, eight at most for the memory they take. The tests of a file share what they make, so a file
+# stays with one worker; in the order of their names the longest files are not the last.
 test: $(VENV)/dev-installed
 	$(bin) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
