@@ -286,6 +286,21 @@ def test_the_checks_before_the_first_step_are_planned(
     assert planned.peak == pytest.approx(found.num_bytes, rel=0.2)
 
 
+def test_the_checks_hold_no_more_than_steps_of_as_many_rows(model_dir: Path, tmp_path: Path) -> None:
+    """Of 8 rows, in micro-batches that would hold all 256, which take 51 MiB together where a step takes 12."""
+    ours, _, _ = ppo(model_dir, 8_000, LORA, False)
+    judged = learned_reward(model_dir, tmp_path, ours.roles.policy)
+    config = PPOConfig(prompts_per_step=8, max_new_tokens=24, epochs=1)
+    learner = PPO(ours, [Prompt(text) for text in said(48, 0)], judged, config)
+    before = tensors(ours.roles)
+    with counted(before) as checks:
+        check_start(ours, learner.prompts, judged, config, seed=0, rows=8)
+    with counted(before) as steps:
+        learner.step()
+        learner.step()
+    assert checks.num_bytes < steps.num_bytes
+
+
 def learned_reward(path: Path, tmp_path: Path, base: Role | None) -> LearnedReward:
     """An adapter that is kept in `tmp_path`, on the model of `base` or on one of its own."""
     stored = reward_roles(path, lora=LORA).reward

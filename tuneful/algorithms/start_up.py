@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
@@ -60,11 +61,19 @@ class RLConfig(Protocol):
 
 
 def check_start(
-    engine: LocalEngine, prompts: Sequence[Prompt], reward: Reward, config: RLConfig, *, seed: int, tuned: bool = False
+    engine: LocalEngine,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    config: RLConfig,
+    *,
+    seed: int,
+    tuned: bool = False,
+    rows: int = NUM_ROLLOUTS,
 ) -> list[Finding]:
     """Measure everything that must hold before the first step.
 
-    tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged.
+    tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged. rows: how many
+    rollouts are sampled and read together; as many as the run ever does, so that the checks need no more memory.
     Raises CheckError with every broken finding; RewardError when a reward is not finite.
     """
     ends = _end_token(engine.tokenizer)
@@ -72,13 +81,19 @@ def check_start(
     sampling = replace(config.sampling, num_samples=1)
     asked = [prompts[i % len(prompts)] for i in range(NUM_ROLLOUTS)]
     penalty = config.missing_eos_penalty
-    rollout = collect(engine, asked, sampling, reward, seed=fold(seed, "check"), missing_eos_penalty=penalty)
+    rollouts = [
+        collect(
+            engine, asked[at : at + rows], sampling, reward, seed=fold(seed, "check", at), missing_eos_penalty=penalty
+        )
+        for at in range(0, NUM_ROLLOUTS, rows)
+    ]
+    completions = list(chain.from_iterable(rollout.as_completions() for rollout in rollouts))
     findings = [
         *ends,
-        *_logprobs(engine, rollout, tuned=tuned),
-        _shaping(rollout, config.kl_coef),
-        ranks.from_first(lambda: reward_invariance(reward, asked, rollout.as_completions())),
-        _reward_mean(reward, asked, rollout.as_completions()),
+        *_logprobs(engine, rollouts, tuned=tuned),
+        _shaping(rollouts, config.kl_coef),
+        ranks.from_first(lambda: reward_invariance(reward, asked, completions)),
+        _reward_mean(reward, asked, completions),
     ]
     _refuse_broken(findings)
     return findings
@@ -97,13 +112,14 @@ def _end_token(tokenizer: Any) -> list[Finding]:
     return [missing, Finding("pad token equal to end token", float(same), 0.5, cause)]
 
 
-def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Finding]:
+def _logprobs(engine: LocalEngine, rollouts: Sequence[Rollout], *, tuned: bool) -> list[Finding]:
     policy = engine.roles.policy
     assert policy is not None
     half, bar = policy.half, policy.rounding
-    kl, estimator = engine.kl(rollout)
-    drift = (engine.score("policy", rollout) - rollout.logprobs).abs()[rollout.mask]
-    away = _from_whole_model(engine, rollout)
+    measured = [engine.kl(rollout) for rollout in rollouts]
+    kl, estimator = torch.cat([kl for kl, _ in measured]), measured[0][1]
+    drift = torch.cat([(engine.score("policy", one) - one.logprobs).abs()[one.mask] for one in rollouts])
+    away = _from_whole_model(engine, rollouts)
     largest = "mean" if half else "largest"
     return [
         Finding(
@@ -130,28 +146,30 @@ def _logprobs(engine: LocalEngine, rollout: Rollout, *, tuned: bool) -> list[Fin
 
 
 @torch.no_grad()
-def _from_whole_model(engine: LocalEngine, rollout: Rollout) -> Tensor:
+def _from_whole_model(engine: LocalEngine, rollouts: Sequence[Rollout]) -> Tensor:
     """|difference| of the logprobs of the first 8 rows from those that transformers' model gives each alone, flat."""
     policy = engine.roles.policy
     assert policy is not None
+    rows = chain.from_iterable(zip(one.prompts, one.completions, one.logprobs, strict=True) for one in rollouts)
     return torch.cat(
         [
-            whole_model_logprobs(policy, prompt, completion, rollout.temperature) - logprobs[: len(completion)]
-            for prompt, completion, logprobs in zip(
-                rollout.prompts[:8], rollout.completions[:8], rollout.logprobs, strict=False
-            )
+            whole_model_logprobs(policy, prompt, completion, rollouts[0].temperature) - logprobs[: len(completion)]
+            for prompt, completion, logprobs in islice(rows, 8)
         ]
     ).abs()
 
 
-def _shaping(rollout: Rollout, kl_coef: float) -> Finding:
-    assert rollout.scores is not None and rollout.reference_logprobs is not None
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
-    penalty = (k1(rollout.logprobs, rollout.reference_logprobs) * rollout.mask).sum(-1)
-    error = (rewards.sum(-1) - (rollout.scores - kl_coef * penalty)).abs().max()
+def _shaping(rollouts: Sequence[Rollout], kl_coef: float) -> Finding:
+    def error(rollout: Rollout) -> float:
+        scores, reference = rollout.scores, rollout.reference_logprobs
+        assert scores is not None and reference is not None
+        rewards = shape_rewards(scores, rollout.logprobs, reference, rollout.mask, kl_coef=kl_coef)
+        penalty = (k1(rollout.logprobs, reference) * rollout.mask).sum(-1)
+        return float((rewards.sum(-1) - (scores - kl_coef * penalty)).abs().max())
+
     return Finding(
         "largest difference between a completion's summed rewards and score - kl_coef * KL",
-        float(error),
+        max(map(error, rollouts)),
         1e-3,
         "rewards reach tokens that do not count; look at the mask",
     )

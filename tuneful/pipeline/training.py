@@ -129,16 +129,14 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
     prompts = splits.read("rl", purpose="train", stage=record.name)
     dev = splits.read("dev", purpose="stop", stage=record.name)[: given.evaluate_prompts]
     learner = PPO(engine, prompts, reward, config)
-    plan = memory.plan_ppo(
-        engine,
-        learner,
-        others=[second] if second is not None else [],
-        evaluated=len(dev) * given.evaluate_samples,
-        checked=NUM_ROLLOUTS,
-    )
+    evaluated = len(dev) * given.evaluate_samples
+    together = max(config.prompts_per_step * config.samples_per_prompt, evaluated)
+    others = [second] if second is not None else []
+    plan = memory.plan_ppo(engine, learner, others=others, evaluated=evaluated, checked=min(NUM_ROLLOUTS, together))
     memory.tell_plan(context, record, engine, plan)
     if ranks.from_first(record.latest_checkpoint) is None:
-        checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=given.start == "tuned")
+        tuned = given.start == "tuned"
+        checks = check_start(engine, prompts, reward, config, seed=config.seed, tuned=tuned, rows=together)
         for finding in checks:
             context.display.note(f"{'✓' if finding.passed else 'warning:'} {finding.name}: {finding.value:.2g}")
         record.update(checks=[asdict(f) | {"passed": f.passed} for f in checks])
