@@ -219,6 +219,30 @@ def test_a_long_prompt_can_be_cut(answers, tiny_model_dir, tmp_path):
     assert len(read_candidates(tmp_path / "out.jsonl")) == 1
 
 
+def texts_of(tiny_model_dir, folder, *options) -> list[str]:
+    """Two answers to each of two prompts, of up to 12 tokens, with seed 0."""
+    write_jsonl(folder / "asked.jsonl", [{"prompt": "hot house"}, {"prompt": "cold tea"}], force=True)
+    asked = ("--in", folder / "asked.jsonl", "--out", folder / "told.jsonl", "--force")
+    done = tuneful("generate", "--model", tiny_model_dir, *asked, "--num-samples", 2, "--max-new-tokens", 12, *options)
+    assert done.returncode == 0, done.stderr
+    return [c.text for item in read_candidates(folder / "told.jsonl") for c in item.completions]
+
+
+def test_generate_stops_before_any_of_the_texts(tiny_model_dir, tmp_path):
+    """Uniforms follow from seed, prompt and place, so up to the stop the words are those drawn without one."""
+    free = texts_of(tiny_model_dir, tmp_path)
+    ends = [free[0].split()[3], free[3].split()[2]]
+    stopped = texts_of(tiny_model_dir, tmp_path, "--stop", ends[0], "--stop", ends[1], "--device", "cpu")
+    assert stopped == [text[: min((text.find(end) for end in ends if end in text), default=None)] for text in free]
+    assert stopped != free
+
+
+def test_the_smallest_nucleus_is_the_likeliest_token(tiny_model_dir, tmp_path):
+    likeliest = texts_of(tiny_model_dir, tmp_path, "--temperature", 0)
+    assert texts_of(tiny_model_dir, tmp_path, "--top-p", 1e-6) == likeliest
+    assert texts_of(tiny_model_dir, tmp_path, "--top-p", 1) == texts_of(tiny_model_dir, tmp_path) != likeliest
+
+
 def test_run_names_the_reports_that_exist(tmp_path):
     from tuneful.cli.run import written_reports
 
@@ -464,6 +488,11 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[object], str]]:
         "broken JSON line": (generate(broken), "broken.jsonl:2"),
         "empty completion": (["score", "--reward", "shorter", "--in", empty, "--out", folder / "s"], "empty.jsonl:1"),
         "prompt longer than the context": (generate(long), "max_prompt_tokens"),
+        "nucleus of nothing": ([*generate(prompts), "--top-p", 0], "top_p must lie above 0 and be at most 1"),
+        "nucleus of one": ([*generate(prompts), "--top-p", 0.9, "--temperature", 0], "leave one out"),
+        "stop at nothing": ([*generate(prompts), "--stop", ""], "stop holds an empty string"),
+        "no device": ([*generate(prompts), "--device", "gpu"], "--device gpu: no device; give cpu, cuda, or cuda:1"),
+        "device that is not there": ([*generate(prompts), "--device", "cuda:99"], "there is no such GPU here"),
         "missing model": (generate(prompts, folder / "nowhere"), "no such model directory"),
         "unknown key": (run(recipe("key", extra="clipp = 0.1\n")), 'did you mean "clip"?'),
         "no end token": (run(recipe("eos", model=variant("no-eos", eos_token=None))), "no end token"),

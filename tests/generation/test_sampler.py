@@ -15,8 +15,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 from tuneful.errors import GenerationError
 from tuneful.generation import decoding
 from tuneful.generation.llama_decoding import LlamaDecoding
+from tuneful.generation.nucleus import nucleus
 from tuneful.generation.rollout import Rollout
-from tuneful.generation.sampler import Choose, Sampler
+from tuneful.generation.sampler import Sampler
 from tuneful.generation.sampling import Sampling, uniforms
 from tuneful.models import llama as llama_pass
 from tuneful.models.adapters import AdapterSet, LoRA
@@ -290,17 +291,6 @@ class TestStop:
         assert rollout.completions == [[yes, always_stop]]
         assert rollout.finish == ["stop"]
         assert rollout.texts == ["yes"]
-
-
-def nucleus(mass: float) -> Choose:
-    """The smallest set of tokens that holds `mass` of the policy's probability."""
-
-    def choose(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        probs, order = logits.softmax(-1).sort(-1, descending=True)
-        outside = probs.cumsum(-1) - probs >= mass
-        return logits.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
-
-    return choose
 
 
 class TestChoose:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneful.cli.options import Force, Json, Out, Seed, Set, Track
+from tuneful.cli.options import Device, Force, Json, Out, Seed, Set, Track
 
 
 def command(
@@ -12,6 +12,7 @@ def command(
     seed: Seed = 0,
     set_: Set = None,
     track: Track = None,
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuneful.cli.options import Json, MaxPromptTokens
+from tuneful.cli.options import Device, Json, MaxPromptTokens
 from tuneful.errors import ConfigError, TunefulError
 from tuneful.records import Completion, Prompt
 
@@ -28,6 +28,7 @@ def command(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also train copies of the models: minutes for small ones.")
     ] = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """What this machine can do, and whether a data file, a model and a reward are fit to train with.

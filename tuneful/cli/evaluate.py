@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Out, Seed
+from tuneful.cli.options import Device, Force, In, Json, MaxPromptTokens, Out, Seed
 from tuneful.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 128,
     max_prompt_tokens: MaxPromptTokens = None,
     seed: Seed = 0,
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

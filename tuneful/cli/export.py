@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneful.cli.options import Force, Json, Out
+from tuneful.cli.options import Device, Force, Json, Out
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
         Literal["float32", "bfloat16"] | None, typer.Option(help="Precision of the weights; without it as they are.")
     ] = None,
     push: Annotated[str | None, typer.Option(help="Upload it to the hub as OWNER/NAME, private if new.")] = None,
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

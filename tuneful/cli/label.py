@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 import typer
 
-from tuneful.cli.options import Force, In, Json, MaxPromptTokens, Out, Seed, StoreUrl
+from tuneful.cli.options import Device, Force, In, Json, MaxPromptTokens, Out, Seed, StoreUrl
 from tuneful.data.files import refuse_unwritable
 from tuneful.errors import ConfigError, DataError, GenerationError, StoreError
 from tuneful.records import content_hash
@@ -66,6 +66,7 @@ def create_command(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer of the models.")] = 128,
     max_prompt_tokens: MaxPromptTokens = None,
     seed: Seed = 0,
+    device: Device = None,
     store: StoreUrl = "judgments.db",
     kind: Annotated[
         Kind | None, typer.Option(help="What people do; else comparison for two models, and ranking.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import Force, Json, Out, Set, Track
+from tuneful.cli.options import Device, Force, Json, Out, Set, Track
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe: a TOML file of [[stage]] tables.")]
 OptionalSeed = Annotated[int | None, typer.Option("--seed", help="In place of the recipe's seed.")]
@@ -20,6 +20,7 @@ def run_command(
     seed: OptionalSeed = None,
     set_: Set = None,
     track: Track = None,
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +65,7 @@ def train_command(
     seed: OptionalSeed = None,
     set_: Set = None,
     track: Track = None,
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -78,4 +80,4 @@ def train_command(
     if len(stages) != 1 or stages[0].config is None:
         names = ", ".join(stage.name for stage in stages)
         raise ConfigError(f"{recipe}: train takes a recipe of one algorithm, this one has {names}; use tuneful run")
-    run_command(recipe, out, seed, set_, track, force, as_json)
+    run_command(recipe, out, seed, set_, track, device, force, as_json)

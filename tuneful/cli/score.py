@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuneful.cli.options import Force, In, Json, Out, Reward
+from tuneful.cli.options import Device, Force, In, Json, Out, Reward
 from tuneful.data.files import refuse_unwritable
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ ANSWERS_AT_ONCE = 256
 """Answers scored between two steps of the progress bar."""
 
 
-def command(reward: Reward, in_: In, out: Out, force: Force = False, as_json: Json = False) -> None:
+def command(
+    reward: Reward, in_: In, out: Out, device: Device = None, force: Force = False, as_json: Json = False
+) -> None:
     """The rows of a file of completions, or of one answer each, as they are, with a score added to every answer.
 
     Example: tuneful score --reward runs/demo/reward/model --in answers.jsonl --out scored.jsonl

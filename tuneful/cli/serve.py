@@ -6,12 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from tuneful.cli.options import Device
+
 
 def command(
     model: Annotated[str, typer.Argument(help="Model directory or hub id.", show_default=False)],
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65_535)] = 8000,
     dtype: Annotated[Literal["float32", "bfloat16", "nf4"], typer.Option(help="Precision of the model.")] = "float32",
+    device: Device = None,
 ) -> None:
     """Completions of a model over HTTP, in the words of OpenAI's API and vLLM's additions, until Ctrl-C.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import StoreUrl
+from tuneful.cli.options import Device, StoreUrl
 
 
 def command(
@@ -17,6 +17,7 @@ def command(
         bool,
         typer.Option("--no-worker", help="Start no `tuneful worker` beside the pages; one elsewhere does its work."),
     ] = False,
+    device: Device = None,
 ) -> None:
     """The pages on which people judge answers and their lead looks after them, until Ctrl-C.
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tuneful.cli.options import StoreUrl
+from tuneful.cli.options import Device, StoreUrl
 
 PAUSE = 2.0
 """Seconds before a worker without a job looks again."""
@@ -26,6 +26,7 @@ def command(
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="End when standard input is closed, as by whoever started it.")
     ] = False,
+    device: Device = None,
 ) -> None:
     """Do what the pages ask for, such as answers of models to be judged, until Ctrl-C; `tuneful web` starts one.
 

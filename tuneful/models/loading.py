@@ -1,7 +1,7 @@
 """Model and tokenizer directories in, ready modules out: Hugging Face models, PEFT adapters, reward models.
 
 Models are moved to the current CUDA device when there is one and stay on the CPU otherwise; the other parts of a run
-follow the model.
+follow the model. `--device` of a command decides which devices there are (cli/options.py).
 """
 
 from __future__ import annotations

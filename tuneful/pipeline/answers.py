@@ -9,6 +9,7 @@ from tuneful.data.completions import candidates_row, with_ids
 from tuneful.data.files import write_rows
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampler import Choose
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import Dtype, load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
@@ -24,14 +25,17 @@ def answer(
     *,
     seed: int,
     dtype: Dtype = "float32",
+    choose: Choose | None = None,
     on_progress: Callable[[int, int], None],
     note: Callable[[str], None],
 ) -> Rollout:
     """`sampling.num_samples` completions of every prompt by the model in a directory or on the hub, prompt by prompt.
 
-    on_progress: told how many completions of how many are done. note: told what `note_waves` has to say.
+    choose: limits what is drawn, see Sampler.sample. on_progress: told how many completions of how many are done. note:
+    told what `note_waves` has to say.
     """
-    return engine_of(model, dtype=dtype, note=note).sample(prompts, sampling, seed=seed, on_progress=on_progress)
+    engine = engine_of(model, dtype=dtype, note=note)
+    return engine.sample(prompts, sampling, seed=seed, choose=choose, on_progress=on_progress)
 
 
 def engine_of(model: str, *, dtype: Dtype = "float32", note: Callable[[str], None]) -> LocalEngine:
