@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 ROLLOUTS, EPOCHS, MINIBATCHES, NEW_TOKENS, RANK = 32, 4, 4, 64, 16
 
-PLANTED, PLANTED_RATE = 5.0, 1e-3
-"""Scale of the planted reward, and the learning rate with it."""
+PEER_BATCH, PEER_FORWARD = 8, 32
+"""The peer's fastest, of those that peer_batches.py tries: a minibatch whole, and all its rollouts at once."""
+
+PLANTED, PLANTED_RATE = 5.0, {"lora": 1e-3, "full": 1e-4}
+"""Scale of the planted reward, and the learning rates with it."""
 
 ADAM_EPSILON, UNCLIPPED = 1e-5, 1e9
 """Ours, which the peer is told; and its way with gradients, which it does not clip, whatever it is told."""
@@ -55,6 +58,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
+    parser.add_argument("--peer-batch", type=int, default=PEER_BATCH, help="rows in a pass of its update; divides 8")
+    parser.add_argument("--peer-forward", type=int, default=PEER_FORWARD, help="rows that it samples and reads at once")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--planted", action="store_true", help="compare what is learned, not how fast")
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
@@ -75,19 +80,44 @@ def timed(given: argparse.Namespace) -> dict[str, Any]:
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     peer.require_mean(given.workload, ours_, theirs)
     peaks = peer.medians(told["machine"])
-    place = {"bench": "ppo", "size": given.size, "workload": given.workload, "shape": given.shape}
     return {
-        **place,
+        "bench": "ppo",
+        "size": given.size,
+        "workload": given.workload,
+        "shape": given.shape,
         "device": peer.device(),
         "value": given.value,
         "rounds": given.rounds,
         "tokens_per_microbatch": given.tokens_per_microbatch,
+        "peer_batch": given.peer_batch,
+        "peer_forward": given.peer_forward,
         "ours": ours_,
         "trl": theirs,
         **peer.ratio(told, "ours", "trl", "samples_per_s", "speed"),
         **peer.ratio(told, "ours", "trl", "mib_above_imports", "memory"),
         "fraction_of_limit": reached(given, ours_, peaks),
         **peaks,
+        **usual(given, theirs, peaks),
+    }
+
+
+def usual(given: argparse.Namespace, theirs: dict[str, float], peaks: dict[str, float]) -> dict[str, Any]:
+    """Whether the peer was at its usual speed (peer.against_baseline), and the workload that tells it.
+
+    Alone it was measured on the fixed workload of a CPU. For the ragged one a round of that follows, of the same size
+    and shape; on a GPU nothing tells.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return {"baseline_workload": "fixed", "trl_of_baseline": None, "void": None}
+    place = {"bench": "ppo", "size": given.size, "shape": given.shape, "workload": "fixed"}
+    if given.workload != "fixed" and tuple(place.values()) in peer.BASELINE:
+        peer.prepare(given.size, "fixed")
+        told = peer.take_turns([*sys.argv, "--workload", "fixed"], ["trl"], 1)
+        theirs, peaks = peer.medians(told["trl"]), peer.medians(told["machine"])
+    return {
+        "baseline_workload": "fixed",
         **peer.against_baseline(theirs["samples_per_s"], peaks["gemm_gflops"], **place),
     }
 
@@ -111,6 +141,17 @@ def learned(given: argparse.Namespace) -> dict[str, Any]:
         "difference": statistics.mean(rewards["ours"]) - statistics.mean(rewards["trl"]),
         "interval": [interval.low, interval.high],
     }
+
+
+def rate(given: argparse.Namespace) -> float:
+    """The learning rate of both sides."""
+    return PLANTED_RATE[given.shape] if given.planted else 1e-5
+
+
+def missing_end(given: argparse.Namespace) -> float:
+    """What an answer without an end loses: nothing where a reward is planted and, as in the fixed workload, the peer's
+    answers go on after their end token."""
+    return 0.0 if given.planted and given.workload == "fixed" else 1.0
 
 
 def planted(ids: Sequence[int]) -> float:
@@ -170,7 +211,8 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         epochs=EPOCHS,
         minibatches=MINIBATCHES,
         max_grad_norm=UNCLIPPED,
-        optimization=Optimization(learning_rate=PLANTED_RATE if given.planted else 1e-5),
+        missing_eos_penalty=missing_end(given),
+        optimization=Optimization(learning_rate=rate(given)),
         seed=given.seed,
     )
     longest = peer.PROMPT_TOKENS[given.workload] + NEW_TOKENS
@@ -188,7 +230,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
         else:
             save_model(load_scorer(base), tokenizer, Path(folder))
             write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "max_tokens": longest})
-            roles = policy_roles(base, value=given.value)
+            roles = policy_roles(base, value=given.value, seed=given.seed)
             reward = LearnedReward.load(Path(folder))
         rewards: list[float] = []
 
@@ -246,6 +288,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
         prompt_ids(prompt, tokenizer, max_tokens=longest)
         for prompt in peer.prompts(base, ROLLOUTS * (given.steps + 1), given.workload)
     ]
+    torch.manual_seed(given.seed)  # heads and adapters are drawn from here
     policy: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     value, reward = (
         AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32) for _ in range(2)
@@ -255,7 +298,6 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
         adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     else:
         reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    torch.manual_seed(given.seed)  # the adapters are drawn from here
     moments, lengths = [], []
 
     class Clock(TrainerCallback):
@@ -289,18 +331,18 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = PPOConfig(
             output_dir=folder,
-            per_device_train_batch_size=ROLLOUTS,
-            gradient_accumulation_steps=1,
-            local_rollout_forward_batch_size=ROLLOUTS,
+            per_device_train_batch_size=given.peer_batch,
+            gradient_accumulation_steps=ROLLOUTS // given.peer_batch,
+            local_rollout_forward_batch_size=given.peer_forward,
             num_mini_batches=MINIBATCHES,
             num_ppo_epochs=EPOCHS,
             total_episodes=ROLLOUTS * (given.steps + 1),
             response_length=NEW_TOKENS,
             temperature=1.0,  # its default is 0.7
-            missing_eos_penalty=1.0,
+            missing_eos_penalty=missing_end(given),
             stop_token="eos" if given.workload == "ragged" else None,
             num_sample_generations=0,
-            learning_rate=PLANTED_RATE if given.planted else 1e-5,
+            learning_rate=rate(given),
             adam_epsilon=ADAM_EPSILON,
             seed=given.seed,
             gradient_checkpointing=False,
@@ -323,11 +365,19 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
             peft_config=adapter,
             callbacks=[Clock()],
         )
+        accumulate(trainer.accelerator, ROLLOUTS // MINIBATCHES // given.peer_batch)
         trainer.train()
     if given.planted:
         return {"last": _last_quarter(rewards)}
     seconds = [later - sooner for sooner, later in itertools.pairwise(moments)]
     return _told(seconds, imported, statistics.mean(lengths) if lengths else float(NEW_TOKENS))
+
+
+def accumulate(accelerator: Any, passes: int) -> None:
+    """Have the peer step once for each minibatch, that is after so many passes. Told of parts of a batch, it would
+    gather all of them and step four times in place of sixteen; and after every pass at the end of its prompts."""
+    accelerator.gradient_accumulation_steps = passes
+    accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
 
 
 def _last_quarter(rewards: Sequence[float]) -> float:

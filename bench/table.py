@@ -113,10 +113,16 @@ def table(results: Path, size: str) -> list[str]:
             continue
         cells = [one.name, _ranged(told, "speed"), "" if one.speed is None else f"{one.speed:.1f}"]
         cells += [_ranged(told, "memory"), "" if one.memory is None else f"{one.memory:.2f}"]
-        cells += ["" if told["trl_of_baseline"] is None else f"{told['trl_of_baseline']:.2f}"]
+        cells += [_of_baseline(told)]
         cells += [f"{told['date']}, {told['commit']}"]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _of_baseline(told: dict[str, Any]) -> str:
+    """With the workload that tells it, where that is another than the line's."""
+    share, by = told["trl_of_baseline"], told.get("baseline_workload", told["workload"])
+    return "" if share is None else f"{share:.2f}" + (f" ({by})" if by != told["workload"] else "")
 
 
 def _ranged(told: dict[str, Any], name: str) -> str:

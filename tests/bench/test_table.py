@@ -14,7 +14,8 @@ FIRST = COMPARISONS[0]
 def results(tmp_path: Path) -> Path:
     """Of the first comparison an older line, a newer one, a void one after it, and one of another size."""
     path = tmp_path / "results.jsonl"
-    line: dict[str, Any] = {"comparison": FIRST.name, "size": "S", "void": None, "trl_of_baseline": None}
+    line: dict[str, Any] = {"comparison": FIRST.name, "size": "S", "workload": "ragged", "baseline_workload": "fixed"}
+    line |= {"void": False, "trl_of_baseline": 1.034}
     line |= {"date": "2026-11-26", "commit": "abc1234", "speed_range": [3.0, 5.0], "memory_range": [0.2, 0.3]}
     lines = [
         line | {"speed": 1.0, "memory": 0.9},
@@ -36,7 +37,8 @@ def test_a_void_line_is_no_result(results: Path) -> None:
 def test_a_row_tells_what_was_reached_and_what_is_asked(results: Path) -> None:
     *_, row = table(results, "S")
     assert row == (
-        "| PPO, ragged, LoRA | 4.12 (3.00 to 5.00) | 4.0 | 0.25 (0.20 to 0.30) | 0.25 |  | 2026-11-26, abc1234 |"
+        "| PPO, ragged, LoRA | 4.12 (3.00 to 5.00) | 4.0 | 0.25 (0.20 to 0.30) | 0.25 | 1.03 (fixed) "
+        "| 2026-11-26, abc1234 |"
     )
     assert len(table(results, "S")) == 3
 
