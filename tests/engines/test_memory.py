@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def test_what_a_layer_keeps_of_a_token_by_hand() -> None:
     one = Pass(shape=Shape.of(llama()), rank=4)
     embedding, first, *_ = one.frames(Tokens.of([Row(1, 8, 0)], predicting=True))
     assert (embedding.kept, first.kept) == (0, 1_004 * 4 * 8)
+
+
+def test_a_head_in_half_precision_makes_its_logits_beside_float32_copies_by_hand() -> None:
+    """Of 10 tokens over 300 words, d 64: 3,000 logits; 640 numbers of states and 2^18 of weights, on a CPU alone."""
+    half = Pass(shape=Shape.of(llama()), itemsize=2, on_cpu=True)
+    assert half.logits(10, 3) == 4 * (3_000 + 640 + 2**18)
+    assert replace(half, on_cpu=False).logits(10, 3) == replace(half, itemsize=4).logits(10, 3) == 4 * 9_000
 
 
 @pytest.mark.parametrize(("room", "rows"), [(1, 3), (4, 4), (256, 6)])

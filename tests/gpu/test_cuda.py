@@ -31,6 +31,7 @@ from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch
 from tuneful.errors import ModelError
+from tuneful.functional.precision import wide_linear
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import LoRA
 from tuneful.models.forward import Outputs, class_logits, policy_outputs
@@ -137,6 +138,13 @@ def test_scores_are_those_of_the_cpu(kind: str, request: pytest.FixtureRequest) 
     beside = on_cpu(model)
     expected = class_logits(Role("reward", beside, head=getattr(beside, "score", None)), IDS, ANSWERS)
     assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 9])
+def test_a_product_of_half_precision_is_float32(rows: int) -> None:
+    x, weight = torch.randn(rows, 24).bfloat16(), torch.randn(37, 24).bfloat16()
+    found = wide_linear(x.cuda(), weight.cuda())
+    assert_close(found.cpu(), wide_linear(x, weight), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from tuneful.models.roles import Role, Roles
 
 PROMPTS = [[1, 7, 9, 30], [1, 5], [1, 12, 13, 14, 15, 16]]
 COMPLETIONS = [[8, 2], [20, 21, 22, 2], [9]]
+ASKED, SAID = [0, 1, 2], [4, 9, 3, 7]
 Side = Literal["right", "left"]
 
 
@@ -154,6 +156,31 @@ def test_logits_are_those_of_the_families_own_heads(family: str) -> None:
     assert (plain - theirs).abs().max() > 0.5
     assert_close(lm_logits(model, model.model(ids).last_hidden_state), theirs, atol=1e-5, rtol=1e-5)
     refuse_other_logprobs(Role("policy", model))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
+def test_a_head_in_half_precision_gives_the_float32_logits_of_its_states(family: str) -> None:
+    model = own_head(family)
+    half = copy.deepcopy(model).bfloat16()
+    model.load_state_dict({name: weight.float() for name, weight in half.state_dict().items()})
+    states = half.model(torch.tensor([[3, 7, 9, 11]])).last_hidden_state
+    assert_close(lm_logits(half, states), lm_logits(model, states.float()), atol=1e-5, rtol=1e-5)
+
+
+def test_transformers_whole_model_is_asked_for_float32_logits_too() -> None:
+    """Of logits up to 60 bfloat16 rounds the largest by .1: a mean of five above the bar would refuse the model."""
+    config = GPT2Config(vocab_size=11, n_positions=16, n_embd=16, n_layer=1, n_head=2, tie_word_embeddings=False)
+    model = GPT2LMHeadModel(config).eval()
+    model.lm_head.weight.data *= 1_000
+    half = Role("policy", model.bfloat16())
+    found = forward.whole_model_logprobs(half, ASKED, SAID, 1.0)
+    states = model.transformer(torch.tensor([[*ASKED, *SAID]])).last_hidden_state[0, 2:-1].float()
+    logits = states @ model.lm_head.weight.float().T
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(SAID)[:, None]).squeeze(-1)
+    assert logits.abs().max() > 30
+    assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    refuse_other_logprobs(half)
+    assert not model.lm_head._forward_hooks
 
 
 def test_a_family_whose_logits_are_not_known_is_refused(tiny_tokenizer: Any) -> None:

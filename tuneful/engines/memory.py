@@ -17,7 +17,7 @@ In half precision and 4 bits, where each adapter reads a float32 copy of its lay
 The last layer asks prompts for keys and values alone and lets go of them: of the others it keeps what queries are made
 of beside what all keys and values are made of. For a reward it lets go of all but one token of a row.
 `recompute_layers` keeps d numbers a layer, and one layer in full. The head adds logits in parts, never
-[tokens, vocabulary].
+[tokens, vocabulary], in float32 whatever the model is.
 
 Llama-like models run in a pass of our own, and so the plan of theirs is close; for others it is rough, since what
 transformers' modules keep differs from family to family.
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from tuneful.data.batching import token_budget_batches
 from tuneful.engines.sharding import own_part
 from tuneful.functional.head import tokens_compared, tokens_together
+from tuneful.functional.precision import WIDENED_AT_ONCE
 from tuneful.generation.decoding import rows_together
 from tuneful.generation.llama_decoding import PREFILL_TOKENS
 from tuneful.models.llama import attends_alone, is_llama_like
@@ -267,7 +268,15 @@ class Pass:
         if not self.speaks:
             return 0
         part = min(tokens_together(self.shape.vocabulary), tokens.own)
-        return FLOAT * copies * part * self.shape.vocabulary
+        return self.logits(part, copies)
+
+    def logits(self, rows: int, copies: float, *, made: int = 1) -> int:
+        """So many `copies` of the logits of some tokens, or those `made` first and what stands beside their making:
+        on a CPU a head in half precision reads float32 copies of the states, and of its weights in parts."""
+        wide = self.on_cpu and self.itemsize < FLOAT
+        beside = (rows * self.shape.hidden + WIDENED_AT_ONCE) * wide
+        one = rows * self.shape.vocabulary
+        return FLOAT * max(round(copies * one), made * one + beside)
 
 
 Parts = Mapping[str, int]
@@ -376,7 +385,7 @@ def exact_kl(policy: Pass, rows: Sequence[Row], *, tokens_per_microbatch: int) -
     for batch in _batches(rows, tokens_per_microbatch):
         tokens = policy.tokens([rows[i] for i in batch], predicting=True)
         part = min(tokens_compared(policy.shape.vocabulary), tokens.own)
-        compared = round((2 * policy.itemsize + 5.25 * FLOAT) * part * policy.shape.vocabulary)
+        compared = policy.logits(part, 7.25, made=2)
         peak = max(peak, tokens.own * width + max(silent.no_grad(tokens), tokens.own * width + compared))
     return {"activations": peak}
 
@@ -402,7 +411,7 @@ def sampling(policy: Pass, rows: Sequence[Row], *, on_cpu: bool) -> Parts:
     for batch in token_budget_batches([row.prompt for row in prompts], PREFILL_TOKENS):
         seen = Tokens.of([prompts[i] for i in batch], predicting=True)
         prefill = max(prefill, Pass(shape=s, itemsize=b, rank=policy.rank, speaks=False).no_grad(seen))
-    logits = 4 * FLOAT * together * s.vocabulary  # theirs, their softmax, and its sum in float64
+    logits = policy.logits(together, 4)  # theirs, their softmax, and its sum in float64
     step = FLOAT * 2 * together * (2 * (s.hidden + s.queries + s.keys) + 3 * s.feed_forward)
     working = max(joining, logits, step, prefill - (copies if together == len(rows) else 0))
     cache = together * longest * s.cache(b)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from tuneful.errors import ModelError
+from tuneful.functional.precision import wide_linear
 from tuneful.settings import require_at_least
 
 
@@ -164,6 +165,24 @@ def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
             base, *factors = found
             outputs.append(_Adapted.apply(x, base.weight, base.bias, *factors))  # type: ignore[no-untyped-call]
     return outputs
+
+
+def wide_output(layer: Any, x: Tensor) -> Tensor | None:
+    """The output of a linear layer in half precision and of its active adapters, in float32 [..., o]; None for other
+    layers, for float32 ones and with another kind of adapter.
+
+    x: [..., i] of the layer's dtype.
+    """
+    base = getattr(layer, "base_layer", layer)
+    if type(base) is not nn.Linear or base.weight.dtype == torch.float32:
+        return None
+    names = [] if base is layer else _active_on(layer)
+    if any(name in layer.lora_variant for name in names):
+        return None
+    output = wide_linear(x, base.weight, base.bias)
+    for name in names:
+        output = output + layer.scaling[name] * layer.lora_B[name](layer.lora_A[name](x.float()))
+    return output
 
 
 class FrozenLinears:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tuneful.errors import ModelError
 from tuneful.functional.head import head_kl, head_logprobs
 from tuneful.functional.logprobs import token_logprobs
+from tuneful.models.adapters import wide_output
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ids, Ragged, Rows, refuse_empty
 from tuneful.models.roles import Role
@@ -88,16 +89,21 @@ def policy_kl(
 
 
 def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> Tensor:
-    """Logprobs [T] of a completion by transformers' whole model, the row alone: what every other pass must equal."""
+    """Logprobs [T] of a completion by transformers' whole model, the row alone: what every other pass must equal.
+
+    In half precision its head gives float32, as ours does.
+    """
     policy.activate()
     config = policy.model.config
-    if config.is_encoder_decoder:
-        before = torch.tensor([[config.decoder_start_token_id, *completion[:-1]]], device=policy.device)
-        asked = torch.tensor([[*prompt, config.eos_token_id]], device=policy.device)
-        logits = policy.model(input_ids=asked, decoder_input_ids=before).logits[0]
-    else:
-        row = torch.tensor([[*prompt, *completion]], device=policy.device)
-        logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    head = policy.model.get_output_embeddings()
+    with head.register_forward_hook(lambda layer, inputs, _: wide_output(layer, inputs[0])):
+        if config.is_encoder_decoder:
+            before = torch.tensor([[config.decoder_start_token_id, *completion[:-1]]], device=policy.device)
+            asked = torch.tensor([[*prompt, config.eos_token_id]], device=policy.device)
+            logits = policy.model(input_ids=asked, decoder_input_ids=before).logits[0]
+        else:
+            row = torch.tensor([[*prompt, *completion]], device=policy.device)
+            logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
     return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
 
 
@@ -176,11 +182,16 @@ def shares_prompts(reward: Role, padding: Literal["right", "left"]) -> bool:
 
 
 def lm_logits(model: Any, states: Tensor) -> Tensor:
-    """The language model head on hidden states [..., d] -> [..., V]."""
+    """The language model head on hidden states [..., d] -> [..., V], in float32 whatever the model is.
+
+    A head that is no linear layer, or whose adapter is another kind than LoRA, gives the model's own precision.
+    """
     config = model.config.get_text_config()
     if getattr(config, "scale_decoder_outputs", False):  # the first T5s, not 1.1 and FLAN
         states = states * config.d_model**-0.5
-    logits: Tensor = model.get_output_embeddings()(states)
+    head = model.get_output_embeddings()
+    wide = wide_output(head, states)
+    logits: Tensor = head(states) if wide is None else wide
     if (bias := getattr(model, "final_logits_bias", None)) is not None:  # BART's
         logits = logits + bias[0]
     if (scale := getattr(model, "logit_scale", None)) is not None:  # Cohere's
