@@ -26,8 +26,7 @@ from transformers import (
 
 from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, GROUPED, IDS, REWARDS, SHAPE, TRAINED
 from tuneful.errors import ConfigError, ModelError, TunefulError
-from tuneful.generation.decoding import why_waves
-from tuneful.generation.sampler import Sampler
+from tuneful.generation.decoding import refuse_other_cache, why_waves
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_scorer
 from tuneful.models.roles import Role, ValueKind, policy_roles, reward_roles
@@ -164,14 +163,14 @@ def minimax() -> Any:
 
 @pytest.mark.parametrize("build", [mamba, rwkv, minimax])
 def test_recurrent_models_are_not_sampled_from(build: Callable[[], Any]) -> None:
-    """In one line, from the sampler and from who asks before whether rows may enter late."""
+    """In one line, from who asks that alone and from who asks whether rows may enter late."""
     model = build().eval()
     kind = model.config.model_type
     policy = Role("policy", model)
     told = "does not keep what it has read in a DynamicCache of transformers, so it cannot be sampled from"
-    for ask in (lambda: why_waves(policy), lambda: Sampler(policy, None)):
+    for ask in (why_waves, refuse_other_cache):
         with pytest.raises(ModelError) as caught:
-            ask()
+            ask(policy)
         assert str(caught.value).endswith(f'a "{kind}" {told}; give another decoder')
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert told in page

@@ -162,6 +162,21 @@ def test_encoder_and_decoder_have_a_context_each(prompt: int, answer: int, folde
             engine.sample([Prompt("a" * longer)], Sampling(max_new_tokens=limit), seed=0)
 
 
+def test_an_engine_looks_at_what_its_model_keeps_once(folder_of: Callable[[str], Path]) -> None:
+    """By one token before the first sample, and by none before the second."""
+    model, looked = load_language_model(folder_of("GPT-2")), []
+
+    def watch(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if given.get("input_ids") is not None and given["input_ids"].shape == (1, 1):
+            looked.append(given.get("past_key_values") is None)
+
+    model.base_model.register_forward_pre_hook(watch, with_kwargs=True)
+    engine = LocalEngine(Roles(policy=Role("policy", model)), load_tokenizer(folder_of("GPT-2")))
+    for seed in range(2):
+        engine.sample([Prompt("abc")], Sampling(max_new_tokens=2), seed=seed)
+    assert looked.count(True) == 1
+
+
 def test_a_family_that_cannot_place_a_late_row_goes_in_waves(
     folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneful.data.templates import completion_text, prompt_ids
 from tuneful.errors import GenerationError
 from tuneful.functional.logprobs import token_logprobs
-from tuneful.generation.decoding import Decoding, begin_decoding, cache_of_token, refuse_other_cache, rows_together
+from tuneful.generation.decoding import Decoding, begin_decoding, cache_of_token, rows_together
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampling import Draws, Sampling, draw, uniforms
 from tuneful.models.loading import context_length
@@ -43,9 +43,8 @@ class Sampler:
     ) -> None:
         """waves: no row enters before all have left, also where the decoding would let it.
 
-        Raises ModelError for a model that keeps something else than keys and values (see decoding.refuse_other_cache).
+        Whoever keeps the model asks once whether it can be sampled from (decoding.refuse_other_cache, why_waves).
         """
-        refuse_other_cache(policy)
         self.policy = policy
         self.tokenizer = tokenizer
         self.value = value
