@@ -180,6 +180,54 @@ def test_other_kinds_of_adapter_compute_what_peft_computes(model: Any, kind: dic
         assert_close(decoding.logits(decoding.admit([row], 1)), expected[-1:], atol=1e-5, rtol=1e-5)
 
 
+def with_head(model: Any, seed: int, path: Path) -> Any:
+    """PEFT's own model with an adapter on some layers and on the head, far from zero, saved at `path`."""
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "up_proj", "lm_head"])
+    theirs: Any = get_peft_model(copy.deepcopy(model), config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in theirs.named_parameters():
+        if "lora_" in name:
+            weight.data.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    theirs.save_pretrained(path)
+    return theirs
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`", "ignore:.*[Ss]etting `save_embedding_layers`"
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_adapter_on_the_head_beside_a_value_adapter(model: Any, recompute: bool, tmp_path: Path) -> None:
+    """The value's pass runs between the logits and their backward pass, in which they are made again; its own adapter
+    is on the head too. Against PEFT's models apart, all logits at once."""
+    policy, value = (with_head(model, seed, tmp_path / str(seed)) for seed in (1, 2))
+    adapters = AdapterSet(model)
+    adapters.load("policy", tmp_path / "1")
+    adapters.load("value", tmp_path / "2")
+    scalar = torch.nn.Linear(32, 1)
+    roles = [
+        Role("policy", model, adapters, ("policy",), recompute=recompute),
+        Role("value", model, adapters, ("value",), scalar, recompute=recompute),
+    ]
+    row = IDS[0].tolist()
+    outputs = policy_outputs(roles[0], [row[:2]], [row[2:]], value=roles[1])
+    assert outputs.logprobs is not None and outputs.values is not None
+    (outputs.logprobs.sum() + outputs.values.square().sum()).backward()
+
+    said = policy(IDS).logits[0, 1:-1].log_softmax(-1).gather(-1, IDS[0, 2:, None])
+    states = value.base_model.model.model(IDS).last_hidden_state[0, 1:-1]
+    (said.sum() + scalar(states).square().sum()).backward()
+    for name, theirs in (("policy", policy), ("value", value)):
+        found = {key.replace(f".{name}.", ".default."): w.grad for key, w in adapters.named_parameters(name).items()}
+        expected = {key.removeprefix("base_model.model."): w.grad for key, w in theirs.named_parameters()}
+        assert any("lm_head" in key for key in found)
+        for key, grad in found.items():
+            if name == "value" and "lm_head" in key:
+                assert grad is None
+            else:
+                assert grad is not None and expected[key] is not None and expected[key].any()
+                assert_close(grad, expected[key], atol=1e-4, rtol=1e-4)
+
+
 class TestSaved:
     def test_peft_loads_what_we_save(self, model: Any, wide_model_dir: Path, tmp_path: Path) -> None:
         adapters = AdapterSet(model)

@@ -57,12 +57,12 @@ def policy_outputs(
     rows = _Completions(prompts, completions, width, policy.device)
     states = rows.predicting_states(policy)
     logprobs, entropy = head_logprobs(
-        partial(lm_logits, policy.model),
+        partial(_own_logits, policy),
         states,
         rows.targets,
         temperature=temperature,
         entropy_grad=entropy_grad,
-        weights=[w for w in policy.model.get_output_embeddings().parameters() if w.requires_grad],
+        weights=_trained_in_head(policy),
     )
     values = None
     if value is not None:
@@ -251,6 +251,15 @@ def _own_logits(role: Role, states: Tensor) -> Tensor:
     """`lm_logits` where another role ran in between: adapters may stand on the head too."""
     role.activate()
     return lm_logits(role.model, states)
+
+
+def _trained_in_head(role: Role) -> list[Tensor]:
+    """Weights of the head that have a gradient in this role's pass: those of other adapters on it have none."""
+    return [
+        weight
+        for name, weight in role.model.get_output_embeddings().named_parameters()
+        if weight.requires_grad and ("lora_" not in name or any(f".{one}." in name for one in role.active))
+    ]
 
 
 def _padded(
