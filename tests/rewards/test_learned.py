@@ -69,6 +69,18 @@ def test_what_a_decoder_reads(reward: LearnedReward, tiny_tokenizer: Any) -> Non
         assert words(finish) == whole[:-1]
 
 
+def test_a_text_has_one_score_however_it_was_sampled(model: Any) -> None:
+    """ "ab" is one token in training; a policy may say it in two, which the model itself scores otherwise."""
+    spelled = Tokenizer(models.BPE({"a": 3, "b": 4, "ab": 5, "<s>": 1, "</s>": 2}, [("a", "b")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, bos_token="<s>", eos_token="</s>", pad_token="a")
+    ours = LearnedReward(Role("reward", model, head=model.score), tokenizer)
+    sampled = [Completion("ab", tokens, "eos") for tokens in ((5, 2), (3, 4, 2))]
+    one, two = ours([Prompt("ba")] * 2, sampled).tolist()
+    by_ids = [float(model(torch.tensor([[1, 4, 3, *c.tokens]])).logits) for c in sampled if c.tokens is not None]
+    assert one == two == pytest.approx(by_ids[0], abs=1e-5)
+    assert abs(by_ids[1] - by_ids[0]) > 0.01
+
+
 def test_scores_are_the_classifiers_own(reward: LearnedReward, model: Any) -> None:
     """Each row alone through transformers' classifier."""
     for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
