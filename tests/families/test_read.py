@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 
 from tests.families.families import DECODERS, ENCODERS, POLICIES, widen
 from tuneful.engines.local import LocalEngine
-from tuneful.errors import GenerationError
+from tuneful.errors import GenerationError, ModelError
 from tuneful.generation import decoding
 from tuneful.generation.decoding import DecoderDecoding, why_waves
 from tuneful.generation.sampling import Sampling
@@ -180,8 +180,8 @@ def test_an_engine_looks_at_what_its_model_keeps_once(folder_of: Callable[[str],
 def test_a_family_that_cannot_place_a_late_row_goes_in_waves(
     folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPT-2 that counts positions from the beginning of the cache, as a model does that takes none for each row."""
-    role = Role("policy", load_language_model(folder_of("GPT-2")))
+    """A Gemma that counts positions from the beginning of the cache, as a model does that takes none for each row."""
+    role = Role("policy", load_language_model(folder_of("Gemma")))
     assert why_waves(role) is None
     states = DecoderDecoding._states
 
@@ -190,7 +190,9 @@ def test_a_family_that_cannot_place_a_late_row_goes_in_waves(
         return states(self, ids, attended, torch.arange(width - ids.shape[1], width).expand_as(ids), cache)
 
     monkeypatch.setattr(DecoderDecoding, "_states", counted)
-    assert why_waves(role) == "a gpt2 that begins beside others computes something else"
+    assert why_waves(role) == "a gemma that begins beside others computes something else"
+    with pytest.raises(ModelError, match='a "gpt2" computes something else for a prompt beside a longer one, so it'):
+        why_waves(Role("policy", load_language_model(folder_of("GPT-2"))))  # whose positions are not relative
     admitted: list[int] = []
     admit = DecoderDecoding.admit
     monkeypatch.setattr(decoding, "MAX_ROWS", 2)
@@ -199,7 +201,7 @@ def test_a_family_that_cannot_place_a_late_row_goes_in_waves(
         "admit",
         lambda self, *given: admitted.append(0 if self.cache is None else len(self.position)) or admit(self, *given),
     )
-    engine = LocalEngine(Roles(policy=role), load_tokenizer(folder_of("GPT-2")))
+    engine = LocalEngine(Roles(policy=role), load_tokenizer(folder_of("Gemma")))
     assert engine.waves is not None
     admitted.clear()
     engine.sample(PROMPTS, Sampling(max_new_tokens=12), seed=0)

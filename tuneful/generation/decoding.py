@@ -80,8 +80,8 @@ def why_waves(policy: Role) -> str | None:
 
 @torch.no_grad()
 def refuse_other_cache(policy: Role) -> None:
-    """ModelError for a decoder that keeps something else than keys and values, as recurrent models do, or in a way of
-    its own: one token is read, and what is kept of it looked at."""
+    """ModelError for a decoder that keeps what it has read in a way of its own, or reads a row otherwise when it stands
+    beside a longer one: one token is read, and what is kept of it looked at; then two rows, together and each alone."""
     from transformers import DynamicCache
 
     model = policy.model
@@ -94,6 +94,18 @@ def refuse_other_cache(policy: Role) -> None:
         raise ModelError(
             f'{model.name_or_path}: a "{model.config.model_type}" does not keep what it has read in a DynamicCache of '
             "transformers, so it cannot be sampled from; give another decoder"
+        )
+    rows, said = [[0, 1, 2, 3], [3, 1]], [2, 1]
+    together = DecoderDecoding(model)
+    together.admit(rows, 2)
+    together.keep(torch.tensor([3, 0], device=model.device))
+    states = together.step(torch.tensor(said, device=model.device)).float()
+    alone = [torch.tensor([[*row, token]], device=model.device) for row, token in zip(rows[::-1], said, strict=True)]
+    expected = torch.cat([model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1] for ids in alone])
+    if not (states - expected.float()).norm() < policy.rounding * expected.float().norm():
+        raise ModelError(
+            f'{model.name_or_path}: a "{model.config.model_type}" computes something else for a prompt beside a longer '
+            "one, so it cannot be sampled from; give another decoder"
         )
 
 
@@ -143,7 +155,8 @@ class DecoderDecoding:
         hidden = self._states(ids, attended, positions, cache)
         position = positions[:, -1:]
         if num_samples > 1:
-            cache.batch_repeat_interleave(num_samples)
+            # Not batch_repeat_interleave, which recurrent layers lack, or leave their states out of.
+            cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(num_samples))
             hidden, attended, position = (x.repeat_interleave(num_samples, 0) for x in (hidden, attended, position))
         if self.cache is None:
             self.cache, self.attended, self.position = cache, attended, position
@@ -163,7 +176,7 @@ class DecoderDecoding:
         if len(index) == 0:
             self.cache = None
             return
-        self.cache.batch_select_indices(index)
+        self.cache.reorder_cache(index)
         self.attended, self.position = self.attended[index], self.position[index]
         if self.waves is None:
             unused = self.attended.shape[1] - 1 - int(self.position.max())
