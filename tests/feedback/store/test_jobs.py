@@ -184,9 +184,10 @@ def test_a_word_of_a_worker_writes_no_request(store: Store, project: str) -> Non
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         said.append(statement)
 
+    report(store, held, 10, 100, now=0.5)  # a number that gets wider moves the row in SQLite, three times in a job
     before = num_bytes_written(store)
     event.listen(Engine, "before_cursor_execute", note)
-    for n in range(1, 11):
+    for n in range(11, 21):
         extend(store, held, now=n + 0.5)
         report(store, held, n, 100, now=n + 0.5)
         deliver(store, held, [], n, 100, overlap=1, settings={}, now=n + 0.5)
