@@ -5,7 +5,8 @@
        ├── item = prompt + completions in stored order + how many raters are asked
        ├── membership ── rater (a person or a model) ── account ── session, token
        ├── invitation
-       ├── job (work that pages ask for), snapshot (what was made of the judgments), dataset_version (what was exported)
+       ├── job (work that pages ask for), snapshot (what was made of the judgments)
+       ├── dataset_version (what was exported) ── dataset_part (the newest one's packed file)
        ├── decision (what a lead settled), event (what leads did, each holding the hash of the one before)
        └── assignment = item x rater, under a lease ── draft
                 └── judgment (only ever added)
