@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,7 +17,7 @@ from tuneful.errors import GoneError, UnavailableError
 from tuneful.feedback import dataset_files
 from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.dataset_files import packed_dataset, write_file
-from tuneful.feedback.items import add_items
+from tuneful.feedback.items import add_items, candidates
 from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, Job, claim, enqueue, jobs, stop
 from tuneful.feedback.overview import Agreed, agreement
 from tuneful.feedback.quality import latest
@@ -138,7 +139,13 @@ def test_win_rates_are_shown_as_they_were_counted(site: Any, project: str) -> No
     assert "0, 0, 4" in page
     lead.post(f"{place}/rates")
     work(site)
-    assert "0, 0, 8" in lead.get(place).text
+    page = lead.get(place).text
+    assert "0, 0, 8" in page and "Count now" not in page
+    again = candidates(site.store, project)[0]
+    swapped = [replace(one, model={"base": "tuned", "tuned": "base"}[str(one.model)]) for one in again.completions]
+    add_items(site.store, project, [replace(again, completions=tuple(swapped))], overlap=1, now=site.now())
+    page = lead.get(place).text
+    assert "0 judgments came since, and models answered more." in page and "Count now" in page
 
 
 def test_answers_of_no_two_models_have_no_win_rates(site: Any) -> None:

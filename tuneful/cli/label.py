@@ -150,6 +150,7 @@ def _from_models(place: str, new: _New, wanted: CompletionsWanted) -> str:
     from tuneful.cli.progress import INTERRUPTED, terminal_display
     from tuneful.feedback.completions_wanted import ask_for
     from tuneful.feedback.jobs import claim, job_of
+    from tuneful.feedback.matchups import matchups
     from tuneful.feedback.projects import progress, require_overlap
     from tuneful.feedback.store import Store
     from tuneful.pipeline.asked import answer_job, engines_of
@@ -178,6 +179,9 @@ def _from_models(place: str, new: _New, wanted: CompletionsWanted) -> str:
     if ended.state == "failed":
         raise GenerationError(f'project "{new.name}" is not whole: {ended.message}')
     made = f'{progress(opened, project).items} items in project "{new.name}" of {opened}'
+    alike = sum(one.item is None for one in matchups(opened, project))
+    if alike:
+        made += f" (none for {alike} times that the answers were the same)"
     if ended.state != "done":
         made += f", so far: the rest is made by tuneful worker --store {opened}"
     return f"{made}; open the pages with: tuneful web --store {opened}"
@@ -573,7 +577,8 @@ def winrate_command(
         print(json.dumps([asdict(one) for one in found]))
         return
     for one in found:
-        print(f"{one.first} against {one.second}: {_interval(one.rate)} over {one.prompts} prompts")
+        alike = f", and {one.alike} on which both said the same" if one.alike else ""
+        print(f"{one.first} against {one.second}: {_interval(one.rate)} over {one.prompts} prompts{alike}")
         agreed = f"by the consensus {_interval(one.weighted)}" if one.weighted else "no labeler can be trusted"
         print(f"  {one.wins} won, {one.ties} tied, {one.losses} lost; {agreed}")
     if not found:

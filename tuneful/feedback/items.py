@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.gold import Gold
+from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import completion, item, prompt
 from tuneful.records import Candidates, Completion, JudgmentKind, Prompt, content_hash
@@ -57,7 +59,8 @@ def add_items(
 ) -> list[str]:
     """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
 
-    All of them or none. An item that is there already, with the same completions, is left as it is.
+    All of them or none. An item that is there already, with the same completions, is left as it is; where other models
+    gave them, what is said of it counts for these too (feedback.matchups).
     """
     row = {"overlap": overlap, "priority": priority}
     return _add(store, project_id, candidates, [None] * len(candidates), row, by=by, now=now)
@@ -77,11 +80,13 @@ def _add(
 
     def work(connection: Connection) -> list[str]:
         first = next_position(connection, project_id)
-        made = []
+        made, seen = [], Counter[str]()
         for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
             stored = put_item(connection, project_id, given, {**row, "position": first + place}, now=now)
             if known is not None:
                 _put_gold(connection, given, stored, known)
+            else:
+                keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
             made.append(stored)
         about = {
             **row,
@@ -148,24 +153,26 @@ def put_item(
     *,
     wanted: str = "",
     keep_ids: bool = False,
+    beside_gold: bool = False,
     settings: Mapping[str, Any] | None = None,
     now: float,
 ) -> Stored:
     """The item that asks about these completions; one that does already, in whatever order, is left as it is.
 
-    settings: how the completions were sampled.
+    Whoever gave the texts, to ask about them once is enough: matchups remember who did (feedback.matchups).
+    settings: how the completions were sampled. beside_gold: a gold item, which says nothing of models, does not do.
     wanted, keep_ids: the item's id and those of the completions stay what they were elsewhere, where they are free.
     Otherwise they are hashes: an id such as "gpt-17" would tell labelers whose answer it is.
     """
     texts = [one.text for one in given.completions]
     plain = content_hash("item", project_id, given.prompt.id, sorted(texts))
-    for id_ in dict.fromkeys((wanted or plain, plain)):
+    for id_ in dict.fromkeys((wanted or plain, plain, content_hash("beside gold", plain))):
         found = connection.execute(select(item).where(item.c.id == id_)).first()
         if found is None:
             break
         if (found.project, found.prompt) == (project_id, given.prompt.id):
             ids = _ids_by_text(connection, found.completions, texts)
-            if ids is not None:
+            if ids is not None and not (beside_gold and found.gold is not None):
                 return Stored(id_, ids, is_new=False)
     shared: dict[str, Any] = {"project": project_id, "created_at": now}
     put_prompts(connection, project_id, [given.prompt], now=now)

@@ -20,7 +20,9 @@ from sqlalchemy import Connection, Executable, RowMapping, and_, case, insert, o
 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback.items import next_position, put_item, require_storable_items
+from tuneful.feedback.matchups import keep_again, keep_alike, read_alike
 from tuneful.feedback.store import Store
+from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.tables import job, project
 from tuneful.records import Candidates
 
@@ -195,6 +197,9 @@ def deliver(
 ) -> None:
     """New items, and how far the job is, in one transaction: who goes on after a crash begins with what is not there.
 
+    Nobody is asked about the same texts twice, or which of two equal ones is better; that models gave them is kept all
+    the same (feedback.matchups).
+
     settings: how the completions were sampled. Raises GoneError, and adds nothing, when the job was stopped or another
     worker has it.
     """
@@ -203,9 +208,15 @@ def deliver(
     def work(connection: Connection) -> None:
         _extend(connection, held, now, lease_seconds, **_said(done, total))
         first = next_position(connection, held.project)
+        kind = connection.execute(select(project.c.kind).where(project.c.id == held.project)).scalar_one()
         for place, given in enumerate(items, start=first):
+            if kind in ORDERED and read_alike(given.completions):
+                keep_alike(connection, held.project, given, now=now)
+                continue
             row = {"overlap": overlap, "position": place}
-            put_item(connection, held.project, given, row, settings=settings, now=now)
+            stored = put_item(connection, held.project, given, row, beside_gold=True, settings=settings, now=now)
+            if not stored.is_new:
+                keep_again(connection, held.project, given, stored.id, stored.completions, now=now)
 
     store.write(work)
 

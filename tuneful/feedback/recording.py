@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.assignment import lock_item
 from tuneful.feedback.items import EVERYBODY, next_position, put_item, require_storable_items
+from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.tables import item, judgment, membership, project, rater
 from tuneful.records import Candidates, Judgment, content_hash
@@ -58,11 +60,13 @@ def record(
     def work(connection: Connection) -> Recorded:
         _require_project(connection, project_id, judgments)
         place, items, raters, new = next_position(connection, project_id), 0, 0, 0
+        seen = Counter[str]()
         for about in _by_item(judgments):
             given = offered[_key(about[0].prompt, about[0].completions)]
             row = {"overlap": EVERYBODY, "position": place + items}
             stored = put_item(connection, project_id, given, row, wanted=about[0].item, keep_ids=True, now=now)
             items += stored.is_new
+            keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
             ids = dict(zip((c.id for c in given.completions), stored.completions, strict=True))
             for said in about:
                 who, came = _rater(connection, project_id, said, now)

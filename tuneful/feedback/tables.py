@@ -3,6 +3,7 @@
     project ── instructions (versions of one text)
        ├── prompt ── completion
        ├── item = prompt + completions in stored order + how many raters are asked
+       ├── matchup (models that gave the texts of an item again, or gave equal ones)
        ├── membership ── rater (a person or a model) ── account ── session, token
        ├── invitation
        ├── job (work that pages ask for), snapshot (what was made of the judgments)
@@ -140,6 +141,21 @@ item = Table(
 """submitted: judgments that count towards the overlap, so that a claim reads open items alone, in the order of their
 index, and stops at the first. gold: the known answer of an item that everybody is asked once, {"ranks" or "values",
 "why"}; it has no part in a project's progress."""
+
+matchup = Table(
+    "matchup",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("prompt", Text, nullable=False),
+    _of("item", optional=True),
+    Column("completions", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    _when(),
+    Index("ix_matchup_project", "project"),
+)
+"""Models whose answers an item asks about already, or whose answers read the same, and then there is no item
+(feedback.matchups). models: of the completions, in their order."""
 
 rater = Table(
     "rater",

@@ -1,25 +1,27 @@
 """Which of two models people prefer: wins, ties and losses of their answers to the same prompts.
 
 What is counted is a prompt. Labelers who judge the same answers, and several samples of one prompt, resemble each
-other, so they make a prompt's number surer without making more prompts: each prompt gives one number from 0 to 1, the
-mean over all that was said of it, and the interval is Wilson's for as many trials as there are prompts. It is too wide
-rather than too narrow, since means between 0 and 1 vary less than single wins and losses do. It says nothing of other
-labelers than these: who they are is part of the question.
+other, so they make a prompt's number surer without making more prompts. Each matchup gives one number from 0 to 1, the
+mean of what was said of its answers; each prompt the mean over its matchups, so that neither the items that were judged
+most nor the answers that came seldom weigh more than their share; and the interval is Wilson's for as many trials as
+there are prompts. It is too wide rather than too narrow, since means between 0 and 1 vary less than single wins and
+losses do. It says nothing of other labelers than these: who they are is part of the question.
+
+Where both models said the same there is nothing to prefer: a tie, and nobody is asked. All such ties are known before
+the first judgment, so until the last item is judged they count only for the share of the others that is known too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import select
-
+from tuneful.feedback.matchups import Matchup, matchups
 from tuneful.feedback.pages import groups_of
 from tuneful.feedback.projects import judgments as judgments_of
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import completion, item
 from tuneful.records import Judgment
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 class WinRate:
     """`first` against `second`, in the order of their names.
 
-    wins, ties, losses: of `first`, one for each pair of answers in each judgment. prompts: on which both were judged.
+    wins, ties, losses: of `first`, one for each judgment of each matchup. prompts: on which answers of both were
+    judged. alike: further prompts, on which both said the same each time, a tie that nobody is asked about.
     rate: the share that `first` wins, a tie counting half. weighted: the same from the consensus of all labelers, in
     which one who guesses moves nothing: the share of prompts on which a new careful labeler would prefer `first`. None
     where no labeler can be trusted.
@@ -43,6 +46,7 @@ class WinRate:
     ties: int
     losses: int
     prompts: int
+    alike: int
     rate: Share
     weighted: Share | None
 
@@ -61,8 +65,8 @@ def win_rates_of(
 
     Raises DataError as `consensus` does, for judgments by several criteria, and as `of_audience` does.
     """
-    models = models_judged(store, project_id)
-    if len(set(models.values())) < 2:
+    met = matchups(store, project_id)
+    if len({model for one in met for model in one.models if model is not None}) < 2:
         return []
     said = [
         one
@@ -76,79 +80,109 @@ def win_rates_of(
 
         said = of_audience(said, audience, groups_of(store, project_id))
     if not said:
-        return []
+        return win_rates([], None, met)
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
 
-    return win_rates(said, consensus(said), models)
+    return win_rates(said, consensus(said), met)
 
 
-def win_rates(judgments: Iterable[Judgment], agreed: Consensus, models: Mapping[str, str]) -> list[WinRate]:
-    """Every pair of models that people have compared.
+def win_rates(judgments: Iterable[Judgment], agreed: Consensus | None, matchups: Iterable[Matchup]) -> list[WinRate]:
+    """Every pair of models of which something is known.
 
-    judgments: rankings and comparisons, each in its last revision. agreed: their consensus. models: who made which
-    completion, by its id; judgments of others, and of two completions of one model, say nothing here.
+    judgments: rankings and comparisons, each in its last revision. agreed: their consensus, None where there are none.
+    matchups: all, also those that nobody has judged yet; two answers of one model say nothing here.
     """
-    said: dict[tuple[str, str], dict[str, list[float]]] = {}
+    ranks: dict[str, list[dict[str, int | None]]] = {}
     for judgment in judgments:
-        ranked = [
-            (models[one], rank)
-            for one, rank in zip(judgment.completions, judgment.ranks, strict=False)
-            if rank is not None and one in models
-        ]
-        for (one, rank), (other, other_rank) in combinations(ranked, 2):
-            _note(said, judgment.prompt, one, other, (1 + (rank < other_rank) - (rank > other_rank)) / 2)
-    weighted: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for pair in agreed.pairs:
-        if pair.first in models and pair.second in models:
-            _note(weighted, pair.prompt, models[pair.first], models[pair.second], pair.p)
-    trusted = agreed.slope > 0
-    return [_win_rate(pair, said[pair], weighted.get(pair, {}) if trusted else None) for pair in sorted(said)]
+        ranks.setdefault(judgment.item, []).append(dict(zip(judgment.completions, judgment.ranks, strict=False)))
+    p = {(pair.item, pair.first, pair.second): pair.p for pair in agreed.pairs} if agreed else {}
+    found: dict[tuple[str, str], _Pair] = {}
+    for met in matchups:
+        named = [(model, place) for place, model in enumerate(met.models) if model is not None]
+        for (first, place), (second, other) in combinations(sorted(named), 2):
+            if first == second:
+                continue
+            pair = found.setdefault((first, second), _Pair())
+            about = pair.prompts.setdefault(met.prompt, _OnPrompt())
+            if met.item is None:
+                about.alike += 1
+                continue
+            about.asked += 1
+            one, another = met.completions[place], met.completions[other]
+            outcomes = list(_outcomes(ranks.get(met.item, ()), one, another))
+            if outcomes:
+                pair.outcomes += outcomes
+                about.said.append(sum(outcomes) / len(outcomes))
+                about.weighted.append(_chance(p, met.item, one, another))
+    trusted = agreed is not None and agreed.slope > 0
+    rates = (_win_rate(names, pair, trusted=trusted) for names, pair in sorted(found.items(), key=lambda one: one[0]))
+    return [rate for rate in rates if rate is not None]
 
 
-def models_judged(store: Store, project_id: str) -> dict[str, str]:
-    """The model behind every completion that has one, by its id; those of gold items, which were chosen, left out."""
-    with store.read() as connection:
-        items = connection.execute(
-            select(item.c.completions).where(item.c.project == project_id, item.c.gold.is_(None))
-        ).scalars()
-        asked = {one for completions in items for one in completions}
-        rows = connection.execute(
-            select(completion.c.id, completion.c.model).where(
-                completion.c.project == project_id, completion.c.model.is_not(None)
-            )
-        ).all()
-    return {row.id: row.model for row in rows if row.id in asked}
+@dataclass(slots=True)
+class _OnPrompt:
+    """What is known of two models on one prompt. alike, asked: matchups in which both said the same, and the others;
+    said, weighted: of those that were judged, the share of the first model, and the same by the consensus."""
+
+    alike: int = 0
+    asked: int = 0
+    said: list[float] = field(default_factory=list)
+    weighted: list[float] = field(default_factory=list)
 
 
-def _note(said: dict[tuple[str, str], dict[str, list[float]]], prompt: str, one: str, other: str, share: float) -> None:
-    """Keep what was said of a pair of models on a prompt: the share of the one whose name comes first."""
-    if one == other:
-        return
-    pair, share = ((one, other), share) if one < other else ((other, one), 1 - share)
-    said.setdefault(pair, {}).setdefault(prompt, []).append(share)
+@dataclass(slots=True)
+class _Pair:
+    """Two models: prompts by id, and the outcome of each judgment of each matchup."""
+
+    prompts: dict[str, _OnPrompt] = field(default_factory=dict)
+    outcomes: list[float] = field(default_factory=list)
 
 
-def _win_rate(
-    pair: tuple[str, str],
-    said: Mapping[str, Sequence[float]],
-    weighted: Mapping[str, Sequence[float]] | None,
-) -> WinRate:
-    outcomes = [outcome for of_prompt in said.values() for outcome in of_prompt]
-    # The consensus leaves out a pair that a single labeler tied.
-    agreed = None if weighted is None else {prompt: weighted.get(prompt, (0.5,)) for prompt in said}
+def _outcomes(said: Iterable[Mapping[str, int | None]], one: str, another: str) -> Iterable[float]:
+    """Of each who ranked both: 1 when `one` is better, 0 when `another` is, 1/2 for a tie."""
+    for ranks in said:
+        rank, other = ranks.get(one), ranks.get(another)
+        if rank is not None and other is not None:
+            yield (1 + (rank < other) - (rank > other)) / 2
+
+
+def _chance(p: Mapping[tuple[str, str, str], float], item: str, one: str, another: str) -> float:
+    """That `one` is preferred, by the consensus, which leaves out a pair that a single labeler tied."""
+    if (item, another, one) in p:
+        return 1 - p[item, another, one]
+    return p.get((item, one, another), 0.5)
+
+
+def _win_rate(names: tuple[str, str], pair: _Pair, *, trusted: bool) -> WinRate | None:
+    """None while nothing is known."""
+    prompts = list(pair.prompts.values())
+    judged = [one for one in prompts if one.said]
+    alike = [one for one in prompts if not one.asked]
+    waiting = len(prompts) - len(judged) - len(alike)
+    if waiting and not judged:
+        return None
+    counted = len(alike) * (len(judged) / (len(judged) + waiting) if waiting else 1.0)
     return WinRate(
-        first=pair[0],
-        second=pair[1],
-        wins=outcomes.count(1.0),
-        ties=outcomes.count(0.5),
-        losses=outcomes.count(0.0),
-        prompts=len(said),
-        rate=_of_prompts(said),
-        weighted=None if agreed is None else _of_prompts(agreed),
+        first=names[0],
+        second=names[1],
+        wins=pair.outcomes.count(1.0),
+        ties=pair.outcomes.count(0.5),
+        losses=pair.outcomes.count(0.0),
+        prompts=len(judged),
+        alike=len(alike),
+        rate=_of_prompts([_share(one, one.said) for one in judged], counted),
+        weighted=_of_prompts([_share(one, one.weighted) for one in judged], counted) if trusted else None,
     )
 
 
-def _of_prompts(said: Mapping[str, Sequence[float]]) -> Share:
+def _share(prompt: _OnPrompt, judged: Sequence[float]) -> float:
+    """Of the first model on a prompt. Matchups that were judged stand for those that wait."""
+    return (prompt.alike / 2 + prompt.asked * sum(judged) / len(judged)) / (prompt.alike + prompt.asked)
+
+
+def _of_prompts(shares: Sequence[float], ties: float) -> Share:
+    """ties: how many prompts that are ties are counted beside those of the shares."""
     from tuneful.feedback.shares import wilson  # brings numpy, which those who label do not wait for
 
-    return wilson(sum(sum(of_prompt) / len(of_prompt) for of_prompt in said.values()) / len(said), len(said))
+    num = len(shares) + ties
+    return wilson((sum(shares) + ties / 2) / num, num)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select
 
 from tuneful.errors import DataError
+from tuneful.feedback.matchups import num_matchups
 from tuneful.feedback.quality import num_rows
 from tuneful.feedback.shares import Share
 from tuneful.feedback.store import Store
@@ -19,28 +20,32 @@ from tuneful.feedback.win_rates import WinRate, win_rates_of
 KIND: Final = "win rates"
 """Of the snapshots."""
 
-METHOD: Final = "win rates/1"
+METHOD: Final = "win rates/2"
 """Another number when what is counted, or how, changes: a snapshot of another method is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """rates: none where the answers are of fewer than two models. problem: why there are none, where there should be.
-    rows: judgments with their revisions at the time, by which a later look knows how many are new."""
+    rows: judgments with their revisions at the time, by which a later look knows how many are new; matchups: by which
+    it knows that models have met again."""
 
     rates: tuple[WinRate, ...]
     problem: str
     rows: int
+    matchups: int
     counted_at: float
 
 
 def count(store: Store, project_id: str, *, now: float) -> Counted:
     """The win rates of people's judgments as they are now."""
-    rows = num_rows(store, project_id)  # first, so that what arrives meanwhile is told as new later
+    rows, met = num_rows(store, project_id), num_matchups(store, project_id)  # first: what comes meanwhile is new later
+    rates, problem = tuple[WinRate, ...](), ""
     try:
-        return Counted(rates=tuple(win_rates_of(store, project_id)), problem="", rows=rows, counted_at=now)
+        rates = tuple(win_rates_of(store, project_id))
     except DataError as error:
-        return Counted(rates=(), problem=str(error), rows=rows, counted_at=now)
+        problem = str(error)
+    return Counted(rates=rates, problem=problem, rows=rows, matchups=met, counted_at=now)
 
 
 def count_and_keep(store: Store, project_id: str, *, now: float) -> Counted:

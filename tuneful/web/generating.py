@@ -17,6 +17,7 @@ from tuneful.errors import AccessError, DataError, StoreError
 from tuneful.feedback.access import Who
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.jobs import WIN_RATES, enqueue, jobs
+from tuneful.feedback.matchups import num_matchups
 from tuneful.feedback.overview import overview_state
 from tuneful.feedback.projects import Project
 from tuneful.feedback.quality import FEW, num_rows
@@ -87,7 +88,7 @@ def _page(
     request: Request, store: Store, who: Who, found: Project, now: float, *, status: int = 200, error: str = ""
 ) -> Response:
     made = jobs(store, found.id, KIND, shown=("models", "samples", "temperature", "max_new_tokens", "overlap"))
-    counted, since = _win_rates(request, store, found, now)
+    counted, since, moved = _win_rates(request, store, found, now)
     return page(
         request,
         "answers.html",
@@ -98,23 +99,25 @@ def _page(
         error=error,
         counted=counted,
         since=since,
+        moved=moved,
         age="" if counted is None else age(now - counted.counted_at),
         work=work_of(store, found.id, WIN_RATES, now=now),
         forgotten=forgotten(made, now),
     )
 
 
-def _win_rates(request: Request, store: Store, found: Project, now: float) -> tuple[Counted | None, int]:
-    """The win rates, and how many judgments have come since: none where they are few, which are counted for the page
-    when there is something new since the last look."""
+def _win_rates(request: Request, store: Store, found: Project, now: float) -> tuple[Counted | None, int, bool]:
+    """The win rates, how many judgments have come since, and whether models have met again: nothing is new where
+    judgments are few, which are counted for the page when anything has come since the last look."""
     if found.kind not in ("ranking", "comparison"):
-        return None, 0
+        return None, 0, False
     rows = num_rows(store, found.id)
     if rows > FEW:
         counted = latest(store, found.id)
-        return counted, rows - (0 if counted is None else counted.rows)
+        moved = counted is not None and counted.matchups != num_matchups(store, found.id)
+        return counted, rows - (0 if counted is None else counted.rows), moved
     kept: dict[str, tuple[Hashable, Counted]] = request.app.state.win_rates
-    state = overview_state(store, found.id)
+    state = (*overview_state(store, found.id), num_matchups(store, found.id))
     if found.id not in kept or kept[found.id][0] != state:
         kept[found.id] = (state, count(store, found.id, now=now))
-    return kept[found.id][1], 0
+    return kept[found.id][1], 0, False
