@@ -27,7 +27,7 @@ from tuneful.feedback.tables import item, judgment, snapshot
 from tuneful.records import Judgment, content_hash
 from tuneful.settings import as_table, build
 
-METHOD: Final = "quality/1"
+METHOD: Final = "quality/2"
 """Another number when what is measured, or how, changes: a snapshot of another method is not read."""
 
 FEW: Final = 2000
@@ -228,7 +228,7 @@ def _cards(
     findings: Mapping[str, tuple[Finding, ...]],
 ) -> tuple[Card, ...]:
     """Those with a reason to talk to first, then by how much they judged."""
-    gold, quiz = _known_items(store, project_id, said)
+    gold, quiz = _known_items(store, project_id)
     mine: dict[str, list[Judgment]] = {}
     for one in said:
         mine.setdefault(one.rater, []).append(one)
@@ -252,28 +252,27 @@ def _worries(card: Card) -> bool:
     return bool(card.findings) or any(one.verdict in ("inverted", "random") for one in card.standings)
 
 
-def _known_items(
-    store: Store, project_id: str, said: Sequence[Judgment]
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Of gold items, by rater: the shares right among the judgments, and among the first words in the quiz."""
-    first = (
+def _known_items(store: Store, project_id: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Of gold items, by rater: the shares right in the last words outside the quiz, and in the first words in it.
+
+    Read here, for `judgments` has nothing of gold items that are copies: they are in no consensus, and tell as much of
+    a labeler as others.
+    """
+    later_word = judgment.alias()
+    said = (
         select(judgment.c.rater, judgment.c.ranks, judgment.c["values"], item.c.gold)
         .join(item, item.c.id == judgment.c.item)
-        .where(judgment.c.project == project_id, judgment.c.quiz)
-        # Not IS NULL: SQLite would read all first words of the store.
-        .where(func.coalesce(judgment.c.replaces, "") == "")
+        .where(judgment.c.project == project_id, item.c.gold.is_not(None))
     )
-    known = select(item.c.id, item.c.gold).where(item.c.project == project_id, item.c.gold.is_not(None))
+    last = said.where(~judgment.c.quiz, ~select(later_word.c.id).where(later_word.c.replaces == judgment.c.id).exists())
+    # Not IS NULL: SQLite would read all first words of the store.
+    first = said.where(judgment.c.quiz, func.coalesce(judgment.c.replaces, "") == "")
     with store.read() as connection:
-        answers = {row.id: row.gold for row in connection.execute(known)}
-        tried = connection.execute(first).mappings().all()
-    later: dict[str, list[float]] = {}
-    for one in said:
-        if one.item in answers:
-            later.setdefault(one.rater, []).append(share_right(answers[one.item], one.ranks, one.values))
-    quiz: dict[str, list[float]] = {}
-    for row in tried:
-        quiz.setdefault(row["rater"], []).append(share_right(row["gold"], row["ranks"], row["values"]))
+        rows = [connection.execute(words).mappings().all() for words in (last, first)]
+    later, quiz = dict[str, list[float]](), dict[str, list[float]]()
+    for words, shares in zip(rows, (later, quiz), strict=True):
+        for row in words:
+            shares.setdefault(row["rater"], []).append(share_right(row["gold"], row["ranks"], row["values"]))
     return later, quiz
 
 

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import select, update
 
 from tests.feedback.rankings import said
+from tests.feedback.store.people import judge, project_of
 from tuneful.errors import DataError, MissingError
 from tuneful.feedback.assignment import claim
+from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold
 from tuneful.feedback.projects import add_rater, create_project, publish_instructions, set_quiz
@@ -125,6 +127,24 @@ def test_known_items_count_once_each_and_the_quiz_apart(store: Store) -> None:
     assert (card.quiz.value, card.quiz.of) == (0.5, 2)
     assert card.gold is not None
     assert (card.gold.value, card.gold.of) == (1, 1)
+
+
+def test_known_items_that_are_copies_of_others_count_on_cards_and_nowhere_else(store: Store) -> None:
+    """Ann decides her item the other way round and makes a gold item of it, which Bo meets and gets right."""
+    project, (one, _) = project_of(store, items=2, texts=("yes", "no"))
+    ann = judge(store, project, ranks=(1, 2))
+    decide(store, one, by=ann, ranks=(2, 1), now=3.0)
+    made = make_gold(store, one, by=ann, why="", now=4.0)
+    set_quiz(store, project, quiz=0, gold_every=2, now=5.0)
+    bo = judge(store, project, ranks=(2, 1))
+    found = measure(store, project, now=6.0)
+    cards = {card.rater: card for card in found.cards}
+    assert found.judgments == 4
+    assert {rater_: card.judgments for rater_, card in cards.items()} == {ann: 2, bo: 2}
+    assert made in claimed(store, project)
+    assert cards[ann].gold is None
+    known = cards[bo].gold
+    assert known is not None and (known.value, known.of) == (1, 1)
 
 
 def claimed(store: Store, project: str) -> list[str]:
