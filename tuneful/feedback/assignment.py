@@ -20,8 +20,9 @@ from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, distinct
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import AccessError, GoneError, StoreError
+from tuneful.feedback.quiz import Standing, ask_skipped_again, standing, try_to_pass
 from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
+from tuneful.feedback.tables import assignment, draft, instructions, item, judgment
 
 LEASE_SECONDS: Final = 600.0
 """The shortest lease."""
@@ -90,6 +91,8 @@ def claim(
                 return _assignment(one._mapping, quiz=one.gold and not tried.passed)
         if len(held) >= AHEAD:
             return None
+        if not tried.passed and try_to_pass(connection, project_id, rater_id, tried, now):
+            tried = standing(connection, project_id, rater_id)
         chosen = _next_item(connection, project_id, rater_id, tried, len(held), now)
         if chosen is None:
             return None
@@ -168,41 +171,15 @@ def _own(connection: Connection, assignment_id: str, rater_id: str) -> Any:
     return held
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What a project asks of its labelers, and whether this one has passed its quiz or has none to pass."""
-
-    quiz: int
-    pass_share: float
-    gold_every: int
-    passed: bool
-
-
-_STANDING: Final = (
-    select(membership.c.role, membership.c.passed_at, project.c.quiz, project.c.pass_share, project.c.gold_every)
-    .join(project, project.c.id == membership.c.project)
-    .where(membership.c.project == bindparam("project"), membership.c.rater == bindparam("rater"))
-    .with_for_update(of=membership)
-)
-
-
-def standing(connection: Connection, project_id: str, rater_id: str) -> Standing:
-    """Also makes claims of one rater wait for each other, so that two tabs do not take two items."""
-    found = connection.execute(_STANDING, {"project": project_id, "rater": rater_id}).first()
-    if found is None:
-        known = connection.execute(select(project.c.id).where(project.c.id == project_id)).first()
-        missing = f'rater "{rater_id}" is no member of it' if known else "there is no such project"
-        raise AccessError(f'project "{project_id}": {missing}')
-    passed = found.quiz == 0 or found.passed_at is not None or found.role == "lead"
-    return Standing(found.quiz, found.pass_share, found.gold_every, passed)
-
-
 def _next_item(
     connection: Connection, project_id: str, rater_id: str, tried: Standing, held: int, now: float
 ) -> RowMapping | None:
     """In the quiz a gold item; after it now and then one, if there is one left; else the next open one."""
     if not tried.passed:
-        return _next_open(connection, project_id, rater_id, now, gold=True)
+        known = _next_open(connection, project_id, rater_id, now, gold=True)
+        if known is None and ask_skipped_again(connection, project_id, rater_id):
+            known = _next_open(connection, project_id, rater_id, now, gold=True)
+        return known
     if tried.gold_every:
         of_project = (judgment.c.project == project_id, judgment.c.rater == rater_id)
         judged = connection.execute(select(func.count(distinct(judgment.c.item))).where(*of_project)).scalar_one()

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from tuneful.errors import AccessError, StoreError
-from tuneful.feedback.assignment import has_room, lock_item, standing
+from tuneful.feedback.assignment import has_room, lock_item
 from tuneful.feedback.gold import share_right
+from tuneful.feedback.quiz import standing, try_to_pass
 from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
+from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, project
 from tuneful.records import JudgmentKind
 
 ORDERED: Final = ("ranking", "comparison")
@@ -222,20 +223,7 @@ def _in_quiz(connection: Connection, given: Any, replaces: str | None) -> bool:
 def _learn(connection: Connection, given: Any, said: Said, now: float) -> Feedback:
     """After a judgment in the quiz: what was right, and whether the last ones are enough to pass."""
     tried = standing(connection, given.project, given.rater)
-    rows = connection.execute(
-        select(judgment.c.ranks, judgment.c["values"], item.c.gold)
-        .join(item, item.c.id == judgment.c.item)
-        .where(judgment.c.project == given.project, judgment.c.rater == given.rater, judgment.c.quiz)
-        # The first word, for the answer is known after it. Not IS NULL: SQLite would read all first words of the store.
-        .where(func.coalesce(judgment.c.replaces, "") == "")
-        .order_by(judgment.c.created_at.desc(), judgment.c.id)
-        .limit(tried.quiz)
-    ).all()
-    shares = [share_right(row.gold, row.ranks, row._mapping["values"]) for row in rows]
-    passed = len(shares) == tried.quiz and sum(shares) / len(shares) >= tried.pass_share
-    if passed:
-        mine = (membership.c.project == given.project, membership.c.rater == given.rater)
-        connection.execute(update(membership).where(*mine).values(passed_at=now))
+    passed = try_to_pass(connection, given.project, given.rater, tried, now)
     return Feedback(right=share_right(given.gold, said.ranks, said.values), gold=given.gold, passed=passed)
 
 
