@@ -61,6 +61,12 @@ def test_planted_raters_of_yes_and_no_get_their_verdict() -> None:
     assert found["turned"].yes_when_yes is not None and found["turned"].yes_when_yes < 0.3
 
 
+def test_where_all_guess_all_are_called_guessers() -> None:
+    """As rankings have it: what a careful person is worth is the measure, not what this crowd is."""
+    found = standings(answers({f"guess {n}": 0.5 for n in range(6)}, num_items=800, per_item=4))
+    assert {one.verdict for one in found.values()} == {"random"}
+
+
 def test_who_always_says_yes_is_of_no_use_and_not_upside_down() -> None:
     rows = answers({f"good {n}": 0.9 for n in range(6)}, num_items=300, per_item=3)
     rows += [said("yes", f"i{n}", kind="binary", values={"toxic": 1}) for n in range(300)]

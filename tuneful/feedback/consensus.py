@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.stats import norm
@@ -16,13 +15,9 @@ from scipy.stats import norm
 from tuneful.feedback.agreement import pair_alpha, share_of_agreement
 from tuneful.feedback.scores import Scores, fit_scores
 from tuneful.feedback.slopes import PRIOR_SLOPE, Slopes, davidson, fit_slopes
+from tuneful.feedback.verdicts import LEVEL, Verdict, verdicts
 from tuneful.feedback.votes import Block, Floats, PairVotes, Votes, tabulate
 from tuneful.records import Judgment
-
-Verdict = Literal["reliable", "unknown", "noisy", "random", "inverted"]
-
-LEVEL = 0.999
-"""Level of a slope's interval. A verdict accuses a person and is drawn anew at each fit, so chance gets little room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +91,9 @@ def consensus(judgments: Iterable[Judgment]) -> Consensus:
     slopes = fit_slopes(pair_votes)
     half_width = float(norm.ppf((1 + LEVEL) / 2)) * slopes.sd
     low, high = slopes.value - half_width, slopes.value + half_width
-    verdicts = _verdicts(slopes.value, low, high)
+    judged = verdicts(slopes.value, low, high, usual=PRIOR_SLOPE)
     # Nothing is known against the unknown ones, and a single rater, whose ranking nobody can confirm, is always one.
-    trusted = [v for v, verdict in zip(slopes.value, verdicts, strict=True) if verdict in ("reliable", "unknown")]
+    trusted = [v for v, verdict in zip(slopes.value, judged, strict=True) if verdict in ("reliable", "unknown")]
     # The median: a hasty rater who still counts as reliable would drag the mean away from the careful ones.
     slope = float(np.median(trusted)) if trusted else 0.0
     kept = _kept(pair_votes)
@@ -115,35 +110,13 @@ def consensus(judgments: Iterable[Judgment]) -> Consensus:
     alpha = pair_alpha(pair_votes, num_resamples=0)
     return Consensus(
         pairs=tuple(pair for item in sorted(by_item) for pair in by_item[item]),
-        raters=_reports(votes, pair_votes, slopes, low, high, verdicts),
+        raters=_reports(votes, pair_votes, slopes, low, high, judged),
         scores=scores,
         alpha=alpha.value,
         alpha_reason=alpha.reason,
         slope=slope,
         nu=slopes.nu,
     )
-
-
-def _verdicts(slope: Floats, low: Floats, high: Floats) -> list[Verdict]:
-    """Inverted: interval below 0. Random: it holds 0. Noisy: above 0, but below half the median of positive slopes.
-
-    Unknown: the interval holds 0 and half of a person's usual slope as well, as after a handful of judgments; but
-    random, when more raters are shown to guess than seem to be of use. To be shown to be of use takes longer: held
-    against those alone, two who guess would make a guesser of everybody, and every p one half, while labels are few.
-    """
-    bar = float(np.median(slope[slope > 0])) / 2 if (slope > 0).any() else 0.0
-    guesses = (low <= 0) & (high >= 0) & (high < PRIOR_SLOPE / 2)
-    useful = slope > PRIOR_SLOPE / 2
-    undecided: Verdict = "random" if guesses.sum() > useful.sum() else "unknown"
-
-    def verdict(n: int) -> Verdict:
-        if high[n] < 0:
-            return "inverted"
-        if low[n] <= 0:
-            return "random" if guesses[n] else undecided
-        return "noisy" if high[n] < bar else "reliable"
-
-    return [verdict(n) for n in range(len(slope))]
 
 
 def _kept(votes: PairVotes) -> Floats:
@@ -206,7 +179,7 @@ def _add_scores(scores: dict[str, tuple[float, float]], block: Block, posterior:
 
 
 def _reports(
-    votes: Votes, pair_votes: PairVotes, slopes: Slopes, low: Floats, high: Floats, verdicts: list[Verdict]
+    votes: Votes, pair_votes: PairVotes, slopes: Slopes, low: Floats, high: Floats, judged: list[Verdict]
 ) -> tuple[RaterReport, ...]:
     agreement = share_of_agreement(pair_votes)
     count = dict.fromkeys(votes.raters, 0)
@@ -221,7 +194,7 @@ def _reports(
             num_judgments=count[rater],
             reliability=float(slopes.value[n]),
             interval=(float(low[n]), float(high[n])),
-            verdict=verdicts[n],
+            verdict=judged[n],
             agreement=agreement[n],
             median_seconds=float(np.median(seconds[rater])) if seconds[rater] else None,
         )
