@@ -221,6 +221,23 @@ def test_yes_or_no_is_as_decided(tmp_path: Path) -> None:
     }
 
 
+def test_a_decision_settles_its_own_criterion_alone(tmp_path: Path) -> None:
+    """The lead says no by "preference", which nobody was asked; four say yes by "honest": (4 + 1) / (4 + 2)."""
+    offered = [replace(one, completions=one.completions[:1]) for one in household(1)]
+    said = [
+        replace(one, kind="binary", ranks=(), completions=one.completions[:1], criterion="honest", values={"honest": 1})
+        for one in rankings(offered)
+    ]
+    write(tmp_path / "yes", said, offered, decisions=[decided(offered[0], (), values={"preference": 0})])
+    (row,) = rows_of(tmp_path / "yes", "unpaired")
+    assert (row["criterion"], row["label"], row["decided"]) == ("honest", True, False)
+    assert row["p"] == pytest.approx(5 / 6)
+    offered = household(1)
+    said = [replace(one, criterion="honest") for one in rankings(offered)]
+    write(tmp_path / "order", said, offered, decisions=[decided(offered[0], (2, 2, 1))])
+    assert not any(row["decided"] for row in rows_of(tmp_path / "order", "unpaired"))
+
+
 def test_an_item_that_was_only_flagged_can_be_decided(tmp_path: Path) -> None:
     offered = household(2)
     said = rankings(offered)

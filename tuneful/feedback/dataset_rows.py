@@ -109,6 +109,11 @@ class Judged:
         """The judgments that order an item; none of one that was only flagged, and then decided."""
         return self.ordered[criterion].get(item, ())
 
+    def settled(self, criterion: str, item: str) -> Decision | None:
+        """The decision that stands, where there is one by this criterion."""
+        made = self.decided.get(item)
+        return made if made is not None and made.criterion == criterion else None
+
 
 class Rows:
     """Rows by kind, by whether their prompts are messages, and by split; and what was left out, by reason."""
@@ -274,7 +279,7 @@ def _unpaired(judged: Judged, flagged_as_rejected: bool, left_out: Counter[str])
             said.setdefault((one.criterion, one.completions[0]), []).append((one, word))
     verdicts = []
     for (criterion, completion), words in sorted(said.items(), key=lambda entry: entry[0]):
-        settled = judged.decided.get(words[0][0].item)
+        settled = judged.settled(criterion, words[0][0].item)
         p = (sum(word for _, word in words) + 1) / (len(words) + 2) if settled is None else settled.values[criterion]
         verdicts.append(("binary", criterion, completion, p, settled is not None, [j for j, _ in words]))
     verdicts += [verdict for verdict in _by_pairs(judged) if verdict[1:3] not in said]
@@ -301,7 +306,8 @@ def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, bool, list
             chances.setdefault((pair.item, pair.second), []).append(1 - pair.p)
         for (item, completion), won in sorted(chances.items()):
             judgments = [one for one, ranks in judged.said(criterion, item) if completion in ranks]
-            yield "pairs", criterion, completion, sum(won) / len(won), item in judged.decided, judgments
+            decided = judged.settled(criterion, item) is not None
+            yield "pairs", criterion, completion, sum(won) / len(won), decided, judgments
 
 
 def _demonstrations(judged: Judged, left_out: Counter[str]) -> Iterator[Made]:
