@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneful.evaluation.intervals import wilson
+from tuneful.evaluation.intervals import Measured, MeasuredJSON
 from tuneful.feedback.causes import Cause, causes
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.shares import wilson
 from tuneful.records import Judgment
 
 BAD = ("inverted", "random", "one criterion swapped", "too fast", "position", "length", "ties", "changed")
@@ -182,11 +183,16 @@ def measure(num_datasets: int, num_judgments: int) -> dict[str, Any]:
                 named[kind] += kind in names
                 alone[kind] += names == [kind]
     return {
-        "named": {kind: wilson(count, num_datasets).as_json() for kind, count in named.items()},
-        "alone": {kind: wilson(count, num_datasets).as_json() for kind, count in alone.items()},
-        "accused": wilson(accused, NUM_GOOD * num_datasets).as_json(),
+        "named": {kind: _measured(count, num_datasets) for kind, count in named.items()},
+        "alone": {kind: _measured(count, num_datasets) for kind, count in alone.items()},
+        "accused": _measured(accused, NUM_GOOD * num_datasets),
         "as": blamed,
     }
+
+
+def _measured(count: int, num: int) -> MeasuredJSON:
+    share = wilson(count / num, num)
+    return Measured(share.value, share.low, share.high, num).as_json()
 
 
 def _share(measured: dict[str, Any]) -> str:

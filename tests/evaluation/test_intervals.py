@@ -12,30 +12,8 @@ from tuneful.evaluation.intervals import (
     bootstrap_mean,
     hierarchical_difference,
     paired_difference,
-    wilson,
     win_rate,
 )
-
-
-def test_wilson_60_of_100() -> None:
-    # z 1.96: centre (.6 + 3.8415/200) / 1.038415 = .59629, half sqrt(.0024 + .000096) * 1.96 / 1.038415 = .09431
-    share = wilson(60, 100)
-    assert (share.mean, share.n) == (0.6, 100)
-    assert share.low == pytest.approx(0.5020, abs=5e-5)
-    assert share.high == pytest.approx(0.6906, abs=5e-5)
-
-
-def test_wilson_stays_within_zero_and_one() -> None:
-    # 0 of 10: upper end z^2 / (n + z^2) = 3.8415 / 13.8415
-    assert wilson(0, 10).low == 0
-    assert wilson(0, 10).high == pytest.approx(0.27753, abs=5e-6)
-    assert wilson(10, 10).high == pytest.approx(1)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_what_is_no_share(successes: int, n: int) -> None:
-    with pytest.raises(DataError, match=f"got {successes} of {n}"):
-        wilson(successes, n)
 
 
 def test_bootstrap_agrees_with_the_normal_interval() -> None:
@@ -141,7 +119,6 @@ def test_the_interval_lies_within_the_values(values: list[float]) -> None:
 
 
 def test_json_form() -> None:
-    assert wilson(1, 2).as_json().keys() == {"mean", "interval", "n"}
     assert bootstrap_mean([1, 1, 1]).as_json() == {"mean": 1.0, "interval": [1.0, 1.0], "n": 3}
 
 

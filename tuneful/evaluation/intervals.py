@@ -1,18 +1,17 @@
 """Means with intervals. What is resampled is the prompt, since the samples of one prompt resemble each other.
 
-Bootstrap intervals are percentile intervals (Efron 1979) over clusters; a share of independent trials has Wilson's.
+Bootstrap intervals are percentile intervals (Efron 1979) over clusters. A share of independent trials has Wilson's:
+`tuneful.feedback.shares`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from tuneful.errors import DataError
 
@@ -100,17 +99,6 @@ def hierarchical_difference(
         means[here] = _resampled_means(sums, counts, int(here.sum()), rng)
     low, high = _percentiles(means.mean(axis=1), level)
     return Measured(float(np.mean(centres)), low, high, len(per_seed))
-
-
-def wilson(successes: float, n: int, *, level: float = LEVEL) -> Measured:
-    """Share of `n` independent trials with the score interval of Wilson (1927). A tie may count as half a success."""
-    if n < 1 or not 0 <= successes <= n:
-        raise DataError(f"a share needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    z = float(norm.ppf((1 + level) / 2))
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Measured(share, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
 def win_rate(
