@@ -12,11 +12,17 @@ from sqlalchemy import func, select, update
 
 from tests.web.client import signed_in
 from tuneful.feedback import quality as measured
-from tuneful.feedback.projects import find_project, publish_instructions
+from tuneful.feedback.decisions import mend_gold
+from tuneful.feedback.gold import Gold
+from tuneful.feedback.items import add_gold
+from tuneful.feedback.projects import find_project, publish_instructions, set_quiz
 from tuneful.feedback.quality import latest
 from tuneful.feedback.tables import rater, snapshot
 from tuneful.pipeline.work import run_next
+from tuneful.records import Candidates, Completion, Prompt
 from tuneful.web import quality as pages
+
+KNOWN = Candidates(Prompt("A known one?"), tuple(Completion(text) for text in ("Yes.", "Perhaps.", "No.")))
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -173,6 +179,39 @@ def test_many_judgments_are_shown_as_they_were_measured_last(site: Any, monkeypa
     client.post(place)
     assert run_next(site.store, note=lambda _: None)
     assert latest(site.store, project).judgments == 6  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("change", ["known answer", "instructions"])
+def test_what_judgments_are_held_against_makes_a_measurement_old(
+    site: Any, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """No judgment comes, and what was measured is not so any more: few are measured again, for many there is a button.
+    A known order that is turned round makes of each pair that was right one that is wrong."""
+    project = site.project(items=2, overlap=3)
+    made = add_gold(site.store, project, [Gold(KNOWN, ranks=(1, 2, 3))], now=site.now())
+    set_quiz(site.store, project, quiz=0, gold_every=2, now=site.now())
+    judge(site, project)
+    client, place = lead(site, project), f"/lead/{project}/quality"
+    client.post(place)
+    before = latest(site.store, project)
+    assert "Measure now" not in client.get(place).text
+    if change == "instructions":
+        publish_instructions(site.store, project, "Now read this.", now=site.now())
+    else:
+        mend_gold(site.store, made[0], by=site.rater(project, role="lead"), ranks=(3, 2, 1), why="", now=site.now())
+    monkeypatch.setattr(pages, "FEW", 0)
+    page = client.get(place).text
+    assert "have changed since" in page and "Measure now" in page
+    monkeypatch.undo()
+    again = client.get(place).text
+    assert "have changed since" not in again
+    client.post(place)
+    after = latest(site.store, project)
+    assert before is not None and after is not None
+    was, now_is = (card.gold.value for one in (before, after) for card in one.cards if card.gold is not None)
+    assert now_is == pytest.approx(was if change == "instructions" else 1 - was)
+    monkeypatch.setattr(pages, "FEW", 0)
+    assert "Measure now" not in client.get(place).text
 
 
 def test_a_measurement_with_other_groups_is_not_shown(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:

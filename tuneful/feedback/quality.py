@@ -27,7 +27,7 @@ from tuneful.feedback.tables import item, judgment, snapshot
 from tuneful.records import Judgment, content_hash
 from tuneful.settings import as_table, build
 
-METHOD: Final = "quality/3"
+METHOD: Final = "quality/4"
 """Another number when what is measured, or how, changes: a snapshot of another method is not read."""
 
 FEW: Final = 2000
@@ -84,8 +84,9 @@ class Quality:
     """A measurement of a project, or of one group of its people, whose cards and matrices are then left out: what
     somebody says of himself is nobody's business.
 
-    rows: judgments with their revisions at the time, by which a later look knows how many are new. people: who judged.
-    pace: of all judgments together. groups: those that can be looked at alone, and how many of their people judged.
+    rows: judgments with their revisions at the time, by which a later look knows how many are new; grounds: by which it
+    knows whether what they are held against has changed (`grounds`). people: who judged. pace: of all judgments
+    together. groups: those that can be looked at alone, and how many of their people judged.
     """
 
     project: str
@@ -95,6 +96,7 @@ class Quality:
     inputs: str
     judgments: int
     rows: int
+    grounds: str
     people: int
     pace: Pace
     cards: tuple[Card, ...]
@@ -108,7 +110,7 @@ def measure(store: Store, project_id: str, *, group: str | None = None, now: flo
     Raises MissingError when there is no such project, DataError for a group of too few people.
     """
     found = find_project(store, project_id)
-    rows = num_rows(store, found.id)  # first, so that what arrives meanwhile is told as new later
+    rows, held_against = num_rows(store, found.id), grounds(store, found.id)  # first: what comes meanwhile is new later
     groups, sizes = groups_of(store, found.id), groups_shown(store, found.id)
     said = judgments(store, found.id)
     if group is not None:
@@ -134,6 +136,7 @@ def measure(store: Store, project_id: str, *, group: str | None = None, now: flo
         inputs=content_hash("judgments", sorted(one.id for one in said)),
         judgments=len(said),
         rows=rows,
+        grounds=held_against,
         people=len({one.rater for one in said}),
         pace=pace,
         cards=cards,
@@ -156,6 +159,19 @@ def num_rows(store: Store, project_id: str) -> int:
     with store.read() as connection:
         counted = select(func.count()).where(judgment.c.project == project_id, ~judgment.c.quiz)
         return int(connection.execute(counted).scalar_one())
+
+
+def grounds(store: Store, project_id: str) -> str:
+    """A hash of what judgments are held against, and of what is measured beside them: known answers, versions of the
+    instructions, how many words of a quiz there are."""
+    of_project = (judgment.c.project == project_id, judgment.c.quiz)
+    with store.read() as connection:
+        known = connection.execute(
+            select(item.c.id, item.c.gold).where(item.c.project == project_id, item.c.gold.is_not(None))
+        ).all()
+        tried = connection.execute(select(func.count()).select_from(judgment).where(*of_project)).scalar_one()
+    versions = [(one.id, one.published_at) for one in guides(store, project_id)]
+    return content_hash("grounds", {row.id: row.gold for row in known}, versions, tried)
 
 
 def keep(store: Store, project_id: str, quality: Quality) -> None:

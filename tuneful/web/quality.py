@@ -19,6 +19,7 @@ from tuneful.feedback.quality import (
     MEANING,
     Card,
     Quality,
+    grounds,
     groups_shown,
     latest,
     measure,
@@ -46,7 +47,7 @@ LONGEST_NAME: Final = 24
 @router.get("/lead/{project_id}/quality")
 def quality_page(request: Request, store: InStore, who: Known, now: Now, found: Led, group: str = "") -> Response:
     groups = groups_shown(store, found.id)
-    seen, since = _seen(request, store, found.id, group or None, groups, now)
+    seen, since, moved = _seen(request, store, found.id, group or None, groups, now)
     people = labelers(store, found.id)
     names = {one.rater: _name(one) for one in people}
     judged = set() if seen is None else {card.rater for card in seen.cards}
@@ -61,6 +62,7 @@ def quality_page(request: Request, store: InStore, who: Known, now: Now, found: 
         fewest=FEWEST_PEOPLE,
         quality=seen,
         since=since,
+        moved=moved,
         age="" if seen is None else age(now - seen.measured_at),
         work=work_of(store, found.id, QUALITY, now=now, shown=("group",)),
         here=_place(found, group),
@@ -83,8 +85,9 @@ def measure_again(store: InStore, who: Known, now: Now, found: Led, group: Annot
 
 def _seen(
     request: Request, store: Store, project_id: str, group: str | None, groups: dict[str, int], now: float
-) -> tuple[Quality | None, int]:
-    """The newest measurement, and how many judgments have come since; measured for this page where they are few.
+) -> tuple[Quality | None, int, bool]:
+    """The newest measurement, how many judgments have come since, and whether known answers, instructions or the quiz
+    are not what they were; measured for this page where judgments are few.
 
     One whose groups are not today's is not shown: somebody may have been forgotten since.
     """
@@ -92,16 +95,18 @@ def _seen(
     if newest is not None and newest.groups != groups:
         newest = None
     rows = num_rows(store, project_id)
+    held_against = grounds(store, project_id)
     since = rows - (0 if newest is None else newest.rows)
-    if since == 0 and newest is not None:
-        return newest, 0
+    moved = newest is not None and newest.grounds != held_against
+    if since == 0 and newest is not None and not moved:
+        return newest, 0, False
     if rows > FEW:
-        return newest, since
+        return newest, since, moved
     kept: dict[tuple[str, str | None], tuple[object, Quality]] = request.app.state.measured
-    state = (overview_state(store, project_id), groups)
+    state = (overview_state(store, project_id), groups, held_against)
     if (project_id, group) not in kept or kept[project_id, group][0] != state:
         kept[project_id, group] = (state, measure(store, project_id, group=group, now=now))
-    return kept[project_id, group][1], 0
+    return kept[project_id, group][1], 0, False
 
 
 def _section(criterion: Criterion, cards: tuple[Card, ...], names: dict[str, str]) -> dict[str, Any]:
