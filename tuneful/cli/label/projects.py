@@ -1,0 +1,103 @@
+"""What is in the projects of a store: judgments made elsewhere, known items, how far each is."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneful.cli.options import Json, StoreUrl
+
+
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Judgments made elsewhere.", show_default=False)],
+    project: Annotated[str, typer.Option("--project", help="Name of a project, made when it is not there.")],
+    store: StoreUrl = "judgments.db",
+    in_: Annotated[Path | None, typer.Option("--in", help="Completions, for a judgments file of ours.")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Take the rest of a file with errors.")] = False,
+) -> None:
+    """Judgments of Label Studio, Argilla, Open-Assistant, TRL or a file of ours, into a project of a store.
+
+    Example: tuneful label import label-studio.json --project helpful
+    """
+    import time
+
+    from tuneful.data.formats import read_candidates
+    from tuneful.feedback.imports import import_judgments
+    from tuneful.feedback.projects import create_project, find_project, projects
+    from tuneful.feedback.recording import record
+    from tuneful.feedback.store import Store
+
+    items = [] if in_ is None else read_candidates(in_)
+    found = import_judgments(file, candidates=items, on_problem="skip" if skip_broken else "refuse")
+    for line in (*found.problems, *found.left_out):
+        print(line, file=sys.stderr)
+    opened = Store.open(store)
+    asked = Counter((one.kind, one.criterion) for one in found.judgments)
+    for kind, criterion in asked:
+        name = project if len(asked) == 1 else f"{project} ({kind} by {criterion})"
+        if name not in {one.name for one in projects(opened)}:
+            create_project(opened, name, kind, criteria=(criterion,), now=time.time())
+        alike = [one for one in found.judgments if (one.kind, one.criterion) == (kind, criterion)]
+        new = record(opened, find_project(opened, name).id, found.candidates, alike, now=time.time())
+        print(f'{new.judgments} new judgments of {new.items} new items in project "{name}" of {opened}')
+    if not asked:
+        print(f"{file} holds no judgments")
+
+
+def status_command(store: StoreUrl = "judgments.db", as_json: Json = False) -> None:
+    """How far each project of a store is.
+
+    Example: tuneful label status --store judgments.db
+    """
+    import json
+    from dataclasses import asdict
+
+    from tuneful.feedback.projects import progress, projects
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    rows = [
+        {"id": one.id, "name": one.name, "kind": one.kind} | asdict(progress(opened, one.id))
+        for one in projects(opened)
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        more = f" (up to {row['up_to']})" if row["up_to"] > row["wanted"] else ""
+        judged = f"{row['have']:6} of {row['wanted']} judgments{more}"
+        print(f"{row['name']:<20} {judged}, {row['done']} of {row['items']} items done")
+    if not rows:
+        print("no project yet; make one with: tuneful label create")
+
+
+def gold_command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    store: StoreUrl = "judgments.db",
+    in_: Annotated[
+        Path | None, typer.Option("--in", help='Completions rows with "ranks" or "values", and "why".')
+    ] = None,
+    quiz: Annotated[int, typer.Option(help="Items that every labeler begins with, told the answer after each.")] = 0,
+    pass_share: Annotated[float, typer.Option(help="Share of the quiz to get right.")] = 0.7,
+    gold_every: Annotated[int, typer.Option(help="Afterwards one item in so many is a known one; 0: none.")] = 0,
+) -> None:
+    """Items whose answer is known, to teach labelers at the beginning and to see how they judge later.
+
+    Example: tuneful label gold --project helpful --in gold.jsonl --quiz 5 --gold-every 15
+    """
+    import time
+
+    from tuneful.feedback.gold import read_gold
+    from tuneful.feedback.items import add_gold
+    from tuneful.feedback.projects import find_project, set_quiz
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    made = [] if in_ is None else add_gold(opened, found.id, read_gold(in_), now=time.time())
+    set_quiz(opened, found.id, quiz=quiz, pass_share=pass_share, gold_every=gold_every, now=time.time())
+    print(f'{len(made)} known items added to "{found.name}"; a quiz of {quiz}, to get {pass_share:.0%} right')

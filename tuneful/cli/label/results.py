@@ -1,0 +1,164 @@
+"""What judgments come to: a consensus, win rates of models, comparisons and datasets to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import typer
+
+from tuneful.cli.options import Force, Json, OptionalProject, OptionalStore, StoreUrl
+from tuneful.data.files import refuse_unwritable
+from tuneful.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tuneful.feedback.settling import Decision
+    from tuneful.feedback.shares import Share
+    from tuneful.records import Candidates, Judgment
+
+Judgments = Annotated[Path | None, typer.Option("--judgments", help="Judgments file (JSONL), in place of a store.")]
+
+
+def consensus_command(
+    judgments: Judgments = None, store: OptionalStore = None, project: OptionalProject = None, as_json: Json = False
+) -> None:
+    """What the raters of a project or a file agree on, and how far each can be trusted.
+
+    Example: tuneful label consensus --store judgments.db --project helpful
+    """
+    import json
+
+    from tuneful.feedback.consensus import consensus
+    from tuneful.pipeline.rows import rater_rows
+
+    found = consensus(_judged(judgments, store, project).judgments)
+    if as_json:
+        print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": rater_rows(found)}))
+        return
+    for rater in found.raters:
+        low, high = rater.interval
+        slope = f"{rater.reliability:6.2f} [{low:5.2f}, {high:5.2f}]"
+        print(f"{rater.rater:<14} {slope}  {rater.verdict:<8} {rater.num_judgments:5d} judgments")
+    alpha = f"undefined: {found.alpha_reason}" if found.alpha is None else f"{found.alpha:.3f}"
+    print(f"{len(found.pairs)} pairs, Krippendorff's alpha {alpha}")
+
+
+def winrate_command(
+    project: Annotated[str, typer.Option("--project", help="Name or id of a project of the store.")],
+    store: StoreUrl = "judgments.db",
+    by: Annotated[Literal["people", "models"], typer.Option(help="Whose judgments count.")] = "people",
+    audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which model people prefer, for each pair of those whose answers they have compared: wins, ties and the win rate.
+
+    Intervals are Wilson's at 95 %, over prompts. The second rate is that of the consensus, in which a labeler who
+    guesses counts for nothing.
+
+    Example: tuneful label winrate --project tuned
+    """
+    import json
+    from dataclasses import asdict
+
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.store import Store
+    from tuneful.feedback.win_rates import win_rates_of
+
+    opened = Store.open(store, make=False)
+    id_ = find_project(opened, project).id
+    found = win_rates_of(opened, id_, by=by, audience=audience)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        alike = f", and {one.alike} on which both said the same" if one.alike else ""
+        print(f"{one.first} against {one.second}: {_interval(one.rate)} over {one.prompts} prompts{alike}")
+        agreed = f"by the consensus {_interval(one.weighted)}" if one.weighted else "no labeler can be trusted"
+        print(f"  {one.wins} won, {one.ties} tied, {one.losses} lost; {agreed}")
+    if not found:
+        print(f"{by} have not compared answers of two models in this project yet")
+
+
+def _interval(share: Share) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+
+
+def export_command(
+    out: Annotated[Path | None, typer.Option("--out", help="Comparisons for a trainer.")] = None,
+    dataset: Annotated[Path | None, typer.Option("--dataset", help="A folder with everything, and a card.")] = None,
+    judgments: Judgments = None,
+    in_: Annotated[Path | None, typer.Option("--in", help="Completions that --judgments speaks of.")] = None,
+    store: OptionalStore = None,
+    project: OptionalProject = None,
+    audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
+    force: Force = False,
+) -> None:
+    """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer, or a whole dataset.
+
+    Example: tuneful label export --store judgments.db --project helpful --out comparisons.jsonl
+    """
+    if (out is None) == (dataset is None):
+        raise ConfigError("give either --out FILE, for comparisons, or --dataset DIR")
+    if dataset is not None:
+        if store is None or project is None:
+            raise ConfigError("--dataset needs --store and --project")
+        _export_dataset(dataset, store, project, audience, force=force)
+        return
+    assert out is not None
+    refuse_unwritable(out, force=force)
+    from tuneful.data.files import write_rows
+    from tuneful.data.formats import read_candidates
+    from tuneful.data.preferences import comparison_row
+    from tuneful.feedback.consensus import consensus
+    from tuneful.feedback.export import agreed_comparisons
+    from tuneful.feedback.settling import settle
+
+    if audience is not None:
+        raise ConfigError("--audience goes with --dataset")
+    if judgments is not None and in_ is None:
+        raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
+    said = _judged(judgments, store, project)
+    items = said.candidates if in_ is None else read_candidates(in_)
+    comparisons = agreed_comparisons(settle(consensus(said.judgments), said.decisions), items)
+    write_rows(out, map(comparison_row, comparisons), force=force)
+    print(f"{len(comparisons)} comparisons in {out}")
+
+
+def _export_dataset(folder: Path, place: str, project: str, audience: str | None, *, force: bool) -> None:
+    import time
+
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.store import Store
+    from tuneful.feedback.versions import export_dataset
+
+    opened = Store.open(place, make=False)
+    found = find_project(opened, project)
+    version, manifest = export_dataset(opened, found.id, folder, audience=audience, force=force, now=time.time())
+    rows = sum(file.rows for file in manifest.files)
+    print(f"{rows} rows in {len(manifest.files)} files of {folder}, version {version} of the dataset")
+
+
+class _Judged(NamedTuple):
+    judgments: list[Judgment]
+    candidates: list[Candidates]
+    decisions: list[Decision]
+
+
+def _judged(file: Path | None, store: str | None, project: str | None) -> _Judged:
+    """What was judged and decided: of a file and the decisions.jsonl beside it, or of a project of a store, with its
+    items."""
+    if file is not None and store is None:
+        from tuneful.feedback.judgments import read_judgments
+        from tuneful.feedback.settling import decisions_beside
+
+        return _Judged(read_judgments(file), [], decisions_beside(file))
+    if file is not None or store is None or project is None:
+        raise ConfigError("name either --judgments FILE, or --store and --project")
+    from tuneful.feedback.decisions import decisions
+    from tuneful.feedback.items import candidates
+    from tuneful.feedback.projects import find_project, judgments
+    from tuneful.feedback.store import Store
+
+    opened = Store.open(store, make=False)
+    found = find_project(opened, project)
+    return _Judged(judgments(opened, found.id), candidates(opened, found.id), decisions(opened, found.id))
