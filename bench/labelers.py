@@ -9,9 +9,10 @@ moment, so that a request that waits for a slow one before it is late by that wa
 
 With --rate the same labelers work faster and faster, each pace for `--step-seconds`, until p95 of claims or submits is
 past 100 ms or a request fails; told is the last pace before. The database is a file on disk, and its settings are read
-back. The load comes from this process, whose share of a core is told; above one core the run is void, for it took what
-the server needed. So is one while other processes worked, one shorter than five minutes, and one on a file system that
-is memory. The result is appended to `--results`, with what made it void.
+back. Beside the load a file of its own on the same disk is written and synced five times a second (`disk`): what takes
+long there is not the server. The load comes from this process, whose share of a core is told; above one core the run is
+void, for it took what the server needed. So is one while other processes worked, one shorter than five minutes, and one
+on a file system that is memory. The result is appended to `--results`, with what made it void.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import postgresql
@@ -52,6 +54,8 @@ SHORTEST_MINUTES = 5.0
 
 OTHERS_CORES = 0.2
 """How much of a core other processes may take while a run goes on; it needs the machine for itself."""
+
+PAGE = 4096
 
 OVERLAP = 3
 
@@ -117,14 +121,40 @@ def place(given: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             yield f"sqlite:///{folder / 'judgments.db'}", folder
 
 
+@contextmanager
+def synced(folder: Path) -> Iterator[list[float]]:
+    """Meanwhile, the seconds of each write of a page and its fdatasync to a file in the folder."""
+    taken: list[float] = []
+    over = Event()
+
+    def work() -> None:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PAGE))
+            os.fsync(file.fileno())
+            while not over.wait(0.2):
+                began = time.perf_counter()
+                os.pwrite(file.fileno(), bytes(PAGE), 0)  # in place, so that nothing but the page waits for the disk
+                os.fdatasync(file.fileno())
+                taken.append(time.perf_counter() - began)
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        thread.join()
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """A project in a store, its labelers, and the server that they work with."""
+    """A project in a store, its labelers, the server that they work with, and a folder on the store's disk."""
 
     store: Store
     project: str
     labelers: Sequence[Labeler]
     server: Server
+    folder: Path
     seed: int
 
 
@@ -137,7 +167,7 @@ def world(given: argparse.Namespace, url: str, folder: Path, items: int) -> Iter
     server = Server(url, folder)
     server.start()
     try:
-        yield World(store, project, people, server, given.seed)
+        yield World(store, project, people, server, folder, given.seed)
     finally:
         server.kill()
         store.close()
@@ -208,7 +238,8 @@ def measure(there: World, every: float, periods: int) -> dict[str, Any]:
     told = Told()
     idle, database = there.server.usage(), _database_seconds(there.store)
     machine, own, began = _machine_seconds(), _own_seconds(), time.perf_counter()
-    asyncio.run(_work(there, every, periods, told))
+    with synced(there.folder) as disk:
+        asyncio.run(_work(there, every, periods, told))
     seconds = time.perf_counter() - began
     steady = sum(every <= at < periods * every for at in told.judged_at)  # all labelers are at work
     used, own, machine = there.server.usage(), _own_seconds() - own, _machine_seconds() - machine
@@ -228,6 +259,7 @@ def measure(there: World, every: float, periods: int) -> dict[str, Any]:
         "judgments_per_s": round(steady / max(every, (periods - 1) * every), 2),
         **{kind: _spread(of_kind) for kind, of_kind in told.seconds.items()},
         "errors": dict(told.errors),
+        "disk": _spread(disk),
         "generator": {
             "cores": round(own / seconds, 3),
             "delay_p99_ms": _spread(told.own_delay)["p99_ms"],

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +25,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tuneful.errors import StoreError, UnavailableError
+from tuneful.feedback.group_commit import GroupCommit
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ class Store:
         whole = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
-        # SQLite's waiting is polling, with pauses of up to a tenth of a second; threads of one process take turns.
-        self._turn = Lock() if engine.dialect.name == "sqlite" else None
+        # SQLite's own waiting is polling, with pauses of up to a tenth of a second; PostgreSQL groups commits itself.
+        self._turns = GroupCommit(self._writer) if engine.dialect.name == "sqlite" else None
 
     @classmethod
     def open(cls, url: str | Path, *, make: bool = True) -> Store:
@@ -126,8 +126,8 @@ class Store:
         until = time.monotonic() + PATIENCE
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._in_turn(until), _told_apart(), self._writer.begin() as connection:
-                    return work(connection)
+                with _told_apart():
+                    return self._commit(work, until)
             except DBAPIError as error:
                 if not _was_in_the_way(error) or (isinstance(error, IntegrityError) and attempt > 1):
                     raise
@@ -136,18 +136,14 @@ class Store:
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
 
-    @contextmanager
-    def _in_turn(self, until: float) -> Iterator[None]:
-        """Alone among the threads that write, if the database wants that. Raises UnavailableError after `until`."""
-        if self._turn is None:
-            yield
-            return
-        if not self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise UnavailableError(BUSY)
-        try:
-            yield
-        finally:
-            self._turn.release()
+    def _commit(self, work: Callable[[Connection], T], until: float) -> T:
+        if self._turns is not None:
+            try:
+                return cast(T, self._turns.write(work, until=until))
+            except TimeoutError:
+                raise UnavailableError(BUSY) from None
+        with self._writer.begin() as connection:
+            return work(connection)
 
 
 def require_storable(text: str, what: str) -> None:
