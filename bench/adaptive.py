@@ -256,7 +256,7 @@ def fill(store: Store, num_items: int) -> tuple[str, list[str]]:
     """A project of items with three rankings each, every third item with room for one more, and its raters."""
     data = world.simulate(0.2, num_items=num_items, seed=0)
     project = create_project(store, "cost", now=0.0)
-    set_overlap(store, project, most=MOST, sure=0.9)
+    set_overlap(store, project, most=MOST, sure=0.9, now=0.0)
     raters = [add_rater(store, project, now=0.0) for _ in data.kinds]
     answers = [tuple(Completion(f"answer {k}", id=f"{k}") for k in range(world.SIZE)) for _ in range(num_items)]
     asked = [Candidates(Prompt(f"question {i}"), offered) for i, offered in enumerate(answers)]

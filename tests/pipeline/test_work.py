@@ -297,7 +297,7 @@ def test_between_jobs_one_more_is_asked_where_an_overlap_may_grow(store: Store, 
     other = create_project(store, "fixed", "comparison", now=0.0)
     for one in (project, other):
         judged_once(store, one)
-    set_overlap(store, project, most=3, sure=0.99)
+    set_overlap(store, project, most=3, sure=0.99, now=0.0)
     assert tend(store, clock=at(2.0))
     assert not tend(store, clock=at(2.0))  # it is asked for already
     assert run_next(store, note=quiet, clock=at(2.0))
@@ -315,7 +315,7 @@ def test_a_project_that_cannot_be_adapted_is_not_tried_for_ever(
     other = create_project(store, "other", "comparison", now=1.0)
     for one in (project, other):
         judged_once(store, one)
-        set_overlap(store, one, most=3, sure=0.9)
+        set_overlap(store, one, most=3, sure=0.9, now=0.0)
     tried = list[str]()
 
     def broken(_: Store, project_id: str, *, now: float) -> None:
@@ -335,7 +335,7 @@ def test_many_workers_adapt_a_project_one_at_a_time(
     store: Store, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged_once(store, project)
-    set_overlap(store, project, most=3, sure=0.9)
+    set_overlap(store, project, most=3, sure=0.9, now=0.0)
     at_it, most, calls = 0, 0, 0
     lock = Lock()
 
@@ -367,7 +367,7 @@ def test_quick_work_goes_before_a_long_job_and_in_between_its_parts(
 ) -> None:
     now = 1.0
     judged_once(store, project)
-    set_overlap(store, project, most=3, sure=0.99)
+    set_overlap(store, project, most=3, sure=0.99, now=0.0)
     seen = list[str]()
 
     def long(held: Held) -> str:
@@ -411,7 +411,7 @@ def test_a_database_that_is_away_for_quick_work_ends_no_long_job(
 
 def test_a_command_waits_for_the_worker_that_has_its_job(store: Store, project: str) -> None:
     judged_once(store, project)
-    set_overlap(store, project, most=3, sure=0.99)
+    set_overlap(store, project, most=3, sure=0.99, now=0.0)
     here = enqueue(store, project, ADAPT, {}, by=None, now=0.0)
     assert run_or_wait(store, here, note=quiet).state == "done"
     elsewhere = enqueue(store, project, ADAPT, {}, by=None, now=0.0)

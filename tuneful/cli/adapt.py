@@ -37,7 +37,8 @@ def command(
     found = find_project(opened, project)
     if most_overlap is not None or sure is not None:
         most = found.most_overlap if most_overlap is None else most_overlap
-        set_overlap(opened, found.id, most=most, sure=found.sure if sure is None else sure)
+        enough = found.sure if sure is None else sure
+        set_overlap(opened, found.id, most=most, sure=enough, now=time.time())
     if most_overlap == 0:
         print(f'the overlap of "{found.name}" is fixed from now on')
         return

@@ -19,12 +19,13 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Executable, RowMapping, and_, case, insert, or_, select, update
 
 from tuneful.errors import GoneError, MissingError
+from tuneful.feedback import trail
 from tuneful.feedback.items import next_position, put_item, require_storable_items
 from tuneful.feedback.matchups import keep_again, keep_alike, read_alike
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.tables import job, project
-from tuneful.records import Candidates
+from tuneful.records import Candidates, content_hash
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 
@@ -115,6 +116,8 @@ def add_job(
     made = str(uuid.uuid4())
     row = {"id": made, "project": project_id, "rater": by, "kind": kind, "request": dict(request), "total": total}
     connection.execute(insert(job).values(**row, created_at=now))
+    about = {"job": made, "kind": kind, "hash": content_hash(request)}
+    trail.add(connection, "job asked", project=project_id, rater=by, about=about, now=now)
     return made
 
 
@@ -150,6 +153,7 @@ def claim(
                 return replace(_job(found._mapping, found.request), **held)
             why = f"its worker ended {MOST_LOST} times without a word, as when memory runs out; ask for less at once"
             connection.execute(_ended("failed", why, now).where(job.c.id == found.id))
+            _tell_end(connection, found.project, found.id, "failed", now)
         return None
 
     return store.write(work)
@@ -209,6 +213,7 @@ def deliver(
         _extend(connection, held, now, lease_seconds, **_said(done, total))
         first = next_position(connection, held.project)
         kind = connection.execute(select(project.c.kind).where(project.c.id == held.project)).scalar_one()
+        made = []
         for place, given in enumerate(items, start=first):
             if kind in ORDERED and read_alike(given.completions):
                 keep_alike(connection, held.project, given, now=now)
@@ -217,18 +222,28 @@ def deliver(
             stored = put_item(connection, held.project, given, row, beside_gold=True, settings=settings, now=now)
             if not stored.is_new:
                 keep_again(connection, held.project, given, stored.id, stored.completions, now=now)
+            made.append(stored)
+        ids = [stored.id for stored in made]
+        about = {
+            "job": held.id,
+            "overlap": overlap,
+            "items": sum(one.is_new for one in made),
+            "hash": content_hash(ids),
+        }
+        if about["items"]:
+            trail.add(connection, "items delivered", project=held.project, about=about, now=now)
 
     store.write(work)
 
 
 def finish(store: Store, held: Job, *, message: str = "", now: float) -> None:
     """The job is done. Raises GoneError as `extend` does."""
-    store.write(lambda connection: _require_held(connection.execute(_ended("done", message, now).where(_own(held)))))
+    store.write(lambda connection: _end(connection, held, "done", message, now))
 
 
 def fail(store: Store, held: Job, message: str, *, now: float) -> None:
     """The job cannot be done; the message says why, to the lead. Raises GoneError as `extend` does."""
-    store.write(lambda connection: _require_held(connection.execute(_ended("failed", message, now).where(_own(held)))))
+    store.write(lambda connection: _end(connection, held, "failed", message, now))
 
 
 def give_back(store: Store, held: Job) -> None:
@@ -243,8 +258,9 @@ def give_back(store: Store, held: Job) -> None:
     store.write(work)
 
 
-def stop(store: Store, project_id: str, job_id: str, *, now: float) -> None:
-    """Nobody works on the job any more; what it has made stays. One that has ended is left as it is.
+def stop(store: Store, project_id: str, job_id: str, *, by: str | None = None, now: float) -> None:
+    """Nobody works on the job any more; what it has made stays. One that has ended is left as it is. by: the rater who
+    stops it, None for a program.
 
     Raises MissingError when the project has no such job.
     """
@@ -253,7 +269,9 @@ def stop(store: Store, project_id: str, job_id: str, *, now: float) -> None:
         of_project = (job.c.id == job_id, job.c.project == project_id)
         if connection.execute(select(job.c.id).where(*of_project)).first() is None:
             raise MissingError(f'job "{job_id}": this project has none of that name')
-        connection.execute(_ended("stopped", "", now).where(*of_project, job.c.finished_at.is_(None)))
+        ended = connection.execute(_ended("stopped", "", now).where(*of_project, job.c.finished_at.is_(None)))
+        if ended.rowcount:
+            _tell_end(connection, project_id, job_id, "stopped", now, by=by)
 
     store.write(work)
 
@@ -288,6 +306,19 @@ def _ended(state: State, message: str, now: float) -> Any:
 def _said(done: int, total: int) -> dict[str, Any]:
     """How far a job is; who gets it further than it was begins the count of lost workers anew."""
     return {"done": done, "total": total, "lost": case((job.c.done < done, 0), else_=job.c.lost)}
+
+
+def _end(connection: Connection, held: Job, state: State, message: str, now: float) -> None:
+    _require_held(connection.execute(_ended(state, message, now).where(_own(held))))
+    _tell_end(connection, held.project, held.id, state, now)
+
+
+def _tell_end(
+    connection: Connection, project_id: str, job_id: str, state: State, now: float, *, by: str | None = None
+) -> None:
+    """Its message is left out: it may quote a prompt."""
+    about = {"job": job_id, "state": state}
+    trail.add(connection, "job ended", project=project_id, rater=by, about=about, now=now)
 
 
 def _extend(connection: Connection, held: Job, now: float, lease_seconds: float, **said: Any) -> None:

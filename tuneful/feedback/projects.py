@@ -121,7 +121,7 @@ def set_quiz(
     store.write(work)
 
 
-def set_overlap(store: Store, project_id: str, *, most: int, sure: float) -> None:
+def set_overlap(store: Store, project_id: str, *, most: int, sure: float, by: str | None = None, now: float) -> None:
     """How far the overlap of an item may grow while its order is unsure (feedback.adaptive).
 
     most: up to so many raters are asked, while less than the share `sure` of the item's pairs is expected to be in the
@@ -132,8 +132,14 @@ def set_overlap(store: Store, project_id: str, *, most: int, sure: float) -> Non
 
     def work(connection: Connection) -> None:
         of_project = project.c.id == project_id
-        require_overlap(connection.execute(select(project.c.kind).where(of_project)).scalar_one(), most, sure)
+        asked = select(project.c.kind, project.c.most_overlap, project.c.sure).where(of_project)
+        found = connection.execute(asked).one()
+        require_overlap(found.kind, most, sure)
+        if (found.most_overlap, found.sure) == (most, sure):
+            return
         connection.execute(update(project).where(of_project).values(most_overlap=most, sure=sure))
+        about = {"most": most, "sure": sure}
+        trail.add(connection, "overlap set", project=project_id, rater=by, about=about, now=now)
 
     store.write(work)
 

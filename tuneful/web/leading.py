@@ -134,9 +134,9 @@ def upload_items(
 
 @router.post("/lead/{project_id}/overlap")
 def change_overlap(
-    store: InStore, found: Led, most: Annotated[int, Form()], sure: Annotated[float, Form()]
+    store: InStore, who: Known, now: Now, found: Led, most: Annotated[int, Form()], sure: Annotated[float, Form()]
 ) -> Response:
-    set_overlap(store, found.id, most=most, sure=sure)
+    set_overlap(store, found.id, most=most, sure=sure, by=who.rater, now=now)
     return RedirectResponse(_place(found.id), 303)
 
 
@@ -161,8 +161,8 @@ def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
 
 
 @router.post("/lead/{project_id}/jobs/{job_id}/stop")
-def stop(store: InStore, now: Now, found: Led, job_id: str) -> Response:
-    stop_job(store, found.id, job_id, now=now)
+def stop(store: InStore, who: Known, now: Now, found: Led, job_id: str) -> Response:
+    stop_job(store, found.id, job_id, by=who.rater, now=now)
     return RedirectResponse(place_of(found.id, job_of(store, job_id).kind), 303)
 
 

@@ -46,7 +46,7 @@ class People:
     def __init__(self, store: Store, names: list[str], *, overlap: int, most: int, sure: float = 0.8) -> None:
         self.store = store
         self.project = create_project(store, "helpful", now=0.0)
-        set_overlap(store, self.project, most=most, sure=sure)
+        set_overlap(store, self.project, most=most, sure=sure, now=0.0)
         ids = add_items(store, self.project, candidates(names), overlap=overlap, now=0.0)
         self.names = dict(zip(ids, names, strict=True))
         self.now = 0.0
@@ -236,7 +236,7 @@ def test_a_fixed_overlap_stays(store: Store) -> None:
 def test_numbers_that_mean_nothing_are_refused(store: Store, most: int, sure: float, told: str) -> None:
     project = create_project(store, "helpful", now=0.0)
     with pytest.raises(StoreError, match=told):
-        set_overlap(store, project, most=most, sure=sure)
+        set_overlap(store, project, most=most, sure=sure, now=0.0)
     found = find_project(store, project)
     assert (found.most_overlap, found.sure) == (0, 0.9)
 
@@ -244,4 +244,4 @@ def test_numbers_that_mean_nothing_are_refused(store: Store, most: int, sure: fl
 def test_a_kind_that_orders_nothing_does_not_adapt(store: Store) -> None:
     project = create_project(store, "toxic", "binary", now=0.0)
     with pytest.raises(StoreError, match="a binary orders nothing"):
-        set_overlap(store, project, most=4, sure=0.9)
+        set_overlap(store, project, most=4, sure=0.9, now=0.0)

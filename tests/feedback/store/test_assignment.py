@@ -367,7 +367,7 @@ def test_how_far_projects_are_is_told_of_each(store: Store, project: str) -> Non
     known = Candidates(Prompt("gold"), (Completion("yes"), Completion("no")))
     add_gold(store, project, [Gold(known, ranks=(1, 2), why="")], now=0.0)
     add_items(store, third, candidates(1), overlap=2, now=0.0)
-    set_overlap(store, third, most=5, sure=0.9)
+    set_overlap(store, third, most=5, sure=0.9, now=0.0)
     ann = add_rater(store, project, now=0.0)
     given = claim(store, project, ann, now=0.0)
     assert given is not None

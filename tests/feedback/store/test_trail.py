@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
+from tests.architecture.test_trail import acts
 from tests.feedback.store.people import judge, project_of
 from tuneful.feedback import trail
 from tuneful.feedback.access import accept, erase, invite, join, make_token
@@ -19,11 +20,15 @@ from tuneful.feedback.backup import back_up, restore
 from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold, add_items
-from tuneful.feedback.projects import add_member, create_project, publish_instructions, set_quiz
+from tuneful.feedback.jobs import claim, deliver, enqueue, finish, stop
+from tuneful.feedback.projects import add_member, create_project, publish_instructions, set_overlap, set_quiz
+from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import event
 from tuneful.feedback.versions import export_dataset
-from tuneful.records import Candidates, Completion, Prompt
+from tuneful.records import Candidates, Completion, Judgment, Prompt
+
+SETTINGS: dict[str, Any] = {"overlap": 2, "settings": {}}
 
 PASSWORD = "correct horse battery"
 
@@ -139,7 +144,7 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     add_items(store, project, [], overlap=2, now=1.0)  # nothing, so nothing is told
     secret = invite(store, project_id=project, role="lead", now=1.0)
     ada = accept(store, secret, login="ada@example.org", password=PASSWORD, name="Ada Lovelace", groups=["x"], now=1.0)
-    other = create_project(store, "other", by=ada, now=1.0)
+    other = create_project(store, "other", criteria=("helpful",), by=ada, now=1.0)
     add_member(store, other, ada, role="lead", by=ada, now=1.0)
     publish_instructions(store, project, "Be kind.", by=ada, now=1.0)
     publish_instructions(store, project, "Be kind.", by=ada, now=1.0)  # the same, so no version
@@ -149,16 +154,39 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     known = Gold(Candidates(Prompt("known"), (Completion("a", id="a"), Completion("b", id="b"))), ranks=(1, 2))
     add_gold(store, project, [known], by=ada, now=1.0)
     set_quiz(store, project, quiz=1, by=ada, now=1.0)
+    set_overlap(store, project, most=5, sure=0.9, by=ada, now=1.0)
+    set_overlap(store, project, most=5, sure=0.9, by=ada, now=1.0)  # the same, so nothing is set
+    about = Judgment(
+        id="1",
+        item="elsewhere",
+        prompt=known.candidates.prompt.id,
+        completions=("a", "b"),
+        rater="bo",
+        rater_kind="simulated",
+        ranks=(1, 2),
+        criterion="helpful",
+    )
+    record(store, other, [known.candidates], [about], by=ada, now=1.0)
     export_dataset(store, project, tmp_path / "data", by=ada, now=1.0)
     make_token(store, ada, "Ada's laptop", ["read"], days=1, now=1.0)
     join(store, invite(store, project_id=other, by=ada, now=1.0), ada, now=1.0)
+    stop(store, project, enqueue(store, project, "answers", {}, by=ada, now=1.0), by=ada, now=1.0)
+    enqueue(store, project, "answers", {}, by=ada, now=1.0)
+    held = claim(store, now=1.0)
+    assert held is not None
+    deliver(store, held, [Candidates(Prompt("new"), known.candidates.completions)], 1, 1, **SETTINGS, now=1.0)
+    deliver(store, held, [Candidates(Prompt("new"), known.candidates.completions)], 1, 1, **SETTINGS, now=1.0)
+    finish(store, held, message="Ada Lovelace's prompts are done", now=1.0)
     erase(store, ada, by=ada, now=1.0)
     assert [row["what"] for row in rows(store)] == [
         *("project made", "items added"),
         *("invitation made", "invitation used", "project made", "role given", "instructions published", "role given"),
-        *("item decided", "gold answer set", "items added", "quiz set", "dataset written", "token made"),
-        *("invitation made", "invitation used", "account erased"),
+        *("item decided", "gold answer set", "items added", "quiz set", "overlap set", "judgments recorded"),
+        *("dataset written", "token made"),
+        *("invitation made", "invitation used", "job asked", "job ended", "job asked", "items delivered", "job ended"),
+        "account erased",
     ]
+    assert {row["what"] for row in rows(store)} == acts() - {"restored"}  # the next test's
     assert {row["rater"] for row in rows(store)} == {None, ada}
     assert trail.check(store).broken is None
     told = json.dumps(rows(store))

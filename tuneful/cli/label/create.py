@@ -185,7 +185,7 @@ def _project(opened: Store, new: _New) -> str:
     from tuneful.feedback.projects import create_project, publish_instructions, set_overlap
 
     made = create_project(opened, new.name, new.kind, criteria=(new.criterion,), now=time.time())
-    set_overlap(opened, made, most=new.most_overlap, sure=new.sure)
+    set_overlap(opened, made, most=new.most_overlap, sure=new.sure, now=time.time())
     if new.text is not None:
         publish_instructions(opened, made, new.text, now=time.time())
     return made
