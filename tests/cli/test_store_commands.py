@@ -21,7 +21,7 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, DataError, ModelError, StoreError
 from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
-from tuneful.feedback.dataset import verify_dataset
+from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decide
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import asked_of

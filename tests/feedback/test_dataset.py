@@ -26,7 +26,8 @@ from tuneful.data.formats import (
 from tuneful.data.splits import split_of
 from tuneful.errors import ConfigError, DataError
 from tuneful.feedback.consensus import consensus
-from tuneful.feedback.dataset import FORMATS, Manifest, verify_dataset, write_dataset
+from tuneful.feedback.dataset import FORMATS, write_dataset
+from tuneful.feedback.dataset_manifest import Manifest, verify_dataset
 from tuneful.feedback.export import to_comparisons
 from tuneful.feedback.imports import import_judgments
 from tuneful.feedback.judgments import read_judgments

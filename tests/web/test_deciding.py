@@ -19,7 +19,7 @@ from tests.web.browser.hostile import families
 from tests.web.client import signed_in
 from tests.web.conftest import ANSWERS, Site
 from tuneful.feedback import trail
-from tuneful.feedback.dataset import verify_dataset
+from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.pages import guides
 from tuneful.feedback.projects import create_project

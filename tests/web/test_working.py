@@ -15,8 +15,8 @@ import pytest
 from tests.web.client import signed_in, visitor
 from tuneful.errors import GoneError, UnavailableError
 from tuneful.feedback import dataset_files
-from tuneful.feedback.dataset import verify_dataset
 from tuneful.feedback.dataset_files import packed_dataset, write_file
+from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.items import add_items, candidates
 from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, Job, claim, enqueue, jobs, stop
 from tuneful.feedback.overview import Agreed, agreement

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -42,7 +41,8 @@ from tuneful.data.writing import written_whole
 from tuneful.errors import DataError, did_you_mean
 from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.dataset_card import Config, card
-from tuneful.feedback.dataset_rows import TABLES, Judged, columns, make_rows
+from tuneful.feedback.dataset_manifest import CARD, MANIFEST, Manifest, WrittenFile, hash_of, rendered
+from tuneful.feedback.dataset_rows import TABLES, Judged, Rows, columns, make_rows
 from tuneful.feedback.judgments import judgment_row, write_judgments
 from tuneful.feedback.settling import FILE, Decision, decision_row
 from tuneful.records import Candidates, Judgment, Prompt
@@ -54,43 +54,6 @@ FORMATS = (*TABLES, "trees", "judgments", "csv", "completions")
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-_MANIFEST = "manifest.json"
-_CARD = "README.md"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenFile:
-    name: str
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a dataset was made of and with.
-
-    query: what was asked of the store, in the words of whoever asked. inputs: SHA-256 of the judgments, of the
-    candidates, of the decisions and of each version of the instructions. agreement: Krippendorff's alpha by criterion.
-    left_out: what gave no row, by reason. trail: how many events the store's trail had, and the hash of the last one;
-    empty for a dataset that came from no store.
-    """
-
-    name: str
-    audience: str | None
-    version: str
-    query: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    counts: Mapping[str, Any]
-    agreement: Mapping[str, Mapping[str, Any]]
-    left_out: Mapping[str, int]
-    files: tuple[WrittenFile, ...]
-    trail: Mapping[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """As manifest.json holds it, `sha256` being that of all the rest."""
-        content = {"format": 1, **dataclasses.asdict(self)}
-        return content | {"sha256": _hash([json.dumps(content, sort_keys=True)])}
 
 
 def write_dataset(
@@ -133,89 +96,96 @@ def write_dataset(
     settled = [] if audience is not None else _settled(decisions, judgments)
     known = Judged.of(judgments, offered, settled)
     rows = make_rows(known, shares=shares, kinds=formats, flagged_as_rejected=flagged_as_rejected, margins=margins)
-    written: list[WrittenFile] = []
-    configs: dict[str, Config] = {}
     with written_folder(folder) as part:
-        for title, kind, split, is_text, found in rows.files():
-            is_table = kind in TABLES
-            path = part / f"{title}-{split}.{container if is_table else 'jsonl'}"
-            written.append(_written(path, write_rows(path, found)))
-            if is_table:
-                made = Config(title, columns(kind, is_text=is_text, margins=margins), {})
-                configs.setdefault(title, made).files[split] = path.name
-        if "judgments" in formats:
-            path = part / "judgments.jsonl"
-            written.append(_written(path, write_judgments(path, judgments)))
-        if "csv" in formats:
-            path = part / "judgments.csv"
-            written.append(_written(path, _write_csv(path, known.latest)))
-        if "judgments" in formats and settled:
-            path = part / FILE
-            written.append(_written(path, write_jsonl(path, map(decision_row, settled))))
-        if "completions" in formats and offered:
-            path = part / "completions.jsonl"
-            written.append(_written(path, write_jsonl(path, map(_offered_row, offered))))
+        written, configs = _write_tables(part, rows, container, margins=margins)
+        written += _write_records(part, formats, judgments, known, offered, settled)
         manifest = Manifest(
             name=name,
             audience=audience,
             version=__version__,
             query=dict(query),
-            settings={
-                "shares": dict(shares),
-                "formats": [kind for kind in FORMATS if kind in formats],
-                "container": container,
-                "flagged_as_rejected": flagged_as_rejected,
-                "margins": margins,
-            },
-            inputs={
-                "judgments": _hash(json.dumps(judgment_row(one), sort_keys=True) for one in judgments),
-                "candidates": _hash(json.dumps(candidates_row(one), sort_keys=True) for one in offered),
-                "decisions": _hash(json.dumps(decision_row(one), sort_keys=True) for one in settled),
-                "instructions": {version: _hash([text]) for version, text in instructions.items()},
-            },
+            settings=_settings(shares, formats, container, flagged_as_rejected, margins),
+            inputs=_inputs(judgments, offered, settled, instructions),
             counts=_counts(judgments, known, offered, groups or {}, shares),
             agreement=_agreement(known),
-            left_out={reason: number for reason, number in sorted(rows.left_out.items()) if number},
+            left_out=dict(sorted((+rows.left_out).items())),
             files=tuple(sorted(written, key=lambda file: file.name)),
         )
         manifest = replace(manifest, trail=dict(trail_of(manifest)))
-        _write(part / _MANIFEST, _rendered(manifest.as_json()))
-        used = Counter(one.instructions for one in known.latest)
-        told = {version: (text, used[version]) for version, text in instructions.items()}
-        _write(part / _CARD, card(manifest.as_json(), list(configs.values()), told, fewest=FEWEST_PEOPLE).encode())
+        _write(part / MANIFEST, rendered(manifest.as_json()))
+        _write(part / CARD, _card(manifest, configs, known, instructions))
     return manifest
 
 
-def verify_dataset(folder: Path) -> list[str]:
-    """One line for each file of a dataset that differs from its manifest, is missing, or is not in it.
+def _write_tables(part: Path, rows: Rows, container: str, *, margins: bool) -> tuple[list[WrittenFile], list[Config]]:
+    """The files that are made of judgments, and what the card says of the tables among them."""
+    written: list[WrittenFile] = []
+    configs: dict[str, Config] = {}
+    for title, kind, split, is_text, found in rows.files():
+        is_table = kind in TABLES
+        path = part / f"{title}-{split}.{container if is_table else 'jsonl'}"
+        written.append(_written(path, write_rows(path, found)))
+        if is_table:
+            made = Config(title, columns(kind, is_text=is_text, margins=margins), {})
+            configs.setdefault(title, made).files[split] = path.name
+    return written, list(configs.values())
 
-    The card is not looked at. Raises DataError when the folder has no manifest.
-    """
-    try:
-        content = (folder / _MANIFEST).read_bytes()
-        manifest = json.loads(content)
-        files = {str(file["name"]): str(file["sha256"]) for file in manifest["files"]}
-    except FileNotFoundError:
-        raise DataError(f"{folder}: has no {_MANIFEST}, so it is no dataset that can be verified") from None
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}; give the folder of a dataset") from None
-    except (ValueError, KeyError, TypeError):
-        return [f"{_MANIFEST}: is no manifest any more; write the dataset anew"]
-    seal = manifest.pop("sha256", None)
-    whole = manifest | {"sha256": _hash([json.dumps(manifest, sort_keys=True)])}
-    wrong = (
-        [] if seal == whole["sha256"] and _rendered(whole) == content else [f"{_MANIFEST}: differs from its own hash"]
-    )
-    for name, sha256 in files.items():
-        path = folder / name
-        if Path(name).name != name:
-            wrong.append(f"{name}: lies elsewhere")
-        elif not path.is_file():
-            wrong.append(f"{name}: missing")
-        elif file_hash(path) != sha256:
-            wrong.append(f"{name}: differs from the manifest")
-    strangers = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-    return wrong + [f"{name}: not in the manifest" for name in sorted(strangers - files.keys() - {_MANIFEST, _CARD})]
+
+def _write_records(
+    part: Path,
+    formats: Collection[str],
+    judgments: Sequence[Judgment],
+    known: Judged,
+    offered: Sequence[Candidates],
+    settled: Sequence[Decision],
+) -> list[WrittenFile]:
+    """The files that hold what was judged as it is."""
+    written = []
+    if "judgments" in formats:
+        path = part / "judgments.jsonl"
+        written.append(_written(path, write_judgments(path, judgments)))
+    if "csv" in formats:
+        path = part / "judgments.csv"
+        written.append(_written(path, _write_csv(path, known.latest)))
+    if "judgments" in formats and settled:
+        path = part / FILE
+        written.append(_written(path, write_jsonl(path, map(decision_row, settled))))
+    if "completions" in formats and offered:
+        path = part / "completions.jsonl"
+        written.append(_written(path, write_jsonl(path, map(_offered_row, offered))))
+    return written
+
+
+def _card(manifest: Manifest, configs: list[Config], known: Judged, instructions: Mapping[str, str]) -> bytes:
+    used = Counter(one.instructions for one in known.latest)
+    told = {version: (text, used[version]) for version, text in instructions.items()}
+    return card(manifest.as_json(), configs, told, fewest=FEWEST_PEOPLE).encode()
+
+
+def _settings(
+    shares: Mapping[str, float], formats: Collection[str], container: str, flagged_as_rejected: bool, margins: bool
+) -> dict[str, Any]:
+    return {
+        "shares": dict(shares),
+        "formats": [kind for kind in FORMATS if kind in formats],
+        "container": container,
+        "flagged_as_rejected": flagged_as_rejected,
+        "margins": margins,
+    }
+
+
+def _inputs(
+    judgments: Sequence[Judgment],
+    offered: Sequence[Candidates],
+    settled: Sequence[Decision],
+    instructions: Mapping[str, str],
+) -> dict[str, Any]:
+    return {
+        "judgments": hash_of(json.dumps(judgment_row(one), sort_keys=True) for one in judgments),
+        "candidates": hash_of(json.dumps(candidates_row(one), sort_keys=True) for one in offered),
+        "decisions": hash_of(json.dumps(decision_row(one), sort_keys=True) for one in settled),
+        "instructions": {version: hash_of([text]) for version, text in instructions.items()},
+    }
 
 
 def _check(
@@ -243,7 +213,7 @@ def _check(
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is no directory; choose another name")
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MANIFEST).is_file():
+        if not (folder / MANIFEST).is_file():
             raise DataError(f"{folder}: holds other things than a dataset, which are not replaced; choose another name")
         if not force:
             raise DataError(f"{folder}: exists already; choose another name or use --force to replace it")
@@ -366,15 +336,3 @@ def _cell(value: Any) -> str:
 def _write(path: Path, content: bytes) -> None:
     with written_whole(path, force=False) as file:
         file.write(content)
-
-
-def _rendered(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, ensure_ascii=False, indent=2).encode() + b"\n"
-
-
-def _hash(lines: Iterable[str]) -> str:
-    """SHA-256, in hex, of lines of text."""
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -63,6 +64,7 @@ class Store:
         whole = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
+        self._snapshot: Connection | None = None
         # SQLite's own waiting is polling, with pauses of up to a tenth of a second; PostgreSQL groups commits itself.
         self._turns = GroupCommit(self._writer) if engine.dialect.name == "sqlite" else None
 
@@ -109,6 +111,9 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One snapshot: what others commit meanwhile is not seen. Raises UnavailableError as `write` does."""
+        if self._snapshot is not None:
+            yield self._snapshot
+            return
         try:
             with _told_apart(), self._reader.begin() as connection:
                 yield connection
@@ -116,6 +121,17 @@ class Store:
             if not _was_in_the_way(error):
                 raise
             raise UnavailableError(BUSY) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Store]:
+        """This store at one moment: whatever is read of it inside is of the same snapshot. For one thread.
+
+        What is written meanwhile, also through it, is not seen. Raises as `read` does.
+        """
+        with self.read() as connection:
+            then = copy(self)
+            then._snapshot = connection
+            yield then
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """`work` in one transaction, from the beginning again while another transaction is in its way.

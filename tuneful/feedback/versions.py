@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from tuneful.feedback import trail
-from tuneful.feedback.dataset import Manifest, write_dataset
+from tuneful.feedback.dataset import write_dataset
+from tuneful.feedback.dataset_manifest import Manifest
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import groups_of, guides
@@ -64,9 +65,13 @@ def export_dataset(
     A dataset that says what an earlier version says is that version again, byte by byte, and no new row; so a dataset
     is made anew from the store for as long as nothing of it has changed. Raises as `write_dataset` does.
     """
-    found = find_project(store, project_id)
-    earlier = versions(store, found.id)
-    number, head = trail.head(store)
+    with store.snapshot() as then:  # people go on labeling
+        found = find_project(then, project_id)
+        earlier = versions(then, found.id)
+        number, head = trail.head(then)
+        judged, offered = judgments(then, found.id, all_revisions=True), candidates(then, found.id)
+        made, groups = decisions(then, found.id), groups_of(then, found.id)
+        instructions = {one.id: one.text for one in guides(then, found.id)}
 
     def trail_of(manifest: Manifest) -> Mapping[str, Any]:
         said = _said(manifest.as_json())
@@ -75,13 +80,13 @@ def export_dataset(
 
     manifest = write_dataset(
         folder,
-        judgments(store, found.id, all_revisions=True),
-        candidates(store, found.id),
+        judged,
+        offered,
         name=found.name,
-        decisions=decisions(store, found.id),
-        instructions={one.id: one.text for one in guides(store, found.id)},
+        decisions=made,
+        instructions=instructions,
         audience=audience,
-        groups=groups_of(store, found.id),
+        groups=groups,
         query={"project": found.name, "kind": found.kind, "criteria": list(found.criteria)},
         trail_of=trail_of,
         force=force,

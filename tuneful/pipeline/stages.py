@@ -100,16 +100,18 @@ def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs)
     `decisions.jsonl`: what its lead settled, if anything."""
     store = Store.open(given.store, make=False)
     project = find_project(store, given.project)
-    said = of_audience(judgments(store, project.id), given.audience, groups_of(store, project.id))
+    with store.snapshot() as then:
+        said = of_audience(judgments(then, project.id), given.audience, groups_of(then, project.id))
+        offered = candidates(then, project.id)
+        made = [] if given.audience else decisions(then, project.id)  # an audience speaks for itself
     if len(said) < given.fewest:
         raise DataError(
             f'{store}: project "{project.name}" has {len(said)} judgments, and fewest = {given.fewest}; go on labeling '
             f"(tuneful web --store {store}), then run this again"
         )
     write_judgments(record.path / "judgments.jsonl", said, force=True)
-    write_jsonl(record.path / "completions.jsonl", map(candidates_row, candidates(store, project.id)), force=True)
+    write_jsonl(record.path / "completions.jsonl", map(candidates_row, offered), force=True)
     (record.path / DECISIONS).unlink(missing_ok=True)  # of a run that was killed here
-    made = [] if given.audience else decisions(store, project.id)  # an audience speaks for itself
     if made:
         write_jsonl(record.path / DECISIONS, map(decision_row, made))
     store.close()

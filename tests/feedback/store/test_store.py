@@ -54,6 +54,21 @@ def test_opened_again_it_holds_what_it_held(path: Path) -> None:
         assert connection.execute(select(project.c.id, project.c.created_at)).one() == (made, 1.5)
 
 
+def test_a_snapshot_is_of_one_moment_and_the_store_goes_on(store: Store) -> None:
+    def names(of: Store) -> list[str]:
+        with of.read() as connection:
+            return list(connection.execute(select(project.c.name).order_by(project.c.created_at)).scalars())
+
+    create_project(store, "one", now=1.0)
+    with store.snapshot() as then:
+        assert names(then) == ["one"]
+        create_project(store, "two", now=2.0)
+        create_project(then, "three", now=3.0)
+        assert names(then) == ["one"]
+        assert names(store) == ["one", "two", "three"]
+    assert names(store) == ["one", "two", "three"]
+
+
 def test_a_transaction_that_fails_changes_nothing(path: Path) -> None:
     store = Store.open(path)
 

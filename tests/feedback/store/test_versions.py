@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.feedback.store.people import judge, project_of
 from tuneful.errors import DataError
 from tuneful.feedback import trail
-from tuneful.feedback.dataset import verify_dataset
+from tuneful.feedback import versions as versions_module
+from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decide
+from tuneful.feedback.projects import publish_instructions
 from tuneful.feedback.settling import read_decisions
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import export_dataset, versions
@@ -68,6 +71,37 @@ def test_what_could_not_be_written_is_no_version(store: Store, tmp_path: Path) -
     with pytest.raises(DataError, match="no judgments"):
         export_dataset(store, project, tmp_path / "one", now=7.0)
     assert versions(store, project) == []
+
+
+@pytest.mark.parametrize("read", ["judgments", "candidates", "decisions", "groups_of", "guides", "trail.head"])
+def test_what_others_do_while_it_is_read_is_not_in_it(
+    store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """Before each thing that is read another process judges, decides and publishes: it is the dataset of before, byte
+    for byte, with the trail's head of before."""
+    project, (item, _) = project_of(store, overlap=9)
+    ann = judge(store, project, ranks=(1, 2, 3))
+    assert export_dataset(store, project, tmp_path / "quiet", now=7.0)[0] == 1
+    other = Store.open(url)
+    where = trail if read == "trail.head" else versions_module
+    name = read.rpartition(".")[2]
+    reading = getattr(where, name)
+
+    def read_late(*given: Any, **more: Any) -> Any:
+        judge(other, project, ranks=(3, 2, 1))
+        decide(other, item, by=ann, ranks=(3, 2, 1), now=8.0)
+        publish_instructions(other, project, "Be kind.", now=8.0)
+        return reading(*given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, read_late)
+        assert export_dataset(store, project, tmp_path / "busy", now=9.0)[0] == 1
+    assert contents(tmp_path / "busy") == contents(tmp_path / "quiet")
+    number, head = trail.head(store)
+    version, manifest = export_dataset(store, project, tmp_path / "after", now=10.0)
+    assert (version, manifest.counts["judgments"], manifest.counts["decided"]) == (2, 4, 1)
+    assert manifest.trail == {"events": number, "head": head}
+    other.close()
 
 
 def test_decisions_are_in_it(store: Store, tmp_path: Path) -> None:
