@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.feedback.store.conftest import server, store, url  # noqa: F401
 from tests.web.browser.hostile import families
 from tests.web.client import signed_in
 from tests.web.conftest import ANSWERS, Site
+from tuneful.cli.main import app
+from tuneful.data.formats import read_comparisons
 from tuneful.feedback import trail
 from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.pages import guides
 from tuneful.feedback.projects import create_project
+from tuneful.feedback.settling import read_decisions
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
 
@@ -81,6 +85,28 @@ def test_a_disputed_item_is_found_settled_and_exported(site: Any) -> None:
     (decided,) = [row for row in rows if row["group"] == item]
     assert (decided["chosen"], decided["p"]) == ([{"role": "assistant", "content": ANSWERS[1]}], 1.0)
     assert all(row["p"] < 1 for row in rows if row["group"] != item)
+
+
+def test_what_pages_export_is_what_the_command_exports(site: Any, tmp_path: Path) -> None:
+    """The three files of the lead's page beside each other are all that the command needs for the fourth."""
+    project = site.project(items=3, answers=3, overlap=2)
+    for sign in (1, -1):
+        judge(site, project, sign=sign)
+    lead = lead_of(site, project)
+    place = f"/lead/{project}"
+    item = items_in(lead.get(f"{place}/items").text, project)[0]
+    answer = {"item": item, "replaces": "", "rank": ["3", "1", "2"], "why": "It is cheaper."}
+    assert lead.post(f"{place}/decisions", data=answer).status_code == 303
+    for name in ("preferences", "judgments", "completions", "decisions"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lead.get(f"{place}/export/{name}.jsonl").content)
+    (made,) = read_decisions(tmp_path / "decisions.jsonl")
+    assert (made.item, made.ranks, made.why) == (item, (3, 1, 2), "It is cheaper.")
+    given = ("--judgments", tmp_path / "judgments.jsonl", "--in", tmp_path / "completions.jsonl")
+    done = CliRunner().invoke(app, [str(one) for one in ("label", "export", *given, "--out", tmp_path / "again.jsonl")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "preferences.jsonl").read_bytes()
+    decided = [row for row in read_comparisons(tmp_path / "again.jsonl") if row.group == item]
+    assert [row.p for row in decided] == [1.0, 1.0, 1.0]
 
 
 def test_of_two_decisions_the_one_that_did_not_see_the_other_is_refused(site: Any) -> None:

@@ -18,8 +18,8 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import AccessError, DataError
 from tuneful.feedback.access import Who, invite
+from tuneful.feedback.collected import collected, comparisons_in
 from tuneful.feedback.decisions import decisions
-from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import add_items, candidates, require_sizes
 from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
@@ -38,7 +38,7 @@ from tuneful.feedback.projects import (
     publish_instructions,
     set_overlap,
 )
-from tuneful.feedback.settling import settle
+from tuneful.feedback.settling import decision_row
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
 from tuneful.records import JudgmentKind
@@ -167,10 +167,7 @@ def stop(store: InStore, who: Known, now: Now, found: Led, job_id: str) -> Respo
 
 
 def _preferences(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
-    from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
-
-    settled = settle(consensus(judgments(store, project_id)), decisions(store, project_id))
-    return map(comparison_row, agreed_comparisons(settled, candidates(store, project_id)))
+    return map(comparison_row, comparisons_in(collected(store, project_id)))
 
 
 def _judgments(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
@@ -181,10 +178,17 @@ def _completions(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
     return map(candidates_row, candidates(store, project_id))
 
 
-EXPORTS: Final[Mapping[str, Rows]] = {
+def _decisions(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    return map(decision_row, decisions(store, project_id))
+
+
+Export = Literal["preferences", "judgments", "completions", "decisions"]
+
+EXPORTS: Final[Mapping[Export, Rows]] = {
     "preferences": _preferences,
     "judgments": _judgments,
     "completions": _completions,
+    "decisions": _decisions,
 }
 
 
@@ -194,8 +198,9 @@ EXPORTS: Final[Mapping[str, Rows]] = {
     responses={200: {"content": {"application/x-ndjson": {}}}},
     openapi_extra={"x-scope": "lead"},
 )
-def export(store: InStore, found: Led, what: Literal["preferences", "judgments", "completions"]) -> Response:
-    """Rows for any trainer: pairs with p and weight, what each rater said, or the items; JSON lines."""
+def export(store: InStore, found: Led, what: Export) -> Response:
+    """Rows for any trainer: pairs with p and weight, what each rater said, the items, or what the lead settled; JSON
+    lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in EXPORTS[what](store, found.id))
     named = {"content-disposition": f'attachment; filename="{what}.jsonl"'}
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=named)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +13,8 @@ from tuneful.data.files import refuse_unwritable
 from tuneful.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tuneful.feedback.settling import Decision
+    from tuneful.feedback.collected import Collected
     from tuneful.feedback.shares import Share
-    from tuneful.records import Candidates, Judgment
 
 Judgments = Annotated[Path | None, typer.Option("--judgments", help="Judgments file (JSONL), in place of a store.")]
 
@@ -109,17 +109,14 @@ def export_command(
     from tuneful.data.files import write_rows
     from tuneful.data.formats import read_candidates
     from tuneful.data.preferences import comparison_row
-    from tuneful.feedback.consensus import consensus
-    from tuneful.feedback.export import agreed_comparisons
-    from tuneful.feedback.settling import settle
+    from tuneful.feedback.collected import comparisons_in
 
     if audience is not None:
         raise ConfigError("--audience goes with --dataset")
     if judgments is not None and in_ is None:
         raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
     said = _judged(judgments, store, project)
-    items = said.candidates if in_ is None else read_candidates(in_)
-    comparisons = agreed_comparisons(settle(consensus(said.judgments), said.decisions), items)
+    comparisons = comparisons_in(said if in_ is None else replace(said, candidates=read_candidates(in_)))
     write_rows(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")
 
@@ -138,27 +135,20 @@ def _export_dataset(folder: Path, place: str, project: str, audience: str | None
     print(f"{rows} rows in {len(manifest.files)} files of {folder}, version {version} of the dataset")
 
 
-class _Judged(NamedTuple):
-    judgments: list[Judgment]
-    candidates: list[Candidates]
-    decisions: list[Decision]
-
-
-def _judged(file: Path | None, store: str | None, project: str | None) -> _Judged:
+def _judged(file: Path | None, store: str | None, project: str | None) -> Collected:
     """What was judged and decided: of a file and the decisions.jsonl beside it, or of a project of a store, with its
     items."""
+    from tuneful.feedback.collected import Collected, collected
+
     if file is not None and store is None:
         from tuneful.feedback.judgments import read_judgments
         from tuneful.feedback.settling import decisions_beside
 
-        return _Judged(read_judgments(file), [], decisions_beside(file))
+        return Collected(read_judgments(file), [], decisions_beside(file))
     if file is not None or store is None or project is None:
         raise ConfigError("name either --judgments FILE, or --store and --project")
-    from tuneful.feedback.decisions import decisions
-    from tuneful.feedback.items import candidates
-    from tuneful.feedback.projects import find_project, judgments
+    from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
 
     opened = Store.open(store, make=False)
-    found = find_project(opened, project)
-    return _Judged(judgments(opened, found.id), candidates(opened, found.id), decisions(opened, found.id))
+    return collected(opened, find_project(opened, project).id)

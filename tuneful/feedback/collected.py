@@ -1,0 +1,37 @@
+"""What a project has collected, read at one moment; and the comparisons in it, which pages and commands give alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneful.feedback.decisions import decisions
+from tuneful.feedback.export import agreed_comparisons
+from tuneful.feedback.items import candidates
+from tuneful.feedback.projects import judgments
+from tuneful.feedback.settling import Decision, settle
+from tuneful.feedback.store import Store
+from tuneful.records import Candidates, Comparison, Judgment
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """judgments: the latest revisions. candidates: the prompts and completions that they speak of. decisions: of the
+    project's leads, those that were replaced too."""
+
+    judgments: Sequence[Judgment]
+    candidates: Sequence[Candidates]
+    decisions: Sequence[Decision]
+
+
+def collected(store: Store, project_id: str) -> Collected:
+    """Of a project of a store, as it is now."""
+    with store.snapshot() as then:
+        return Collected(judgments(then, project_id), candidates(then, project_id), decisions(then, project_id))
+
+
+def comparisons_in(said: Collected) -> list[Comparison]:
+    """The pairs of the consensus, and of a decided item those of its decision. Raises as `agreed_comparisons` does."""
+    from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
+
+    return agreed_comparisons(settle(consensus(said.judgments), said.decisions), said.candidates)
