@@ -23,7 +23,7 @@ def wide_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     to all three, made as that of a linear layer in half precision is.
     """
     product: Tensor = _WideLinear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
-    return product if x.dim() == 2 else product.unflatten(0, x.shape[:-1])
+    return product.view(*x.shape[:-1], len(weight))
 
 
 class _WideLinear(torch.autograd.Function):
@@ -54,6 +54,6 @@ def _in_parts(rows: Tensor, weight: Tensor) -> Tensor:
     """By products in float32, of some rows of `weight` at a time."""
     wide, product = rows.float(), rows.new_empty(len(rows), len(weight), dtype=torch.float32)
     size = max(WIDENED_AT_ONCE // weight.shape[1], 1)
-    for part, some in zip(product.split(size, dim=1), weight.split(size), strict=True):
+    for part, some in zip(torch.split(product, size, dim=1), torch.split(weight, size), strict=True):
         torch.mm(wide, some.float().T, out=part)
     return product

@@ -151,7 +151,7 @@ class DecoderDecoding:
         ids = torch.tensor([[0] * (width - len(prompt)) + [*prompt] for prompt in prompts], device=device)
         attended = (torch.arange(width, device=device) >= pads[:, None]).long()
         positions = (attended.cumsum(-1) - 1).clamp_min(0)
-        cache = DynamicCache(config=self.model.config)
+        cache: Any = DynamicCache(config=self.model.config)
         hidden = self._states(ids, attended, positions, cache)
         position = positions[:, -1:]
         if num_samples > 1:
