@@ -137,6 +137,19 @@ def test_training_and_evaluation_are_those_of_the_records(road: Path, tmp_path: 
     assert f"{report['num_prompts']} test prompts" in evaluation
 
 
+def test_what_people_said_of_the_result_is_told(run: Path, tmp_path: Path) -> None:
+    rate = {"mean": 0.8, "interval": [0.49, 0.943], "n": 10}
+    people = {"win_rate": rate, "win_rate_by_consensus": None, "num_judgments": 30, "num_labelers": {"human": 3}}
+    people |= {"agreement": {"reward": {"mean": 0.7, "interval": [0.4, 1.0], "n": 10}}}
+    rewrite(run / "evaluate" / "report.json", people=people)
+    card = exported(run / "ppo", tmp_path, merge=True)
+    evaluation = section(card, "Evaluation")
+    assert "Win rate by 30 judgments of 3 people, ties one half: 0.80 [0.49, 0.94]" in evaluation
+    assert "by their consensus: not measured" in evaluation
+    assert "`Reward` prefers what they prefer: 0.70 [0.40, 1.00]" in evaluation
+    assert "No person judged" not in section(card, "Limits")
+
+
 def test_limits_are_said(road: Path, tmp_path: Path) -> None:
     limits = section(exported(road, tmp_path, merge=True), "Limits")
     assert limits.splitlines() == [
@@ -292,6 +305,7 @@ def test_hostile_names_break_neither_page_nor_front_matter(run: Path, tmp_path: 
     report = read(run / "evaluate" / "report.json")
     for side in ("before", "after", "difference"):
         report[side] |= {HOSTILE: report[side]["length"]}
+    report["people"] = {"num_judgments": 1, "num_labelers": {HOSTILE: 1}, "agreement": {HOSTILE: None}}
     rewrite(run / "evaluate" / "report.json", **report)
     rewrite(run / "ppo" / "report.json", ended=HOSTILE, alarm={"step": 1, "reason": HOSTILE})
     recipe = read(run / "ppo" / "run.json")["recipe"]

@@ -32,6 +32,10 @@ def command(
     toxicity: Annotated[
         str | None, typer.Option(help="What measures toxicity: a file of words, or a classifier as a table.")
     ] = None,
+    store: Annotated[str, typer.Option(help="Of --project: a SQLite file, or postgresql://…")] = "judgments.db",
+    project: Annotated[
+        str | None, typer.Option(help="Project of the store in which people compared both models.")
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="Completions per prompt and model.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 128,
     max_prompt_tokens: MaxPromptTokens = None,
@@ -42,7 +46,8 @@ def command(
 ) -> None:
     """One of three, by what is given; all rows of the file are used.
 
-    With --before and --after: two models side by side on the same prompts, with intervals. With --reward or --model
+    With --before and --after: two models side by side on the same prompts, with intervals; with --project people's
+    word on them too. With --reward or --model
     alone: how often it prefers the chosen answer of a file of comparisons. With neither: the win rates, raw and
     length-controlled, of the models in a file of annotations, beside published ones with --leaderboard.
 
@@ -52,13 +57,15 @@ def command(
 
     Example: tuneful evaluate --in alpaca_eval_gpt4.jsonl.gz --leaderboard leaderboard.csv --out runs/alpaca
     """
-    from tuneful.pipeline.inputs import AccuracyInputs, EvaluateInputs
+    from tuneful.pipeline.inputs import AccuracyInputs, EvaluateInputs, People
     from tuneful.pipeline.recipe import Stage
     from tuneful.rewards.tables import reward_text, toxicity_text
 
     measured = None if reward is None else reward_text(reward, where="--reward")
     if before is not None and after is not None:
         _refuse(context, ("model", "leaderboard"), "--before and --after")
+        if project is None:
+            _refuse(context, ("store",), "--before and --after without --project")
         given = EvaluateInputs(
             before=before,
             after=after,
@@ -68,18 +75,19 @@ def command(
             max_prompt_tokens=max_prompt_tokens,
             reward=measured,
             toxicity=None if toxicity is None else toxicity_text(toxicity, where="--toxicity"),
+            people=None if project is None else People(store=store, project=project),
         )
         report = _run(Stage("evaluate", "evaluate", given, None), out, seed=seed, force=force)
         lines = _changes(report)
     elif before is not None or after is not None:
         raise ConfigError("evaluate: --before and --after go together; one model alone is measured by --model")
     elif reward is not None or model is not None:
-        _refuse(context, ("toxicity", "leaderboard", *SAMPLING), "--reward or --model alone")
+        _refuse(context, ("toxicity", "leaderboard", "store", "project", *SAMPLING), "--reward or --model alone")
         accuracy = AccuracyInputs(comparisons=str(in_), reward=measured, model=model)
         report = _run(Stage("accuracy", "accuracy", accuracy, None), out, seed=seed, force=force)
         lines = _accuracies(report)
     else:
-        _refuse(context, ("toxicity", *SAMPLING), "a file of annotations")
+        _refuse(context, ("toxicity", "store", "project", *SAMPLING), "a file of annotations")
         report = _standings(in_, leaderboard, out, seed=seed, force=force)
         lines = _table(report)
     if as_json:
@@ -142,7 +150,15 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{name:<14} {old:8.3f} -> {new:8.3f}   difference {change['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
+    if people := report.get("people"):
+        by = f"{people['num_judgments']} judgments of {sum(people['num_labelers'].values())} people"
+        lines.append(f"{by}: {_share(people['win_rate'])} prefer the model after")
+        lines += [f"{name} prefers what they prefer: {_share(m)}" for name, m in people["agreement"].items() if m]
     return [*lines, f"the report is {report['page']}"]
+
+
+def _share(m: Mapping[str, Any]) -> str:
+    return f"{m['mean']:.1%} ({m['interval'][0]:.1%} to {m['interval'][1]:.1%}, {m['n']} prompts)"
 
 
 def _accuracies(report: Mapping[str, Any]) -> list[str]:

@@ -68,13 +68,7 @@ def win_rates_of(
     met = matchups(store, project_id)
     if len({model for one in met for model in one.models if model is not None}) < 2:
         return []
-    said = [
-        one
-        for one in judgments_of(store, project_id)
-        if one.kind in ("ranking", "comparison")
-        and (one.rater_kind == "ai") == (by == "models")
-        and len(one.ranks) - one.ranks.count(None) >= 2
-    ]
+    said = comparing(judgments_of(store, project_id), by=by)
     if audience is not None:
         from tuneful.feedback.dataset import of_audience
 
@@ -84,6 +78,17 @@ def win_rates_of(
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
 
     return win_rates(said, consensus(said), met)
+
+
+def comparing(judgments: Iterable[Judgment], *, by: Literal["people", "models"] = "people") -> list[Judgment]:
+    """The judgments that compare completions, of people or of models."""
+    return [
+        one
+        for one in judgments
+        if one.kind in ("ranking", "comparison")
+        and (one.rater_kind == "ai") == (by == "models")
+        and len(one.ranks) - one.ranks.count(None) >= 2
+    ]
 
 
 def win_rates(judgments: Iterable[Judgment], agreed: Consensus | None, matchups: Iterable[Matchup]) -> list[WinRate]:

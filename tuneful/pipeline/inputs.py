@@ -194,6 +194,19 @@ class CollectInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class People(CollectInputs):
+    """Where people have compared answers of the models that an `evaluate` stage compares.
+
+    `fewest` counts the judgments that compare the two on test prompts.
+    """
+
+    before: str | None = None
+    """What the project calls the model before; without it as the stage does."""
+    after: str | None = None
+    """What the project calls the model after; without it as the stage does."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsensusInputs:
     """`do = "consensus"`: judgments to comparisons."""
 
@@ -344,8 +357,10 @@ class EvaluateInputs(SamplingInputs):
     """What measures toxicity: a classifier or a list of words, and not the reward; without it, it is not measured."""
     measures: tuple[MeasureInput, ...] = ()
     """Further measures of a completion: `world:measure`."""
+    people: People | None = None
+    """A project in which people compared answers of both models: which they prefer, and whether rewards agree."""
     judge: str | None = None
-    """The measure whose higher value wins; without it the reward."""
+    """The measure whose higher value wins, or `people`; without it the reward, and people where there is none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,9 +371,16 @@ class EvaluateInputs(SamplingInputs):
         known = ["length", *own, *(m.partition(":")[2] for m in self.measures)]
         if self.toxicity is not None and known.count("toxicity") > 1:
             raise ConfigError("two measures are called toxicity; leave out the setting or the one of the world")
-        judge = self.judge.rpartition(":")[2] if self.judge else None
+        judge, known = self.win_judge, [*known, *(["people"] if self.people else [])]
         if judge is not None and judge not in known:
             raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')
+
+    @property
+    def win_judge(self) -> str | None:
+        """Whose win rate the report leads with: a measure's name, "people", or nobody's."""
+        if self.judge:
+            return self.judge.rpartition(":")[2]
+        return "reward" if self.reward else "people" if self.people else None
 
 
 @dataclass(frozen=True, kw_only=True)

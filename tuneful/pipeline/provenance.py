@@ -139,13 +139,27 @@ def evaluation(found: Lineage) -> list[str]:
             lines.append(f"| {cell(label(name))} | {' | '.join(map(measured, (*sides, change)))} |")
         lines.append("")
         if "win_rate" in report:
-            judge = stage.inputs.get("judge") or "reward"
+            judge = stage.inputs.get("judge") or ("reward" if stage.inputs.get("reward") else "people")
             lines.append(f"- Win rate by {place(str(judge))}, ties one half: {measured(report['win_rate'])}.")
+        lines += _by_people(table_or_empty(report.get("people")))
         kl = table_or_empty(report.get("kl"))
         lines += [f"- KL to the model before: {measured(kl)} nats per answer, {told(kl.get('estimator'))}.", ""]
     if not lines and found.stages:
         return ["Not measured: no stage of its run has evaluated this model."]
     return lines[:-1]
+
+
+def _by_people(people: Mapping[str, Any]) -> list[str]:
+    """What an evaluation was told by people who compared both models."""
+    if not people:
+        return []
+    kinds = table_or_empty(people.get("num_labelers"))
+    by = ", ".join(f"{number(kinds[kind])} {name}" for kind, name in _RATERS.items() if kinds.get(kind))
+    rates = f"{measured(people.get('win_rate'))}; by their consensus: {measured(people.get('win_rate_by_consensus'))}"
+    lines = [f"- Win rate by {number(people.get('num_judgments'))} judgments of {by}, ties one half: {rates}."]
+    for name, share in table_or_empty(people.get("agreement")).items():
+        lines.append(f"- {code(label(name))} prefers what they prefer: {measured(share)}.")
+    return lines
 
 
 def limits(found: Lineage) -> list[str]:
@@ -262,7 +276,10 @@ def _stages_about(found: Lineage, kind: str, setting: str) -> list[StageRecord]:
 
 
 def _people_judged(found: Lineage) -> bool:
-    """Whether a stage of the run reached a consensus on people's judgments of this model's answers."""
+    """Whether people judged this model's answers, for an evaluation or for a consensus of the run."""
+    for stage in _stages_about(found, "evaluate", "after"):
+        if table_or_empty(table_or_empty(stage.report.get("people")).get("num_labelers")).get("human"):
+            return True
     answers = {f"@{stage.name}": stage for stage in _stages_about(found, "generate", "model")}
     for stage in siblings(found.stages[-1]) if answers else ():
         # Ids, since of a consensus of several rounds some judgments are of other models' answers.

@@ -49,6 +49,7 @@ from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.outcome import Facts, write_stage_report
+from tuneful.pipeline.preferred import preferred
 from tuneful.pipeline.recipe import Stage
 from tuneful.pipeline.rows import held_out_comparisons, rater_rows
 from tuneful.records import Prompt
@@ -133,13 +134,19 @@ def reach_consensus(context: Context, record: RunDirectory, given: inputs.Consen
 
 
 def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInputs) -> Facts:
-    """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals.
+    """`report.json` and `answers.jsonl`: both models on the same test prompts, with paired intervals; `judgments.jsonl`
+    with what people said of the two, where a project of theirs is named.
 
     Perplexity is that of each side's answers under the model `before`, entropy that of each model on its own answers;
     both are of the models themselves, at temperature 1, whatever the answers were sampled at.
     """
-    prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)[: given.limit]
+    prompts = context.prompts(given.prompts).read("test", purpose="report", stage=record.name)
     record.refuse_full(max(_PAGE, sum(len(prompt.text) for prompt in prompts)))
+    people = None
+    if given.people is not None:  # first of all, since it may say that too few have judged yet
+        people = preferred(context, given, {prompt.id for prompt in prompts})
+        write_judgments(record.path / "judgments.jsonl", people.judgments, force=True)
+    prompts = prompts[: given.limit]
     sampling = _sampling(given)
     before = stage_answers(
         context, given.before, prompts, sampling, seed=fold(context.seed, "before"), dtype=given.dtype
@@ -154,13 +161,18 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     kl, estimator = engine.kl(after)
 
     measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
-    for name in ("reward", "second_reward", "toxicity"):
-        if (named := getattr(given, name)) is not None:
-            measures[name] = _text_measure(load_reward(named, model=context.model), prompts, before, after)
+    named = {name: getattr(given, name) for name in ("reward", "second_reward", "toxicity")}
+    rewards = {name: load_reward(one, model=context.model) for name, one in named.items() if one is not None}
+    for name, reward in rewards.items():
+        measures[name] = _text_measure(reward, prompts, before, after)
     measures |= {name.partition(":")[2]: context.measure(name) for name in given.measures}
     old, new = _by_prompt(before.texts, given.num_samples), _by_prompt(after.texts, given.num_samples)
-    judge = given.judge.rpartition(":")[2] if given.judge else ("reward" if given.reward else None)
+    judge = given.win_judge if given.win_judge in measures else None
     report = compare_models(prompts, old, new, measures, judge=judge, seed=context.seed)
+    if people is not None:
+        report["people"] = people.as_report({name: one for name, one in rewards.items() if name != "toxicity"})
+        if given.win_judge == "people":
+            report["win_rate"] = report["people"]["win_rate"]
     report["kl"] = bootstrap_mean(kl.cpu().numpy(), after.group.cpu().numpy()).as_json() | {"estimator": estimator}
     # At temperature 1 the sampler's logprobs are the model's own.
     logprobs = before.logprobs if sampling.temperature == 1 else engine.score("reference", _untempered(before))
@@ -178,7 +190,8 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     )
     report["samples"] = _side_by_side(prompts, old, new, measures, judge)
     write_stage_report(record, report)
-    return {"num_prompts": len(prompts)}
+    read = {} if people is None else {"people": people.source(record.path / "judgments.jsonl")}
+    return {"num_prompts": len(prompts), **read}
 
 
 def measure_accuracy(context: Context, record: RunDirectory, given: inputs.AccuracyInputs) -> Facts:
