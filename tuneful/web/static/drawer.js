@@ -48,7 +48,7 @@ export class Drawer {
     const [before, now] = [blocks(previous ?? ""), blocks(html)];
     const added = now.filter((text) => !before.includes(text)).map((text) => make("ins", { textContent: text }));
     const gone = before.filter((text) => !now.includes(text)).map((text) => make("del", { textContent: text }));
-    const lines = [...added, ...gone].map((change) => make("li", {}, change));
+    const lines = [...added, ...gone].map((change) => make("li", { dir: "auto" }, change));
     const box = this.panel.querySelector("#changed");
     box.replaceChildren(make("h3", { textContent: `What changed in version ${version}` }), make("ul", {}, ...lines));
     box.hidden = false;
