@@ -311,6 +311,29 @@ class TestChoose:
                 renormalised = logprobs[t, token] - logprobs[t, inside].logsumexp(-1)
                 assert_close(rollout.sampled_logprobs[k, t], renormalised, atol=2e-5, rtol=0)
 
+    def test_a_nucleus_by_hand(self) -> None:
+        """Of 1/2, 3/10, 3/20 and 1/20, in any order, two hold .7 and three hold .9; the likeliest alone holds .4."""
+        logits = torch.tensor([[0.15, 0.5, 0.05, 0.3], [0.5, 0.3, 0.15, 0.05]]).log()
+        for top_p, left in ((0.4, [[1], [0]]), (0.7, [[1, 3], [0, 1]]), (0.9, [[0, 1, 3], [0, 1, 2]])):
+            limited = nucleus(top_p)(logits.clone(), logits, torch.arange(2))
+            assert [row.isfinite().nonzero().flatten().tolist() for row in limited] == left
+            assert torch.equal(limited[limited.isfinite()], logits[limited.isfinite()])
+
+    def test_a_nucleus_of_all_the_probability_leaves_every_token(self) -> None:
+        """Of a hundred tokens the first has e^20 times the probability of each other: 1 - 2e-7, 1 when summed up."""
+        logits = torch.zeros(1, 100).index_fill(1, torch.tensor([0]), 20.0)
+        assert logits.softmax(-1).cumsum(-1)[0, 50] == 1
+        assert torch.equal(nucleus(1)(logits.clone(), logits, torch.arange(1)), logits)
+
+    def test_what_it_leaves_is_kept_where_it_is_wanted(self, llama: Any, tiny_tokenizer: Any) -> None:
+        ours = sampler(llama, tiny_tokenizer)
+        kept = ours.sample(PROMPTS, SAMPLING, seed=5, choose=nucleus(0.7))
+        bare = ours.sample(PROMPTS, SAMPLING, seed=5, choose=nucleus(0.7), keep_allowed=False)
+        assert kept.allowed is not None
+        assert bare.allowed is None
+        assert bare.completions == kept.completions
+        assert torch.equal(bare.sampled_logprobs, kept.sampled_logprobs)
+
     def test_a_constant_changes_nothing(self, llama: Any, tiny_tokenizer: Any) -> None:
         free = sampler(llama, tiny_tokenizer).sample(PROMPTS, SAMPLING, seed=5)
         raised = sampler(llama, tiny_tokenizer).sample(

@@ -117,6 +117,7 @@ class LocalEngine:
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        keep_allowed: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
         sampler = Sampler(
@@ -127,7 +128,14 @@ class LocalEngine:
             waves=self.waves is not None,
         )
         sample = partial(
-            sampler.sample, prompts, sampling, seed=seed, values=values, choose=choose, on_progress=on_progress
+            sampler.sample,
+            prompts,
+            sampling,
+            seed=seed,
+            values=values,
+            choose=choose,
+            keep_allowed=keep_allowed,
+            on_progress=on_progress,
         )
         if ranks.world_size() == 1:
             rollout = sample()

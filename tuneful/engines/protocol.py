@@ -61,9 +61,14 @@ class Engine(Protocol):
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        keep_allowed: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
-        """Completions of every prompt under the policy. on_progress: told how many of how many are done."""
+        """Completions of every prompt under the policy.
+
+        keep_allowed: whether `Rollout.allowed` tells what `choose` left. on_progress: told how many of how many are
+        done.
+        """
         ...
 
     def score(self, role: RoleName, rollout: Rollout) -> Tensor:

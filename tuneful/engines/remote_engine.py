@@ -45,6 +45,7 @@ class RemoteEngine(LocalEngine):
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        keep_allowed: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
         """See protocol.Engine; values are left out, for they are computed where the value is."""

@@ -19,9 +19,11 @@ def nucleus(top_p: float) -> Choose:
         raise ConfigError(f"top_p must lie above 0 and be at most 1, which leaves all tokens, got {top_p}")
 
     def choose(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+        if top_p == 1:  # a sum of float32 may reach 1 before the last token
+            return logits
         probs, order = logits.softmax(-1).sort(-1, descending=True)
         before = probs.cumsum(-1) - probs
-        outside = (before >= top_p).scatter(-1, order, before >= top_p)
+        outside = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
         return logits.masked_fill(outside, -torch.inf)
 
     return choose

@@ -46,8 +46,8 @@ class Rollout:
     """float32 [N]: reward of the whole completion."""
     allowed: list[list[list[int]]] | None = None
     """The ids that a `choose` hook left for each token of each row, in order, [] where it left all; None where it never
-    forbade one. An id takes some 36 bytes: forbidding one token of a large vocabulary keeps all others, for each token
-    that is sampled."""
+    forbade one, and where they are not kept. An id takes some 36 bytes: forbidding one token of a large vocabulary
+    keeps all others, for each token that is sampled."""
     engine_mismatch: Mapping[str, float] = field(default_factory=dict)
     """Of a remote sampler: `engine_mismatch` and `engine_mismatch_mean`, the largest and the mean distance of a token's
     logprob there from its logprob here."""

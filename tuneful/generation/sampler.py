@@ -61,11 +61,13 @@ class Sampler:
         seed: int,
         values: bool = False,
         choose: Choose | None = None,
+        keep_allowed: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
         only: Sequence[int] | None = None,
     ) -> Rollout:
         """`sampling.num_samples` completions of every prompt, rows ordered prompt by prompt.
 
+        keep_allowed: whether the rollout tells which tokens `choose` left, up to V numbers for each token drawn.
         on_progress: told how many completions of how many are done. only: numbers of the prompts, at least one, that
         are sampled here, the same completions as among all; the others' rows are left out.
 
@@ -73,7 +75,7 @@ class Sampler:
         """
         ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
         draws = Draws.of([(seed, number) for number in range(len(ids))])
-        rollout = self._sample(prompts, ids, sampling, draws, values, choose, on_progress, only)
+        rollout = self._sample(prompts, ids, sampling, draws, values, choose, keep_allowed, on_progress, only)
         if only is None:
             return rollout
         samples = sampling.num_samples
@@ -86,7 +88,7 @@ class Sampler:
         `texts` are the plain completions, what a chat template puts around them included.
         """
         shown = [Prompt(self.tokenizer.decode(ids)) for ids in prompts]
-        return self._sample(shown, [[*ids] for ids in prompts], sampling, draws, False, None, None)
+        return self._sample(shown, [[*ids] for ids in prompts], sampling, draws, False, None, False, None)
 
     def _sample(
         self,
@@ -96,6 +98,7 @@ class Sampler:
         draws: Draws,
         values: bool,
         choose: Choose | None,
+        keep_allowed: bool,
         on_progress: Callable[[int, int], None] | None,
         only: Sequence[int] | None = None,
     ) -> Rollout:
@@ -111,7 +114,7 @@ class Sampler:
         room = rows_together(cache_of_token(self.policy.model), longest, samples)
         waiting = sorted(range(len(ids)) if only is None else only, key=lambda i: len(ids[i]))
         total = len(waiting) * samples
-        drawn = _Drawn(len(ids) * samples)
+        drawn = _Drawn(len(ids) * samples, keep_allowed=keep_allowed)
         decoding = begin_decoding(self.policy, rows=min(room, total), longest=longest)
         rows = np.empty(0, dtype=np.int64)
         hidden: Tensor | None = None
@@ -223,7 +226,8 @@ def answer_text(prompt: Prompt, ids: list[int], finish: Finish, sampling: Sampli
 class _Drawn:
     """What was drawn so far: ids row by row, numbers step by step as they come off the device."""
 
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, num_rows: int, *, keep_allowed: bool) -> None:
+        self.keep_allowed = keep_allowed
         self.ids: list[list[int]] = [[] for _ in range(num_rows)]
         self.finish: list[Finish] = ["abort"] * num_rows
         self.num_finished = 0
@@ -253,7 +257,7 @@ class _Drawn:
             self.values.append(values)
         for row, token in zip(rows.tolist(), ids.tolist(), strict=True):
             self.ids[row].append(token)
-        if limited is not None:
+        if limited is not None and self.keep_allowed:
             for row, finite in zip(rows.tolist(), limited.isfinite(), strict=True):
                 self.allowed[row].append([] if finite.all() else finite.nonzero().squeeze(-1).tolist())
 

@@ -31,11 +31,11 @@ def answer(
 ) -> Rollout:
     """`sampling.num_samples` completions of every prompt by the model in a directory or on the hub, prompt by prompt.
 
-    choose: limits what is drawn, see Sampler.sample. on_progress: told how many completions of how many are done. note:
-    told what `note_waves` has to say.
+    choose: limits what is drawn, see Sampler.sample; what it leaves is not kept (`Rollout.allowed`). on_progress: told
+    how many completions of how many are done. note: told what `note_waves` has to say.
     """
     engine = engine_of(model, dtype=dtype, note=note)
-    return engine.sample(prompts, sampling, seed=seed, choose=choose, on_progress=on_progress)
+    return engine.sample(prompts, sampling, seed=seed, choose=choose, keep_allowed=False, on_progress=on_progress)
 
 
 def engine_of(model: str, *, dtype: Dtype = "float32", note: Callable[[str], None]) -> LocalEngine:
