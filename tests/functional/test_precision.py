@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.allocations import counted
 from tuneful.functional import precision
 from tuneful.functional.precision import wide_linear
 
@@ -36,3 +37,14 @@ def test_gradients_are_those_of_float64_rounded() -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one.dtype == torch.bfloat16
         assert_close(one, other.bfloat16(), atol=0.02, rtol=0.01)
+
+
+def test_no_rows_read_no_weights() -> None:
+    """A head's vocabulary is asked for with none; widened in parts, its weights take 1 MiB here."""
+    weight = torch.randn(1_024, 256).bfloat16()
+    with counted() as some:
+        wide_linear(weight[:1], weight)
+    with counted() as none:
+        assert wide_linear(weight[:0], weight).shape == (0, 1_024)
+    assert some.num_bytes >= 2**20
+    assert none.num_bytes < 2**10

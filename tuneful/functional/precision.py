@@ -17,10 +17,10 @@ def widen(values: Tensor) -> Tensor:
 
 
 def wide_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias of numbers in half precision, multiplied, summed and returned in float32 [..., o].
+    """x weight^T + bias of numbers in half precision, multiplied, summed and returned in float32 [..., n, o].
 
-    x: [..., i], weight: [o, i], bias: [o], all of one dtype. The weights are never float32 all at once. Gradient flows
-    to all three, made as that of a linear layer in half precision is.
+    x: [..., n, i], weight: [o, i], bias: [o], all of one dtype. The weights are never float32 all at once. Gradient
+    flows to all three, made as that of a linear layer in half precision is.
     """
     product: Tensor = _WideLinear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
     return product.view(*x.shape[:-1], len(weight))
@@ -46,13 +46,15 @@ class _WideLinear(torch.autograd.Function):
 
 
 def _on_gpu(rows: Tensor, weight: Tensor) -> Tensor:
-    """By the units that read half precision and sum in float32: as fast as with a result in half precision."""
+    """By the units that read half precision and sum in float32."""
     return torch.mm(rows, weight.T, out_dtype=torch.float32)
 
 
 def _in_parts(rows: Tensor, weight: Tensor) -> Tensor:
     """By products in float32, of some rows of `weight` at a time."""
     wide, product = rows.float(), rows.new_empty(len(rows), len(weight), dtype=torch.float32)
+    if len(rows) == 0:  # as when a head is asked for its vocabulary alone
+        return product
     size = max(WIDENED_AT_ONCE // weight.shape[1], 1)
     for part, some in zip(torch.split(product, size, dim=1), torch.split(weight, size), strict=True):
         torch.mm(wide, some.float().T, out=part)

@@ -168,13 +168,13 @@ def adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
 
 
 def wide_output(layer: Any, x: Tensor) -> Tensor | None:
-    """The output of a linear layer in half precision and of its active adapters, in float32 [..., o]; None for other
-    layers, for float32 ones and with another kind of adapter.
+    """The output of a linear layer in half precision and of its active adapters, in float32 [..., n, o]; None
+    for other layers, for other precisions and with another kind of adapter.
 
-    x: [..., i] of the layer's dtype.
+    x: [..., n, i] of the layer's dtype.
     """
     base = getattr(layer, "base_layer", layer)
-    if type(base) is not nn.Linear or base.weight.dtype == torch.float32:
+    if type(base) is not nn.Linear or base.weight.dtype not in (torch.float16, torch.bfloat16):
         return None
     names = [] if base is layer else _active_on(layer)
     if any(name in layer.lora_variant for name in names):
