@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tuneful.errors import ConfigError, ModelError
 from tuneful.generation.decoding import begin_decoding
-from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.forward import policy_outputs
+from tuneful.models.adapters import AdapterSet, LoRA, wide_output
+from tuneful.models.forward import lm_logits, policy_outputs
 from tuneful.models.loading import load_language_model
 from tuneful.models.roles import Role
 
@@ -226,6 +226,68 @@ def test_an_adapter_on_the_head_beside_a_value_adapter(model: Any, recompute: bo
             else:
                 assert grad is not None and expected[key] is not None and expected[key].any()
                 assert_close(grad, expected[key], atol=1e-4, rtol=1e-4)
+
+
+class TestHeadInHalfPrecision:
+    """A head in bfloat16 with an adapter of PEFT's on it, A, B and s = 6 / 2, against the update written out."""
+
+    def head(self, *, dora: bool = False) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=11, n_positions=8, n_embd=16, n_layer=1, n_head=2, tie_word_embeddings=False)
+        model = GPT2LMHeadModel(config).eval().bfloat16()
+        model.lm_head.weight.data.normal_()
+        adapter = LoraConfig(r=2, lora_alpha=6, target_modules=["lm_head"], init_lora_weights=False, use_dora=dora)
+        get_peft_model(model, adapter)
+        layer = model.lm_head
+        for factor in (layer.lora_A, layer.lora_B):
+            factor["default"].weight.data.normal_(std=0.5)
+        return model, layer
+
+    def test_a_lora_is_summed_in_float32(self) -> None:
+        model, layer = self.head()
+        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        assert {layer.base_layer.weight.dtype, down.dtype} == {torch.bfloat16, torch.float32}
+        states = torch.randn(2, 5, 16).bfloat16().requires_grad_()
+        exact = [tensor.detach().double().requires_grad_() for tensor in (states, down, up)]
+        expected = exact[0] @ (layer.base_layer.weight.double() + 6 / 2 * exact[2] @ exact[1]).T
+
+        found = lm_logits(model, states)
+        assert found.dtype == torch.float32
+        assert_close(found, expected.float(), atol=1e-4, rtol=1e-5)
+        assert (layer(states) - expected).abs().max() > 0.01  # PEFT's own, in bfloat16
+
+        of_logits = torch.randn(2, 5, 11).bfloat16().float()
+        found = torch.autograd.grad(lm_logits(model, states), (states, down, up), of_logits)
+        of_states, *of_factors = torch.autograd.grad(expected, exact, of_logits.double())
+        assert_close(found[0], of_states.bfloat16(), atol=0.1, rtol=0.01)  # of two sums, each rounded to bfloat16
+        for one, other in zip(found[1:], of_factors, strict=True):
+            assert_close(one, other.float(), atol=1e-4, rtol=1e-5)
+
+    def test_a_dora_is_left_to_peft(self) -> None:
+        """m (W + s B A) / |W + s B A|, rows of length m."""
+        model, layer = self.head(dora=True)
+        length = layer.lora_magnitude_vector["default"].weight
+        length.data.copy_(torch.linspace(1, 20, 11))
+        states = torch.randn(5, 16).bfloat16()
+        summed = (
+            layer.base_layer.weight.float() + 6 / 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        )
+        expected = states.float() @ (length[:, None] * summed / summed.norm(dim=1, keepdim=True)).T
+        assert wide_output(layer, states) is None
+        assert_close(lm_logits(model, states).float(), expected, atol=0.5, rtol=0.02)
+        assert (states.float() @ summed.T - expected).abs().max() > 5
+
+    def test_other_precisions_are_left_alone(self) -> None:
+        states = torch.randn(5, 16)
+        for dtype, wide in (
+            (torch.float16, True),
+            (torch.bfloat16, True),
+            (torch.float32, False),
+            (torch.float64, False),
+        ):
+            found = wide_output(torch.nn.Linear(16, 11).to(dtype), states.to(dtype))
+            assert (found is not None) == wide
+            assert found is None or found.dtype == torch.float32
 
 
 class TestSaved:

@@ -23,10 +23,13 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ModelError
+from tuneful.functional import head as functional_head
 from tuneful.models import forward
 from tuneful.models.forward import (
     class_logits,
@@ -180,7 +183,39 @@ def test_transformers_whole_model_is_asked_for_float32_logits_too() -> None:
     assert logits.abs().max() > 30
     assert_close(found, expected, atol=1e-4, rtol=1e-5)
     refuse_other_logprobs(half)
-    assert not model.lm_head._forward_hooks
+    assert not model.lm_head._forward_hooks and not model.lm_head._forward_pre_hooks
+
+
+@pytest.mark.parametrize("family", ["gpt2", "cohere", "t5"])
+def test_transformers_whole_model_makes_the_logits_of_few_tokens_at_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three answer tokens and then of the last; the prompt's are never made, 150,000 numbers each in Qwen."""
+    monkeypatch.setattr(functional_head, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(functional_head, "TOKENS_AT_ONCE", 3)
+    if family == "gpt2":
+        model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2)).eval()
+    elif family == "cohere":
+        model = own_head(family)
+    else:
+        model = small_t5()
+    if family == "t5":
+        ids = torch.tensor([[*ASKED, model.config.eos_token_id]])
+        logits = model(input_ids=ids, decoder_input_ids=torch.tensor([[0, *SAID[:-1]]])).logits[0]
+    else:
+        logits = model(torch.tensor([[*ASKED, *SAID]])).logits[0, len(ASKED) - 1 : -1]
+    expected = 0.5 * logits
+    expected = expected.gather(-1, torch.tensor(SAID)[:, None]).squeeze(-1) - expected.logsumexp(-1)
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _, states, __: seen.append(states[0].shape[1]))
+    assert_close(forward.whole_model_logprobs(Role("policy", model), ASKED, SAID, 2.0), expected, atol=1e-5, rtol=1e-5)
+    assert seen == [3, 1]
+
+
+def small_t5() -> Any:
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    config = T5Config(**sizes, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
+    return T5ForConditionalGeneration(config).eval()
 
 
 def test_a_family_whose_logits_are_not_known_is_refused(tiny_tokenizer: Any) -> None:

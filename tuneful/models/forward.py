@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.errors import ModelError
-from tuneful.functional.head import head_kl, head_logprobs
+from tuneful.functional.head import head_kl, head_logprobs, tokens_together
 from tuneful.functional.logprobs import token_logprobs
 from tuneful.models.adapters import wide_output
 from tuneful.models.llama import is_llama_like, own_states
@@ -91,20 +91,33 @@ def policy_kl(
 def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequence[int], temperature: float) -> Tensor:
     """Logprobs [T] of a completion by transformers' whole model, the row alone: what every other pass must equal.
 
-    In half precision its head gives float32, as ours does.
+    Its head reads the states before completion tokens alone, of as many together as `head_logprobs` takes, and the
+    rest of the model all of the row each time. In half precision its head gives float32, as ours does.
     """
     policy.activate()
-    config = policy.model.config
+    config, device = policy.model.config, policy.device
+    inputs: dict[str, Any]
+    if config.is_encoder_decoder:
+        first, asked, before = 0, [*prompt, config.eos_token_id], [config.decoder_start_token_id, *completion[:-1]]
+        inputs = {
+            "input_ids": torch.tensor([asked], device=device),
+            "decoder_input_ids": torch.tensor([before], device=device),
+        }
+    else:
+        first = len(prompt) - 1
+        inputs = {"input_ids": torch.tensor([[*prompt, *completion]], device=device), "use_cache": False}
     head = policy.model.get_output_embeddings()
-    with head.register_forward_hook(lambda layer, inputs, _: wide_output(layer, inputs[0])):
-        if config.is_encoder_decoder:
-            before = torch.tensor([[config.decoder_start_token_id, *completion[:-1]]], device=policy.device)
-            asked = torch.tensor([[*prompt, config.eos_token_id]], device=policy.device)
-            logits = policy.model(input_ids=asked, decoder_input_ids=before).logits[0]
-        else:
-            row = torch.tensor([[*prompt, *completion]], device=policy.device)
-            logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
-    return token_logprobs(logits, torch.tensor(completion, device=policy.device), temperature=temperature)
+    size = tokens_together(config.get_text_config().vocab_size)
+    logprobs = []
+    for part in torch.arange(len(completion), device=device).split(size):
+        with (
+            head.register_forward_pre_hook(lambda _, states, at=first + part: states[0][:, at]),
+            head.register_forward_hook(lambda layer, states, _: wide_output(layer, states[0])),
+        ):
+            logits = policy.model(**inputs).logits[0]
+        said = torch.tensor(completion, device=device)[part]
+        logprobs.append(token_logprobs(logits, said, temperature=temperature))
+    return torch.cat(logprobs)
 
 
 @torch.no_grad()
