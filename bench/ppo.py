@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--tokens-per-microbatch", type=int, default=1_024, help="of ours")
-    parser.add_argument("--peer-batch", type=int, default=PEER_BATCH, help="rows in a pass of its update; divides 8")
+    parser.add_argument(
+        "--peer-batch", type=int, choices=[1, 2, 4, 8], default=PEER_BATCH, help="rows in a pass of its update"
+    )
     parser.add_argument("--peer-forward", type=int, default=PEER_FORWARD, help="rows that it samples and reads at once")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--planted", action="store_true", help="compare what is learned, not how fast")
