@@ -188,10 +188,15 @@ def test_what_is_missing_is_said_before_anything_is_sampled(
     assert not list(tmp_path.glob("*/evaluate/answers.jsonl"))
 
 
+@pytest.mark.parametrize(("kind", "raters"), [("human", "people"), ("simulated", "simulated raters")])
 def test_the_command_asks_people_too(
-    models: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    raters: str,
+    models: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fill(*models)
+    fill(*models, kind=kind)
     given = ["--before", models[0], "--after", models[1], "--in", "prompts.jsonl", "--max-new-tokens", "4"]
     more = ["--reward", "shorter", "--project", "tuned", "--out", "out"]
     monkeypatch.setattr("sys.argv", ["tuneful", "evaluate", *given, *more])
@@ -199,5 +204,5 @@ def test_the_command_asks_people_too(
         main()
     assert not ended.value.code
     said = capsys.readouterr().out
-    assert "30 judgments of 3 people: 80.0% (49.0% to 94.3%, 10 prompts) prefer the model after" in said
+    assert f"30 judgments of 3 {raters}: 80.0% (49.0% to 94.3%, 10 prompts) prefer the model after" in said
     assert "reward prefers what they prefer: 70.0%" in said

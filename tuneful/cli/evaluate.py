@@ -47,9 +47,9 @@ def command(
     """One of three, by what is given; all rows of the file are used.
 
     With --before and --after: two models side by side on the same prompts, with intervals; with --project people's
-    word on them too. With --reward or --model
-    alone: how often it prefers the chosen answer of a file of comparisons. With neither: the win rates, raw and
-    length-controlled, of the models in a file of annotations, beside published ones with --leaderboard.
+    word on them too. With --reward or --model alone: how often it prefers the chosen answer of a file of comparisons.
+    With neither: the win rates, raw and length-controlled, of the models in a file of annotations, beside published
+    ones with --leaderboard.
 
     Example: tuneful evaluate --before base --after runs/ppo/model --in prompts.jsonl --out runs/eval
 
@@ -143,6 +143,8 @@ def _standings(annotations: Path, published: Path | None, out: Path, *, seed: in
 
 
 def _changes(report: Mapping[str, Any]) -> list[str]:
+    from tuneful.pipeline.provenance import raters_by_kind
+
     lines = []
     for name, change in report["difference"].items():
         low, high = change["interval"]
@@ -151,8 +153,10 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
             f"{name:<14} {old:8.3f} -> {new:8.3f}   difference {change['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
     if people := report.get("people"):
-        by = f"{people['num_judgments']} judgments of {sum(people['num_labelers'].values())} people"
-        lines.append(f"{by}: {_share(people['win_rate'])} prefer the model after")
+        by = raters_by_kind(people["num_labelers"])
+        lines.append(
+            f"{people['num_judgments']} judgments of {by}: {_share(people['win_rate'])} prefer the model after"
+        )
         lines += [f"{name} prefers what they prefer: {_share(m)}" for name, m in people["agreement"].items() if m]
     return [*lines, f"the report is {report['page']}"]
 

@@ -149,12 +149,16 @@ def evaluation(found: Lineage) -> list[str]:
     return lines[:-1]
 
 
+def raters_by_kind(counts: Mapping[str, Any]) -> str:
+    """How many of each kind judged, as "3 people, 2 simulated raters". counts: by `RaterKind`."""
+    return ", ".join(f"{number(counts[kind])} {name}" for kind, name in _RATERS.items() if counts.get(kind))
+
+
 def _by_people(people: Mapping[str, Any]) -> list[str]:
     """What an evaluation was told by people who compared both models."""
     if not people:
         return []
-    kinds = table_or_empty(people.get("num_labelers"))
-    by = ", ".join(f"{number(kinds[kind])} {name}" for kind, name in _RATERS.items() if kinds.get(kind))
+    by = raters_by_kind(table_or_empty(people.get("num_labelers")))
     rates = f"{measured(people.get('win_rate'))}; by their consensus: {measured(people.get('win_rate_by_consensus'))}"
     lines = [f"- Win rate by {number(people.get('num_judgments'))} judgments of {by}, ties one half: {rates}."]
     for name, share in table_or_empty(people.get("agreement")).items():
@@ -207,7 +211,7 @@ def _on_judgments(given: list[Judgment] | None) -> str:
     replaced = {judgment.replaces for judgment in given}
     standing = [judgment for judgment in given if judgment.id not in replaced]
     raters = Counter(kind for kind, _ in {(judgment.rater_kind, judgment.rater) for judgment in standing})
-    by = ", ".join(f"{number(raters[kind])} {name}" for kind, name in _RATERS.items() if raters[kind])
+    by = raters_by_kind(raters)
     versions = sorted({judgment.instructions for judgment in standing} - {""})
     named = f"instructions {', '.join(map(code, versions))}" if versions else "their instructions are not known"
     return f"{number(len(standing))} judgments by {by}; {named}."
