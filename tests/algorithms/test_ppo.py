@@ -90,6 +90,7 @@ def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Pr
     [
         pytest.param(64, 4, 4, [64] * 4, 64, id="as many prompts in each"),
         pytest.param(5, 2, 2, [6, 4], 5, id="3 prompts and 2"),
+        pytest.param(5, 8, 4, [16, 8, 8, 8], 5, id="2 prompts, and 1 in each other"),
         pytest.param(4, 3, 4, [3] * 4, 4, id="a prompt in each"),
         # 12 rows cut at 2, 4, 7 and 9, prompts end at 4 and 8: only the third part has rows of two.
         pytest.param(3, 4, 5, [2, 2, 3, 2, 3], 6, id="fewer prompts than minibatches"),

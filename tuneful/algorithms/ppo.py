@@ -53,7 +53,8 @@ class PPOConfig:
     epochs: int = 4
     """Passes over each step's completions."""
     minibatches: int = 1
-    """Optimizer steps per epoch, each on all samples of its prompts, or parts of them where prompts are fewer."""
+    """Optimizer steps per epoch, each on all samples of its prompts, of which some steps have one more than others; parts
+    of them where prompts are fewer."""
     clip: float = 0.2
     """The probability ratio is held within [1 - clip, 1 + clip]."""
     value_clip: float = 0.2
@@ -262,11 +263,12 @@ def ppo_loss(
 
 
 def minibatches(group: Sequence[int], config: PPOConfig, seed: int) -> Iterator[list[int]]:
-    """Row numbers of each optimizer step: every epoch a new order, cut into `minibatches` near-equal parts.
+    """Row numbers of each optimizer step: every epoch a new order, cut into `minibatches` parts.
 
     group: the prompt of each row (`Rollout.group`). A part has all rows of its prompts, so that a pass reads each once
-    (models/ragged.py). Where prompts are fewer than parts, rows are cut prompt by prompt, and a part may end one prompt
-    and begin the next. A prompt that was drawn twice counts as two.
+    (models/ragged.py), and parts differ by the rows of one prompt at most: 5 prompts of 8 rows in 4 parts are 16, 8, 8
+    and 8. Where prompts are fewer than parts, rows are cut prompt by prompt into parts that differ by one row at most,
+    and a part may end one prompt and begin the next. A prompt that was drawn twice counts as two.
     """
     order = shuffled_epochs(len(group), seed)
     for epoch in range(config.epochs):
