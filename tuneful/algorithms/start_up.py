@@ -73,7 +73,8 @@ def check_start(
     """Measure everything that must hold before the first step.
 
     tuned: the policy starts away from its reference on purpose, so their KL is reported and not judged. rows: how many
-    rollouts are sampled and read together; as many as the run ever does, so that the checks need no more memory.
+    rollouts are sampled and read together; as many as the run ever does, so that the checks need no more memory. Few
+    cost time: 8 are 32 calls of the sampler.
     Raises CheckError with every broken finding; RewardError when a reward is not finite.
     """
     ends = _end_token(engine.tokenizer)
