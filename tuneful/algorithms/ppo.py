@@ -53,8 +53,8 @@ class PPOConfig:
     epochs: int = 4
     """Passes over each step's completions."""
     minibatches: int = 1
-    """Optimizer steps per epoch, each on all samples of its prompts, of which some steps have one more than others; parts
-    of them where prompts are fewer."""
+    """Optimizer steps per epoch, each on all samples of its prompts, of which some steps may have one more than others;
+    on parts of them where prompts are fewer."""
     clip: float = 0.2
     """The probability ratio is held within [1 - clip, 1 + clip]."""
     value_clip: float = 0.2
