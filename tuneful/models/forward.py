@@ -109,7 +109,7 @@ def whole_model_logprobs(policy: Role, prompt: Sequence[int], completion: Sequen
     head = policy.model.get_output_embeddings()
     size = tokens_together(config.get_text_config().vocab_size)
     logprobs = []
-    for part in torch.arange(len(completion), device=device).split(size):
+    for part in torch.split(torch.arange(len(completion), device=device), size):
         with (
             head.register_forward_pre_hook(lambda _, states, at=first + part: states[0][:, at]),
             head.register_forward_hook(lambda layer, states, _: wide_output(layer, states[0])),

@@ -210,7 +210,7 @@ def _on_judgments(given: list[Judgment] | None) -> str:
         return "judgments that are no longer where they were: their number, raters and instructions are not known."
     replaced = {judgment.replaces for judgment in given}
     standing = [judgment for judgment in given if judgment.id not in replaced]
-    raters = Counter(kind for kind, _ in {(judgment.rater_kind, judgment.rater) for judgment in standing})
+    raters: Counter[str] = Counter(kind for kind, _ in {(judgment.rater_kind, judgment.rater) for judgment in standing})
     by = raters_by_kind(raters)
     versions = sorted({judgment.instructions for judgment in standing} - {""})
     named = f"instructions {', '.join(map(code, versions))}" if versions else "their instructions are not known"
