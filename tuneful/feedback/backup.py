@@ -54,7 +54,7 @@ def restore(path: Path, store: Store, *, now: float) -> dict[str, int]:
         source = Store.open(taken)
         try:
             with source.read() as reading:
-                return store.write(lambda writing: _restore(reading, writing, now))
+                return store.write(lambda writing: _restore(reading, writing, now), alone=True)
         finally:
             source.close()
 
@@ -70,7 +70,7 @@ def _require_store(path: Path, taken: Path) -> None:
 def copy(source: Store, target: Store) -> dict[str, int]:
     """All rows of one moment, or none of them. Raises StoreError when `target` holds any."""
     with source.read() as reading:
-        return target.write(lambda writing: _copy(reading, writing))
+        return target.write(lambda writing: _copy(reading, writing), alone=True)
 
 
 def _restore(reading: Connection, writing: Connection, now: float) -> dict[str, int]:

@@ -27,6 +27,9 @@ SIZES: Final[Mapping[JudgmentKind, tuple[int, int]]] = {
 }
 """How many completions an item may have, by what is done with it."""
 
+MANY: Final = 50
+"""Items that take so long to store that what others write does not wait for the same commit."""
+
 EVERYBODY: Final = 1_000_000
 """The overlap of an item that every labeler is asked."""
 
@@ -98,7 +101,7 @@ def _add(
             trail.add(connection, "items added", project=project_id, rater=by, about=about, now=now)
         return [stored.id for stored in made]
 
-    return store.write(work)
+    return store.write(work, alone=len(candidates) > MANY)
 
 
 def _put_gold(connection: Connection, given: Candidates, stored: Stored, known: Mapping[str, Any]) -> None:

@@ -78,7 +78,7 @@ def record(
             trail.add(connection, "judgments recorded", project=project_id, rater=by, about=counts, now=now)
         return Recorded(judgments=new, items=items, raters=raters)
 
-    return store.write(work)
+    return store.write(work, alone=True)
 
 
 def _key(prompt_id: str, completions: Iterable[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tuneful.errors import StoreError, UnavailableError
-from tuneful.feedback.group_commit import GroupCommit
+from tuneful.feedback.group_commit import BUSY, GroupCommit
 
 T = TypeVar("T")
 
@@ -41,8 +41,6 @@ LOCK_SECONDS: Final = 5.0
 PATIENCE: Final = 10.0
 """Seconds after which no further attempt is begun. Who asks is told then, and asks again: a page gives up after 15 s,
 and a server whose threads all wait for one lock answers nobody."""
-
-BUSY: Final = "the database is busy: others held it all the time; nothing was changed, ask again in a moment"
 
 _IN_THE_WAY: Final = ("40001", "40P01", "55P03", "23505")
 """PostgreSQL's codes for a serialization failure, a deadlock, a lock that could not be had, and a row that another
@@ -133,8 +131,10 @@ class Store:
             then._snapshot = connection
             yield then
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, alone: bool = False) -> T:
         """`work` in one transaction, from the beginning again while another transaction is in its way.
+
+        alone: it may take long, so that nothing that others write shares its transaction (feedback.group_commit).
 
         Raises UnavailableError when it was in the way for too long, and when the disk is full or the database away;
         nothing is changed then.
@@ -143,7 +143,7 @@ class Store:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with _told_apart():
-                    return self._commit(work, until)
+                    return self._commit(work, until, alone=alone)
             except DBAPIError as error:
                 if not _was_in_the_way(error) or (isinstance(error, IntegrityError) and attempt > 1):
                     raise
@@ -152,12 +152,9 @@ class Store:
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
 
-    def _commit(self, work: Callable[[Connection], T], until: float) -> T:
+    def _commit(self, work: Callable[[Connection], T], until: float, *, alone: bool) -> T:
         if self._turns is not None:
-            try:
-                return cast(T, self._turns.write(work, until=until))
-            except TimeoutError:
-                raise UnavailableError(BUSY) from None
+            return cast(T, self._turns.write(work, until=until, alone=alone))
         with self._writer.begin() as connection:
             return work(connection)
 
