@@ -1,7 +1,8 @@
 """A copy of a store as it was at one moment, taken while people go on judging, and put back into an empty one.
 
 The copy is a store itself, a SQLite file, whichever database it was taken from; so a backup is also the way from SQLite
-to PostgreSQL and back.
+to PostgreSQL and back. Packed files of datasets are left out: they may be larger than all the rest, and can be written
+anew from it, byte by byte.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from sqlalchemy import Connection, func, insert, select
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import decision, judgment, metadata
+from tuneful.feedback.tables import dataset_part, dataset_version, decision, judgment, metadata
 
 ROWS_AT_ONCE: Final = 1000
 
 
 def back_up(store: Store, path: Path) -> dict[str, int]:
-    """Copy everything into a new file; returns the rows of each table. Raises StoreError when the file exists."""
+    """Copy all but packed datasets into a new file; returns the rows of each table. StoreError when it exists."""
     if path.exists():
         raise StoreError(f"{path}: exists; a backup is a new file")
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -86,7 +87,11 @@ def _copy(reading: Connection, writing: Connection) -> dict[str, int]:
             raise StoreError(f'it holds rows of "{table.name}" already; take an empty store')
     counts = {}
     for table in metadata.sorted_tables:
+        if table is dataset_part:
+            continue
         rows = [dict(row) for row in reading.execute(select(table)).mappings()]
+        if table is dataset_version:
+            rows = [row | {"size": None} for row in rows]
         for wave in _earlier_first(rows) if table in (judgment, decision) else [rows]:
             for start in range(0, len(wave), ROWS_AT_ONCE):
                 writing.execute(insert(table), wave[start : start + ROWS_AT_ONCE])

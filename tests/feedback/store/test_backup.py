@@ -7,14 +7,18 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from sqlalchemy import insert, select
 
-from tuneful.errors import StoreError
+from tuneful.errors import MissingError, StoreError
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.backup import back_up, restore
+from tuneful.feedback.dataset_files import file_of
 from tuneful.feedback.items import add_items
 from tuneful.feedback.projects import add_rater, create_project, judgments, progress, publish_instructions
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.tables import dataset_part, dataset_version
+from tuneful.feedback.versions import versions
 from tuneful.records import Candidates, Completion, Prompt
 
 
@@ -45,6 +49,22 @@ def test_a_backup_holds_what_the_store_held_and_goes_back(store: Store, tmp_path
     assert judgments(other, project) == judgments(store, project)
     assert progress(other, project) == progress(store, project)
     other.close()
+
+
+def test_packed_datasets_are_left_out_and_can_be_written_anew(store: Store, tmp_path: Path) -> None:
+    project, _ = judged(store, items=1)
+    row = {"id": "d", "project": project, "version": 1, "manifest": {}, "hash": "h", "created_at": 1.0}
+    store.write(lambda connection: connection.execute(insert(dataset_version).values(**row, size=3)))
+    part = {"version": "d", "number": 0, "content": b"zip"}
+    store.write(lambda connection: connection.execute(insert(dataset_part).values(**part)))
+    assert back_up(store, tmp_path / "copy.db")["dataset_version"] == 1
+    copied = Store.open(tmp_path / "copy.db")
+    assert [(one.version, one.hash, one.size) for one in versions(copied, project)] == [(1, "h", None)]
+    with copied.read() as connection:
+        assert connection.execute(select(dataset_part.c.number)).all() == []
+    with pytest.raises(MissingError, match="write a dataset again"):
+        file_of(copied, project, 1)
+    copied.close()
 
 
 def test_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
