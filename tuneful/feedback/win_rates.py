@@ -65,14 +65,15 @@ def win_rates_of(
 
     Raises DataError as `consensus` does, for judgments by several criteria, and as `of_audience` does.
     """
-    met = matchups(store, project_id)
-    if len({model for one in met for model in one.models if model is not None}) < 2:
-        return []
-    said = comparing(judgments_of(store, project_id), by=by)
+    with store.snapshot() as then:  # people go on labeling
+        met = matchups(then, project_id)
+        if len({model for one in met for model in one.models if model is not None}) < 2:
+            return []
+        said, groups = comparing(judgments_of(then, project_id), by=by), groups_of(then, project_id)
     if audience is not None:
         from tuneful.feedback.dataset import of_audience
 
-        said = of_audience(said, audience, groups_of(store, project_id))
+        said = of_audience(said, audience, groups)
     if not said:
         return win_rates([], None, met)
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for

@@ -94,15 +94,16 @@ def preferred(context: Context, given: EvaluateInputs, prompts: Collection[str])
 def _read(context: Context, given: EvaluateInputs, people: People, prompts: Collection[str]) -> Preferred:
     store = Store.open(people.store, make=False)
     try:
-        project = find_project(store, people.project)
-        place = f'{store}: project "{project.name}"'
-        go_on = f"go on labeling (tuneful web --store {store}), then run this again"
-        met = matchups(store, project.id)
-        said = comparing(judgments(store, project.id))
-        groups = groups_of(store, project.id)
-        judged = candidates(store, project.id)
+        with store.snapshot() as then:  # people go on labeling
+            project = find_project(then, people.project)
+            met = matchups(then, project.id)
+            said = comparing(judgments(then, project.id))
+            groups = groups_of(then, project.id)
+            judged = candidates(then, project.id)
     finally:
         store.close()
+    place = f'{store}: project "{project.name}"'
+    go_on = f"go on labeling (tuneful web --store {store}), then run this again"
     met = _between(met, _sides(context, given, people, met, place))
     if not said:
         raise DataError(f"{place}: people have not compared the two models in it yet; {go_on}")
