@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -12,13 +13,29 @@ from typing import Any
 
 import pytest
 
-from tests.web.client import signed_in, visitor
+from tests.web.client import form_token, signed_in, visitor
 from tuneful.errors import GoneError, UnavailableError
 from tuneful.feedback import dataset_files
+from tuneful.feedback.completions_wanted import KIND as COMPLETIONS
 from tuneful.feedback.dataset_files import packed_dataset, write_file
 from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.items import add_items, candidates
-from tuneful.feedback.jobs import DATASET, QUALITY, WIN_RATES, Job, claim, enqueue, jobs, stop
+from tuneful.feedback.jobs import (
+    ADAPT,
+    DATASET,
+    LAST,
+    LEASE_SECONDS,
+    MOST_LOST,
+    QUALITY,
+    WIN_RATES,
+    Job,
+    claim,
+    enqueue,
+    fail,
+    job_of,
+    jobs,
+    stop,
+)
 from tuneful.feedback.overview import Agreed, agreement
 from tuneful.feedback.quality import latest
 from tuneful.feedback.versions import versions
@@ -95,10 +112,51 @@ def test_what_went_wrong_is_told_and_what_waits_can_be_stopped(
     stopped = lead.post(f"/lead/{project}/jobs/{waiting.id}/stop")
     assert (stopped.status_code, stopped.headers["location"]) == (303, f"/lead/{project}{shown}")
     assert not work(site)
-    labeler = signed_in(site, site.rater(project))
-    for client, code in ((labeler, 403), (visitor(site), 401)):
-        assert client.post(f"/lead/{project}/{asked}").status_code in (code, 403)
-    assert len(jobs(site.store, project, kind)) == 1
+    lead.post(f"/lead/{project}/{asked}")
+    held = claim(site.store, now=site.now())
+    assert held is not None and held.id != waiting.id
+    fail(site.store, held, f"{SCRIPT} went wrong", now=site.now())
+    page = lead.get(f"/lead/{project}{shown.partition('#')[0]}").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; went wrong" in page
+    assert SCRIPT not in page
+
+
+@pytest.mark.parametrize(("asked", "kind", "shown"), PLACES)
+def test_only_a_lead_who_is_logged_in_asks_for_it_and_stops_it(
+    site: Any, project: str, asked: str, kind: str, shown: str
+) -> None:
+    """Each of them comes from a page of ours, with its token: it is not for want of that that they are refused."""
+    lead_of(site, project).post(f"/lead/{project}/{asked}")
+    (waiting,) = jobs(site.store, project, kind)
+    other = site.project("comparison", answers=2)
+    stranger = visitor(site)
+    stranger.headers["x-csrf-token"] = form_token(stranger.get("/login").text)
+    for client, code, said in (
+        (signed_in(site, site.rater(project)), 403, "for the project&#39;s lead"),
+        (lead_of(site, other), 403, "for the project&#39;s lead"),
+        (stranger, 401, "log in first"),
+    ):
+        for path in (asked, f"jobs/{waiting.id}/stop"):
+            refused = client.post(f"/lead/{project}/{path}", headers={"accept": "text/html"})
+            assert (refused.status_code, said in refused.text) == (code, True)
+    assert [one.state for one in jobs(site.store, project, kind)] == ["waiting"]
+
+
+def test_many_quick_jobs_hide_no_long_one(site: Any, project: str) -> None:
+    """The page of a long job asks how far it is for as long as it shows it."""
+    long = enqueue(site.store, project, COMPLETIONS, {}, by=None, now=site.now() - 1000)
+    for _ in range(LAST + 1):
+        quick = enqueue(site.store, project, WIN_RATES, {}, by=None, now=site.now())
+        stop(site.store, project, quick, now=site.now())
+    told = lead_of(site, project).get(f"/lead/{project}/jobs.json").json()["jobs"]
+    assert [one["state"] for one in told if one["id"] == long] == ["waiting"]
+
+
+def test_a_job_that_no_page_shows_can_be_stopped(site: Any, project: str) -> None:
+    id_ = enqueue(site.store, project, ADAPT, {}, by=None, now=site.now())
+    stopped = lead_of(site, project).post(f"/lead/{project}/jobs/{id_}/stop")
+    assert (stopped.status_code, stopped.headers["location"]) == (303, f"/lead/{project}")
+    assert job_of(site.store, id_).state == "stopped"
 
 
 def test_quality_is_shown_as_it_was_measured(site: Any, project: str) -> None:
@@ -219,6 +277,39 @@ def test_a_dataset_that_is_stopped_or_begun_again_is_kept_whole_or_not_at_all(
     work(site)
     got = lead.get(f"/lead/{project}/datasets/1.zip").content
     assert got == packed_dataset(site.store, project, by=None, now=site.now())[1]
+
+
+def test_a_dataset_that_ends_its_worker_each_time_fails_in_the_end(
+    site: Any, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first part, as where the memory is too small; each worker begins with the first part again."""
+    monkeypatch.setattr(dataset_files, "PART", 1000)
+
+    class Killed(BaseException): ...
+
+    def clock_of(start: float) -> Callable[[], float]:
+        asked = 0
+
+        def clock() -> float:
+            nonlocal asked
+            asked += 1
+            if asked == 4:  # one for the version, one for the beginning, one for the first part
+                raise Killed
+            return start
+
+        return clock
+
+    id_ = enqueue(site.store, project, DATASET, {}, by=None, now=site.now())
+    now = site.now()
+    for attempt in range(MOST_LOST):
+        held = claim(site.store, now=now)
+        assert held is not None and held.lost == attempt
+        with pytest.raises(Killed):
+            write_file(site.store, held, clock=clock_of(now))
+        assert job_of(site.store, id_).done == 1
+        now += LEASE_SECONDS + 1
+    assert claim(site.store, now=now) is None
+    assert job_of(site.store, id_).state == "failed"
 
 
 def test_the_page_of_a_project_shows_what_was_fitted_last_while_it_is_fitted_anew(

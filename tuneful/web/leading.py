@@ -157,7 +157,10 @@ def new_invitation(
 def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
     """How far each job is, for the page to show without being loaded again."""
     told = ("id", "state", "done", "total", "message")
-    return {"jobs": [{name: getattr(one, name) for name in told} for one in jobs(store, found.id, *PLACES)]}
+    shown = [
+        one for kind in PLACES for one in jobs(store, found.id, kind)
+    ]  # by kind, as pages show them: none hides others
+    return {"jobs": [{name: getattr(one, name) for name in told} for one in shown]}
 
 
 @router.post("/lead/{project_id}/jobs/{job_id}/stop")

@@ -37,4 +37,5 @@ def forgotten(made: list[Job], now: float) -> bool:
 
 
 def place_of(project_id: str, kind: str) -> str:
-    return f"/lead/{quote(project_id)}{PLACES[kind]}"
+    """A kind that no page shows has the project's page for its place."""
+    return f"/lead/{quote(project_id)}{PLACES.get(kind, '')}"
