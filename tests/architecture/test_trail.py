@@ -29,8 +29,8 @@ WITHOUT_AN_EVENT = {
     "adaptive._in_parts": "overlap and order that follow from the judgments, within what `set_overlap` allows",
     "adaptive._keep": "a measurement",
     "quality.keep": "a measurement",
-    "win_rates_kept.count_and_keep": "a measurement",
-    "dataset_files.pack": "the file of a dataset, whose writing is told",
+    "win_rates_kept.keep": "a measurement",
+    "dataset_files._keep": "the file of a dataset, whose writing is told",
     # A worker's hold on a job; the trail tells that it was asked for, what came of it and how it ended.
     "jobs.extend": "a lease",
     "jobs.report": "how far it is",
@@ -93,21 +93,24 @@ def leaves_an_event(function: str) -> bool:
 
 @cache
 def writers() -> frozenset[str]:
-    """Functions that begin a transaction which writes: `store.write(…)`, by whatever name a store has."""
+    """Functions that begin a transaction which writes, and those that give one statements of their own."""
     return frozenset(
         name
         for name, node in functions().items()
         for call in ast.walk(node)
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "write"
-        and is_store(ast.unparse(call.func.value), name)
+        if isinstance(call, ast.Call) and (writes(call, name) or any(one.arg == "also" for one in call.keywords))
     )
+
+
+def writes(call: ast.Call, function: str) -> bool:
+    """Whether it is `store.write(…)`, by whatever name a store has."""
+    named = isinstance(call.func, ast.Attribute) and call.func.attr == "write"
+    return named and is_store(ast.unparse(call.func.value), function)
 
 
 def is_store(receiver: str, function: str) -> bool:
     if function.startswith(FEEDBACK):
-        return receiver not in ("file", "self._turns")
+        return receiver not in ("file", "packed", "self._turns")
     return receiver.rpartition(".")[2] in ("store", "opened")
 
 
@@ -124,11 +127,13 @@ def test_whoever_changes_a_store_leaves_an_event_or_says_why_not() -> None:
 
 
 def test_the_search_sees_what_it_must() -> None:
-    """One that writes itself, one by a function of another module, and one that leaves none."""
+    """One that writes itself, one by a function of another module, one that leaves none, and statements handed on."""
     assert leaves_an_event(f"{FEEDBACK}.projects.create_project")
     assert leaves_an_event(f"{FEEDBACK}.completions_wanted.ask_for")
     assert not leaves_an_event(f"{FEEDBACK}.submission.submit")
     assert f"{FEEDBACK}.submission.submit" in writers()
+    assert f"{FEEDBACK}.dataset_files._keep" in writers()
+    assert f"{FEEDBACK}.dataset_files.pack" not in writers()
 
 
 def test_a_store_is_written_by_its_own_folder_alone() -> None:

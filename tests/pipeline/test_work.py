@@ -12,18 +12,33 @@ from threading import Lock
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from tuneful.errors import DataError, GoneError, ModelError, UnavailableError
 from tuneful.feedback.assignment import claim as claim_item
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.items import add_items, candidates
-from tuneful.feedback.jobs import ADAPT, LEASE_SECONDS, MOST_LOST, Job, claim, enqueue, finish, job_of, jobs, stop
-from tuneful.feedback.projects import add_rater, create_project, progress, set_overlap
+from tuneful.feedback.jobs import (
+    ADAPT,
+    LEASE_SECONDS,
+    MOST_LOST,
+    QUALITY,
+    WIN_RATES,
+    Job,
+    claim,
+    enqueue,
+    finish,
+    job_of,
+    jobs,
+    stop,
+)
+from tuneful.feedback.projects import add_rater, create_project, judgments, progress, set_overlap
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.tables import snapshot
 from tuneful.pipeline import work
 from tuneful.pipeline.asked import FIRST_BATCH, answer_job, engines_of
-from tuneful.pipeline.work import LOOK, Held, run_held, run_next, run_or_wait, tend
+from tuneful.pipeline.work import BEAT, LOOK, Held, run_held, run_next, run_or_wait, tend
 from tuneful.records import Candidates, Completion, Prompt
 
 NUM_PROMPTS = FIRST_BATCH + 3
@@ -210,12 +225,29 @@ def test_a_job_lost_to_an_outage_is_given_back_when_the_database_is_there_again(
 
     monkeypatch.setattr(store, "write", unless_away)
     enqueue(store, project, KIND, {}, by=None, now=0.0)
+    told = list[str]()
     for _ in range(2 * MOST_LOST):
         job = claim(store, now=time.time())
         assert job is not None
-        run_held(store, job, cut_off, note=quiet, sleep=sleep)
+        run_held(store, job, cut_off, note=told.append, sleep=sleep)
         assert (job_of(store, job.id).state, job_of(store, job.id).lost) == ("waiting", 0)
     assert len(pauses) == 3 * 2 * MOST_LOST
+    assert told.count(f"{KIND}: cannot be given back yet: the database: away") == len(pauses)
+
+
+def test_a_job_that_a_database_refuses_while_it_is_there_fails_in_the_end(store: Store, project: str) -> None:
+    def too_slow(_: Held) -> str:
+        raise UnavailableError("the database: canceling statement due to statement timeout; nothing was changed")
+
+    pauses = list[float]()
+    id_ = enqueue(store, project, KIND, {}, by=None, now=0.0)
+    while (job := claim(store, now=time.time())) is not None:
+        assert job.attempts <= MOST_LOST
+        run_held(store, job, too_slow, note=quiet, sleep=pauses.append)
+    assert pauses == [BEAT] * MOST_LOST
+    ended = job_of(store, id_)
+    assert ended.state == "failed"
+    assert "statement timeout" in ended.message
 
 
 def test_a_worker_whose_job_another_took_meanwhile_counts_as_alive(store: Store, project: str) -> None:
@@ -318,7 +350,7 @@ def test_a_project_that_cannot_be_adapted_is_not_tried_for_ever(
         set_overlap(store, one, most=3, sure=0.9, now=0.0)
     tried = list[str]()
 
-    def broken(_: Store, project_id: str, *, now: float) -> None:
+    def broken(_: Store, project_id: str, *, check: Callable[[], None], now: float) -> None:
         tried.append(project_id)
         raise DataError("nothing to agree on")
 
@@ -339,7 +371,7 @@ def test_many_workers_adapt_a_project_one_at_a_time(
     at_it, most, calls = 0, 0, 0
     lock = Lock()
 
-    def slow(_store: Store, _project: str, *, now: float) -> str:
+    def slow(_store: Store, _project: str, *, check: Callable[[], None], now: float) -> str:
         nonlocal at_it, most, calls
         with lock:
             at_it, calls = at_it + 1, calls + 1
@@ -407,6 +439,47 @@ def test_a_database_that_is_away_for_quick_work_ends_no_long_job(
     id_ = enqueue(store, project, KIND, {}, by=None, now=0.0)
     assert run_next(store, note=notes.append, clock=lambda: float(next(times)))
     assert (job_of(store, id_).state, "the database: away" in notes) == ("done", True)
+
+
+def test_work_that_is_due_for_ever_does_not_keep_a_long_job(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judgment that says it was made next year may be such work, if its time is believed."""
+    looked = list[float]()
+
+    def always(_: Store, *, clock: Callable[[], float]) -> bool:
+        looked.append(clock())
+        assert len(looked) < 100
+        return True
+
+    monkeypatch.setattr(work, "tend", always)
+    monkeypatch.setattr(work, "LONG", {KIND: lambda held: str(held.check() or "all")})
+    times = iter(range(0, 1000, 10))
+    id_ = enqueue(store, project, KIND, {}, by=None, now=0.0)
+    assert run_next(store, note=quiet, clock=lambda: float(next(times)))
+    assert (job_of(store, id_).state, len(looked)) == ("done", 1)
+
+
+@pytest.mark.parametrize(("kind", "request_"), [(ADAPT, {}), (QUALITY, {"group": None}), (WIN_RATES, {})])
+def test_a_measurement_that_was_stopped_meanwhile_is_not_kept(
+    store: Store, project: str, monkeypatch: pytest.MonkeyPatch, kind: str, request_: dict[str, Any]
+) -> None:
+    """Stopped while the judgments are read, which the worker does not hear of by itself: it has said nothing yet."""
+    judged_once(store, project)
+    set_overlap(store, project, most=3, sure=0.99, now=0.0)
+    id_ = enqueue(store, project, kind, request_, by=None, now=1.0)
+
+    def meanwhile(of: Store, project_id: str) -> Any:
+        stop(store, project, id_, now=2.0)
+        return judgments(of, project_id)
+
+    for module in ("adaptive.judgments", "quality.judgments", "win_rates.judgments_of"):
+        monkeypatch.setattr(f"tuneful.feedback.{module}", meanwhile)
+    assert run_next(store, note=quiet, clock=at(3.0))
+    assert job_of(store, id_).state == "stopped"
+    assert progress(store, project).wanted == 2
+    with store.read() as connection:
+        assert connection.execute(select(snapshot.c.kind)).all() == []
 
 
 def test_a_command_waits_for_the_worker_that_has_its_job(store: Store, project: str) -> None:

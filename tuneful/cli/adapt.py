@@ -46,19 +46,22 @@ def command(
     _adapt(opened, found.id)
     while every is not None:
         time.sleep(every)
-        if is_due(opened, found.id):
+        if is_due(opened, found.id, now=time.time()):
             _adapt(opened, found.id)
 
 
 def _adapt(opened: Store, project: str) -> None:
     """As a job, which one process does: this one, or a worker that has begun with it."""
+    import sys
     import time
+    from functools import partial
 
     from tuneful.errors import StoreError
     from tuneful.feedback.jobs import ADAPT, enqueue
     from tuneful.pipeline.work import run_or_wait
 
-    ended = run_or_wait(opened, enqueue(opened, project, ADAPT, {}, by=None, now=time.time()), note=lambda _: None)
+    asked = enqueue(opened, project, ADAPT, {}, by=None, now=time.time())
+    ended = run_or_wait(opened, asked, note=partial(print, file=sys.stderr, flush=True))
     if ended.state != "done":
         raise StoreError(f"{ended.state}: {ended.message}")
     print(ended.message, flush=True)

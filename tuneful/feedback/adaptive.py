@@ -74,12 +74,14 @@ class Adapted:
         )
 
 
-def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
+def adapt(store: Store, project_id: str, *, check: Callable[[], None] = lambda: None, now: float) -> Adapted:
     """Ask for one more judgment of each full item whose order is unsure, and order the open items by their gain.
 
     An overlap is only ever raised, by one, and never past the project's `most_overlap`, surplus judgments counted. Gold
     items are left alone, and one that a lead has settled is as sure as can be. Priorities that open items were added
     with are replaced. Nothing is done before somebody has ordered something.
+
+    check: called before anything is written; what it raises leaves all as it is.
 
     Raises MissingError for no project, StoreError for one whose overlap is fixed.
     """
@@ -89,6 +91,7 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     inputs = content_hash(*sorted(one.id for one in said))
     if not any(sum(rank is not None for rank in one.ranks) > 1 for one in said):
         done = Adapted(judgments=len(said), items=len(items), unsure=0, raised=0, moved=0)
+        check()
         if said:  # else it would be time again at once
             _keep(store, found, done, inputs=inputs, now=now)
         return done
@@ -96,6 +99,7 @@ def adapt(store: Store, project_id: str, *, now: float) -> Adapted:
     seen = outlooks(agreed) | dict.fromkeys(standing(decisions(store, found.id)), SETTLED)
     more = wanted(seen, Counter(one.item for one in said), sure=found.sure, most=found.most_overlap)
     full, open_ = _changes(items, agreed, seen, more)
+    check()
     done = Adapted(
         judgments=len(said),
         items=len(items),
@@ -113,13 +117,14 @@ def require_grows(found: Project) -> None:
         raise StoreError(f'project "{found.name}": its overlap is fixed; say how far it may grow: --most-overlap 6')
 
 
-def is_due(store: Store, project_id: str) -> bool:
+def is_due(store: Store, project_id: str, *, now: float) -> bool:
     """Whether the project's overlap may grow, enough judgments have come since the last time, and nobody is at it.
 
     Enough are `FEWEST`, or `SHARE` of those that were there the last time, whichever is more; or as many as there are
     open items, so that nobody who could help is without work for long. Judgments that were imported with times before
-    the last time are not counted, and wait for the next ones; a job that failed is a time as well. To be called now and
-    then by whatever works beside the pages: it costs a few milliseconds where it is not yet time.
+    the last time are not counted, and wait for the next ones, and those with times after `now` until it has come; a job
+    that failed is a time as well. To be called now and then by whatever works beside the pages: it costs a few
+    milliseconds where it is not yet time.
     """
     found = find_project(store, project_id)
     if not found.most_overlap:
@@ -141,7 +146,8 @@ def is_due(store: Store, project_id: str) -> bool:
         ).first()
         since, had = (0.0, 0) if last is None else (last.created_at, last.judgments)
         since = since if asked is None else max(since, asked.created_at)
-        counts = (judgment.c.project == found.id, judgment.c.created_at > since, ~judgment.c.quiz)
+        of_project = (judgment.c.project == found.id, ~judgment.c.quiz)
+        counts = (*of_project, judgment.c.created_at > since, judgment.c.created_at <= now)
         new = connection.execute(select(func.count()).select_from(judgment).where(*counts)).scalar_one()
         is_open = (item.c.project == found.id, item.c.submitted < item.c.overlap, item.c.gold.is_(None))
         left = connection.execute(select(func.count()).select_from(item).where(*is_open)).scalar_one()

@@ -5,8 +5,9 @@ claimed by another. Each claim counts up `attempts`, so a worker that comes back
 number that is not the job's any more and is told so.
 
 A job that ends its workers must end too: `lost` counts the workers in a row that were gone without a word, and a job
-with `MOST_LOST` of them has failed. A worker that gets further begins the count anew, and one that comes back late, as
-when the database was away, takes itself out of it: it was not the work that silenced it.
+with `MOST_LOST` of them has failed. A worker that delivers something begins the count anew, for the next one goes on
+behind it, and one that comes back late, as when the database was away, takes itself out of it: it was not the work that
+silenced it. One whose work the database refuses, though it is there, counts itself as lost.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _WITHOUT_REQUEST: Final = tuple(column for column in job.c if column.name != "re
 class Job:
     """done, total: how far it is, in what its kind counts. message: why it failed, or what came of it. rater: who asked
     for it. request: what was asked, as JSON. attempts: how often it was taken. lost: how many of those who took it last
-    were gone without a word."""
+    were gone without a word, or could not do it."""
 
     id: str
     project: str
@@ -152,6 +153,8 @@ def claim(
                 connection.execute(changed)
                 return replace(_job(found._mapping, found.request), **held)
             why = f"its worker ended {MOST_LOST} times without a word, as when memory runs out; ask for less at once"
+            if found.state == "waiting":
+                why = found.message  # of the last one, who could say it
             connection.execute(_ended("failed", why, now).where(job.c.id == found.id))
             _tell_end(connection, found.project, found.id, "failed", now)
         return None
@@ -176,11 +179,12 @@ def report(
 ) -> None:
     """Say how far the job is, and begin the lease anew. Raises GoneError as `extend` does.
 
-    also: statements of what was done, in the same transaction: who goes on after a crash begins with what is not there.
+    also: statements of what was done, in the same transaction. Lost workers are counted on: who goes on after a crash
+    may have to begin at the beginning.
     """
 
     def work(connection: Connection) -> None:
-        _extend(connection, held, now, lease_seconds, **_said(done, total))
+        _extend(connection, held, now, lease_seconds, done=done, total=total)
         for statement in also:
             connection.execute(statement)
 
@@ -210,7 +214,8 @@ def deliver(
     require_storable_items(items)
 
     def work(connection: Connection) -> None:
-        _extend(connection, held, now, lease_seconds, **_said(done, total))
+        further = case((job.c.done < done, 0), else_=job.c.lost)
+        _extend(connection, held, now, lease_seconds, done=done, total=total, lost=further)
         first = next_position(connection, held.project)
         kind = connection.execute(select(project.c.kind).where(project.c.id == held.project)).scalar_one()
         made = []
@@ -246,9 +251,13 @@ def fail(store: Store, held: Job, message: str, *, now: float) -> None:
     store.write(lambda connection: _end(connection, held, "failed", message, now))
 
 
-def give_back(store: Store, held: Job) -> None:
-    """The job waits again, at once, and this worker does not count as lost. Whoever took it over meanwhile keeps it."""
-    waits = update(job).where(_own(held)).values(state="waiting", lease_until=None)
+def give_back(store: Store, held: Job, *, why: str = "") -> None:
+    """The job waits again, at once. Whoever took it over meanwhile keeps it.
+
+    why: what kept this worker from doing it, which then counts as a lost one; "": nothing did, and it does not.
+    """
+    counts = {"lost": job.c.lost + 1, "message": _storable(why)} if why else {}
+    waits = update(job).where(_own(held)).values(state="waiting", lease_until=None, **counts)
     taken_over = (job.c.id == held.id, job.c.attempts > held.attempts, job.c.lost > 0, job.c.finished_at.is_(None))
 
     def work(connection: Connection) -> None:
@@ -299,13 +308,11 @@ def _own(held: Job) -> Any:
 
 
 def _ended(state: State, message: str, now: float) -> Any:
-    said = message.replace("\x00", " ")[:LONGEST_MESSAGE]
-    return update(job).values(state=state, message=said, lease_until=None, finished_at=now)
+    return update(job).values(state=state, message=_storable(message), lease_until=None, finished_at=now)
 
 
-def _said(done: int, total: int) -> dict[str, Any]:
-    """How far a job is; who gets it further than it was begins the count of lost workers anew."""
-    return {"done": done, "total": total, "lost": case((job.c.done < done, 0), else_=job.c.lost)}
+def _storable(message: str) -> str:
+    return message.replace("\x00", " ")[:LONGEST_MESSAGE]
 
 
 def _end(connection: Connection, held: Job, state: State, message: str, now: float) -> None:

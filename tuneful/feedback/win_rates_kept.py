@@ -48,12 +48,17 @@ def count(store: Store, project_id: str, *, now: float) -> Counted:
     return Counted(rates=rates, problem=problem, rows=rows, matchups=met, counted_at=now)
 
 
+def keep(store: Store, project_id: str, done: Counted) -> None:
+    """Put what was counted beside what was counted before."""
+    row = {"project": project_id, "kind": KIND, "method": METHOD, "inputs": "", "judgments": done.rows}
+    row |= {"id": str(uuid.uuid4()), "result": asdict(done), "created_at": done.counted_at}
+    store.write(lambda connection: connection.execute(insert(snapshot).values(**row)))
+
+
 def count_and_keep(store: Store, project_id: str, *, now: float) -> Counted:
     """`count`, for `latest` to find."""
     done = count(store, project_id, now=now)
-    row = {"project": project_id, "kind": KIND, "method": METHOD, "inputs": "", "judgments": done.rows}
-    row |= {"id": str(uuid.uuid4()), "result": asdict(done), "created_at": now}
-    store.write(lambda connection: connection.execute(insert(snapshot).values(**row)))
+    keep(store, project_id, done)
     return done
 
 

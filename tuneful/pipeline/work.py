@@ -96,6 +96,10 @@ class Held:
             self._meanwhile()
             self._looked = self.clock()
 
+    def confirm(self) -> None:
+        """`check`, asked of the store itself: once, before what took long is written. The lease begins anew."""
+        extend(self.store, self.job, now=self.clock(), lease_seconds=LEASE_SECONDS)
+
     def _keep(self, beat: float) -> None:
         while not self._over.wait(beat):
             try:
@@ -120,20 +124,24 @@ def _completions(held: Held) -> str:
 def _adapt(held: Held) -> str:
     from tuneful.feedback.adaptive import adapt  # brings scipy, which a worker without work does without
 
-    return str(adapt(held.store, held.job.project, now=held.clock()))
+    return str(adapt(held.store, held.job.project, check=held.confirm, now=held.clock()))
 
 
 def _quality(held: Held) -> str:
-    from tuneful.feedback.quality import measure_and_keep
+    from tuneful.feedback.quality import keep, measure
 
-    done = measure_and_keep(held.store, held.job.project, group=held.job.request["group"], now=held.clock())
+    done = measure(held.store, held.job.project, group=held.job.request["group"], now=held.clock())
+    held.confirm()
+    keep(held.store, held.job.project, done)
     return f"{done.judgments} judgments measured"
 
 
 def _win_rates(held: Held) -> str:
-    from tuneful.feedback.win_rates_kept import count_and_keep
+    from tuneful.feedback.win_rates_kept import count, keep
 
-    done = count_and_keep(held.store, held.job.project, now=held.clock())
+    done = count(held.store, held.job.project, now=held.clock())
+    held.confirm()
+    keep(held.store, held.job.project, done)
     return f"{len(done.rates)} pairs of models compared"
 
 
@@ -172,9 +180,10 @@ def _run_quick(store: Store, note: Note, clock: Clock) -> bool:
 
 
 def _meanwhile(store: Store, note: Note, clock: Clock) -> None:
-    """All quick jobs, and what projects need; a database that is away ends no long job by it."""
+    """What projects need, asked for once, and all quick jobs; a database that is away ends no long job by it."""
     try:
-        while _run_quick(store, note, clock) or tend(store, clock=clock):
+        tend(store, clock=clock)
+        while _run_quick(store, note, clock):
             pass
     except UnavailableError as error:
         note(str(error))
@@ -202,7 +211,8 @@ def run_held(
     meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Do a job that was claimed. It is finished, failed with a reason, or given back: when this worker is told to end,
-    and when the database was away, as soon as it is there again.
+    and when the database did not do what was asked, as soon as it is there again. If it was there all the time, as
+    where a statement takes too long, this counts as a lost worker, and a pause follows: the job fails if it goes on.
 
     What was wrong with the job is told to whoever asked, and does not end the worker.
     """
@@ -214,7 +224,9 @@ def run_held(
         note(f"{job.kind}: {'failed: ' if end is fail else ''}{message or 'done'}")
     except (GoneError, UnavailableError) as error:
         note(f"{job.kind}: {error}")
-        _give_back_when_it_can(store, job, sleep)
+        was_away = _give_back_when_it_can(store, job, error, note, sleep)
+        if isinstance(error, UnavailableError) and not was_away:
+            sleep(BEAT)
     except KeyboardInterrupt:
         with suppress(StoreError):  # away: the lease ends by itself
             give_back(store, job)
@@ -233,7 +245,7 @@ def tend(store: Store, *, clock: Clock = time.time) -> bool:
             continue
         from tuneful.feedback.adaptive import is_due  # brings scipy, which a worker without work does without
 
-        if is_due(store, one.id):
+        if is_due(store, one.id, now=clock()):
             enqueue(store, one.id, ADAPT, {}, by=None, now=clock())
             asked = True
     return asked
@@ -252,12 +264,19 @@ def _outcome(handler: Handler, held: Held) -> tuple[Callable[..., None], str]:
         return fail, _in_words(error)
 
 
-def _give_back_when_it_can(store: Store, job: Job, sleep: Callable[[float], None]) -> None:
-    """Also a job that was taken meanwhile: this worker lives, so it was not the work that silenced it."""
+def _give_back_when_it_can(
+    store: Store, job: Job, error: StoreError, note: Note, sleep: Callable[[float], None]
+) -> bool:
+    """Whether the database was away. Also a job that was taken meanwhile is given back: this worker lives, so it was
+    not the work that silenced it."""
+    why, was_away = str(error) if isinstance(error, UnavailableError) else "", False
     while True:
         try:
-            return give_back(store, job)
-        except UnavailableError:
+            give_back(store, job, why="" if was_away else why)
+            return was_away
+        except UnavailableError as still:
+            was_away = True
+            note(f"{job.kind}: cannot be given back yet: {still}")
             sleep(BEAT)
 
 

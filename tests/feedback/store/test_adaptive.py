@@ -193,7 +193,7 @@ def test_it_is_time_when_as_many_judgments_are_new_as_items_are_open(store: Stor
 
     def due() -> bool:
         people.now += 1
-        if is_due(store, people.project):
+        if is_due(store, people.project, now=people.now):
             people.adapt()
             return True
         return False
@@ -206,6 +206,17 @@ def test_it_is_time_when_as_many_judgments_are_new_as_items_are_open(store: Stor
     assert not due()  # nothing new
     people.one()
     assert due()
+
+
+def test_judgments_of_the_future_make_it_no_time_before_then(store: Store) -> None:
+    """As a file with wrong times brings them; it would be time again and again, for each adaptation is of now."""
+    people = People(store, CLEAR, overlap=1, most=2, sure=0.99)
+    people.now = 1000.0
+    people.one()
+    assert not is_due(store, people.project, now=1000.0)
+    adapt(store, people.project, now=1000.0)
+    assert not is_due(store, people.project, now=1000.0)
+    assert is_due(store, people.project, now=2000.0)
 
 
 def test_a_snapshot_tells_when_and_what(store: Store) -> None:
@@ -223,7 +234,7 @@ def test_a_snapshot_tells_when_and_what(store: Store) -> None:
 def test_a_fixed_overlap_stays(store: Store) -> None:
     people = People(store, ["open question"], overlap=1, most=0)
     people.one()
-    assert not is_due(store, people.project)
+    assert not is_due(store, people.project, now=people.now)
     with pytest.raises(StoreError, match="--most-overlap"):
         people.adapt()
     assert progress(store, people.project).up_to == 1

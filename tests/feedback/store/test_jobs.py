@@ -144,12 +144,35 @@ def test_a_job_that_ends_its_workers_later_each_time_goes_on(store: Store, proje
     ask(store, project)
     for attempt in range(3 * MOST_LOST):
         held = taken(store, now=attempt * AFTER)
-        report(store, held, attempt + 1, 100, now=attempt * AFTER)
+        deliver(store, held, [], attempt + 1, 100, overlap=1, settings={}, now=attempt * AFTER)
     for attempt in range(3 * MOST_LOST, 4 * MOST_LOST - 1):  # says again what was said, and gets no further
         held = taken(store, now=attempt * AFTER)
-        report(store, held, 3 * MOST_LOST, 100, now=attempt * AFTER)
+        deliver(store, held, [], 3 * MOST_LOST, 100, overlap=1, settings={}, now=attempt * AFTER)
     assert claim(store, now=100 * AFTER) is None
     assert job_of(store, held.id).state == "failed"
+
+
+def test_a_job_that_begins_at_the_beginning_each_time_fails_wherever_it_ends_its_workers(
+    store: Store, project: str
+) -> None:
+    ask(store, project)
+    for attempt in range(MOST_LOST):
+        held = taken(store, now=attempt * AFTER)
+        for done in range(3):
+            report(store, held, done, 100, now=attempt * AFTER)
+    assert claim(store, now=100 * AFTER) is None
+    assert job_of(store, held.id).state == "failed"
+
+
+def test_a_job_that_workers_give_back_for_a_reason_fails_with_it(store: Store, project: str) -> None:
+    ask(store, project)
+    for attempt in range(MOST_LOST):
+        held = taken(store, now=0.0)
+        assert (held.attempts, held.lost) == (attempt + 1, attempt)
+        give_back(store, held, why="it took too\x00long")
+    assert claim(store, now=0.0) is None
+    ended = job_of(store, held.id)
+    assert (ended.state, ended.message) == ("failed", "it took too long")
 
 
 def test_a_job_that_is_given_back_waits_at_once_and_counts_no_lost_worker(store: Store, project: str) -> None:
