@@ -63,7 +63,8 @@ def add_items(
     """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
 
     All of them or none. An item that is there already, with the same completions, is left as it is; where other models
-    gave them, what is said of it counts for these too (feedback.matchups).
+    gave them, what is said of it counts for these too (feedback.matchups). Completions that are equal to each other are
+    asked about as they stand; those of a job are not (jobs.deliver).
     """
     row = {"overlap": overlap, "priority": priority}
     return _add(store, project_id, candidates, [None] * len(candidates), row, by=by, now=now)

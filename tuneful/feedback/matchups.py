@@ -5,7 +5,7 @@ twice. Each time that models say them is a matchup of its own nevertheless, and 
 it: else the models' usual answers would count as little as their rare ones (docs/decisions/0014).
 
 The first matchup of an item is in its completions. The table `matchup` has the others: of texts that an item asked
-about already, and of answers that all read the same, about which nobody is asked.
+about already, and of a job's answers that all read the same, about which nobody is asked.
 """
 
 from __future__ import annotations
