@@ -27,6 +27,7 @@ from tuneful.data.row import Row
 from tuneful.errors import AccessError, GoneError, MissingError, StoreError, UnavailableError, did_you_mean
 from tuneful.feedback.judgments import judgment_in
 from tuneful.feedback.projects import Progress, Project
+from tuneful.feedback.settling import Decision, decision_in
 from tuneful.feedback.submission import Feedback, Receipt
 from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt
 from tuneful.servers import NoAnswerError, ask, refuse_no_url
@@ -223,6 +224,10 @@ class Client:
     def completions(self, project_id: str) -> Iterator[Candidates]:
         """The items, with the models that wrote the answers. Scope `lead`."""
         return completions.candidates(self._rows(project_id, "completions"), lambda _: None)
+
+    def decisions(self, project_id: str) -> Iterator[Decision]:
+        """What leads settled, oldest first, also what they replaced. Scope `lead`."""
+        return map(decision_in, self._rows(project_id, "decisions"))
 
     def _projects(self) -> list[dict[str, Any]]:
         answer = self._asked(lambda: self._connections.get("/projects"))

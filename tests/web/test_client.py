@@ -23,6 +23,7 @@ from tuneful.errors import AccessError, ConfigError, GoneError, MissingError, St
 from tuneful.feedback.access import Scope, make_token
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.decisions import decide, decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import guides
@@ -122,6 +123,23 @@ def test_from_items_to_pairs(site: Any) -> None:
         assert [(one.chosen, one.rejected) for one in pairs] == [("a fan", "so what?")]
         agreed = agreed_comparisons(consensus(site.judgments(project)), candidates(site.store, project))
         assert [(one.p, one.weight) for one in pairs] == [(one.p, one.weight) for one in agreed]
+
+
+def test_what_a_lead_settled(site: Any) -> None:
+    """One decision that another one replaced."""
+    project = site.project(items=1)
+    lead = site.rater(project, role="lead")
+    with client(site, site.rater(project), "label") as judge:
+        given = judge.claim(project)
+        assert given is not None
+        judge.submit(given.id, ranks=best_first(given))
+    first = decide(site.store, given.item, by=lead, ranks=(1, 2, 3, 4), why="a remedy", now=site.now())
+    decide(site.store, given.item, by=lead, ranks=(2, 1, 3, 3), replaces=first, now=site.now() + 1)
+    with client(site, lead, "lead", "read") as mine:
+        earlier, later = mine.decisions(project)
+    assert (earlier.id, earlier.item, earlier.ranks, earlier.why) == (first, given.item, (1, 2, 3, 4), "a remedy")
+    assert (later.replaces, later.ranks, later.rater) == (first, (2, 1, 3, 3), lead)
+    assert [earlier, later] == decisions(site.store, project)
 
 
 def test_what_a_labeler_learns_in_the_quiz(site: Any) -> None:

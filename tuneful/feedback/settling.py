@@ -101,10 +101,11 @@ def decisions_beside(judgments: Path) -> list[Decision]:
 
 def read_decisions(path: Path) -> list[Decision]:
     """The decisions of a file. Raises DataError, naming file, line and field, for a row that is none."""
-    return [_decision_in(row) for row in read_rows(path)]
+    return [decision_in(row) for row in read_rows(path)]
 
 
-def _decision_in(row: Row) -> Decision:
+def decision_in(row: Row) -> Decision:
+    """The decision that a row holds. Raises DataError as `read_decisions` does."""
     known = [one.name for one in dataclasses.fields(Decision)]
     for name in row.fields:
         if name not in known:
