@@ -265,6 +265,23 @@ def test_of_a_project_people_and_models_are_counted_apart(opened: Store) -> None
     assert people.weighted.value < 0.5 < machines.weighted.value
 
 
+def test_what_is_said_while_a_rate_is_read_is_not_in_it(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = create_project(opened, "tuned", now=0.0)
+    asked = [answered(0, "tuned", "base")]
+    record(opened, project, asked, [of(asked[0], (1, 2))], now=1.0)
+
+    def meanwhile(store: Store, project_id: str) -> list[Matchup]:
+        found = matchups(store, project_id)
+        record(opened, project, asked, [of(asked[0], (2, 1), by="cy")], now=2.0)
+        return found
+
+    monkeypatch.setattr("tuneful.feedback.win_rates.matchups", meanwhile)
+    (found,) = rates(opened, project)
+    assert (found.first, found.wins, found.losses) == ("base", 0, 1)
+    (later,) = rates(opened, project)
+    assert (later.wins, later.losses) == (1, 1)
+
+
 def test_an_audience_is_asked_by_itself_when_it_is_large_enough(opened: Store) -> None:
     """Five parents prefer the base, three others the tuned model, on the same two prompts."""
     project = create_project(opened, "tuned", now=0.0)

@@ -18,6 +18,7 @@ from tuneful.errors import ConfigError, DataError
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.judgments import read_judgments
+from tuneful.feedback.matchups import Matchup, matchups
 from tuneful.feedback.projects import create_project
 from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
@@ -143,6 +144,23 @@ def test_what_was_read_is_kept_with_its_hash(evaluate: Callable[..., dict[str, A
     source = json.loads((stage / "run.json").read_text())["people"]
     assert source["sha256"] == file_hash(stage / "judgments.jsonl")
     assert (source["num_judgments"], len(read_judgments(stage / "judgments.jsonl"))) == (30, 30)
+
+
+def test_what_is_said_while_it_is_read_is_left_for_the_next_time(
+    evaluate: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill("base", "tuned")
+
+    def meanwhile(store: Store, project: str) -> list[Matchup]:
+        found = matchups(store, project)
+        asked = with_ids([answered(PROMPTS[0], "base", "tuned")])
+        other = Store.open("judgments.db")
+        record(other, project, asked, [of(asked[0], (2, 1), by="late")], now=2.0)
+        other.close()
+        return found
+
+    monkeypatch.setattr("tuneful.pipeline.preferred.matchups", meanwhile)
+    assert evaluate()["people"]["num_judgments"] == 30
 
 
 def test_judgments_on_other_prompts_than_test_prompts_do_not_count(evaluate: Callable[..., dict[str, Any]]) -> None:
