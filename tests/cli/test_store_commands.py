@@ -318,7 +318,8 @@ def test_an_overlap_grows_where_people_disagree(tmp_path: Path) -> None:
             submit(opened, given.id, rater, said, now=1.0)
     opened.close()
     told = tuneful("label", "adapt", "--store", path, "--project", "helpful")
-    assert told.startswith("10 judgments: 1 of 5 items are unsure, 1 are asked of one more now")
+    assert told.startswith("adapt: begins, attempt 1")  # on standard error, with what keeps it waiting
+    assert told.splitlines()[-1].startswith("10 judgments: 1 of 5 items are unsure, 1 are asked of one more now")
     assert "10 of 11 judgments (up to 20)" in tuneful("label", "status", "--store", path)
     told = tuneful("label", "adapt", "--store", path, "--project", "helpful", "--most-overlap", 0)
     assert "is fixed from now on" in told

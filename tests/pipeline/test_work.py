@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from tuneful.errors import DataError, GoneError, ModelError, UnavailableError
+from tuneful.feedback import adaptive, quality, win_rates
 from tuneful.feedback.assignment import claim as claim_item
 from tuneful.feedback.completions_wanted import KIND, CompletionsWanted, ask_for
 from tuneful.feedback.items import add_items, candidates
@@ -32,7 +34,7 @@ from tuneful.feedback.jobs import (
     jobs,
     stop,
 )
-from tuneful.feedback.projects import add_rater, create_project, judgments, progress, set_overlap
+from tuneful.feedback.projects import add_rater, create_project, progress, set_overlap
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
 from tuneful.feedback.tables import snapshot
@@ -460,21 +462,34 @@ def test_work_that_is_due_for_ever_does_not_keep_a_long_job(
     assert (job_of(store, id_).state, len(looked)) == ("done", 1)
 
 
-@pytest.mark.parametrize(("kind", "request_"), [(ADAPT, {}), (QUALITY, {"group": None}), (WIN_RATES, {})])
+@pytest.mark.parametrize(
+    ("kind", "asked", "module", "read"),
+    [
+        (ADAPT, {}, adaptive, "judgments"),
+        (QUALITY, {"group": None}, quality, "judgments"),
+        (WIN_RATES, {}, win_rates, "matchups"),
+    ],
+)
 def test_a_measurement_that_was_stopped_meanwhile_is_not_kept(
-    store: Store, project: str, monkeypatch: pytest.MonkeyPatch, kind: str, request_: dict[str, Any]
+    store: Store,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    asked: dict[str, Any],
+    module: ModuleType,
+    read: str,
 ) -> None:
-    """Stopped while the judgments are read, which the worker does not hear of by itself: it has said nothing yet."""
+    """Stopped while it is read what is measured; the worker would hear of it when it extends its lease."""
     judged_once(store, project)
     set_overlap(store, project, most=3, sure=0.99, now=0.0)
-    id_ = enqueue(store, project, kind, request_, by=None, now=1.0)
+    id_ = enqueue(store, project, kind, asked, by=None, now=1.0)
+    read_of = getattr(module, read)
 
     def meanwhile(of: Store, project_id: str) -> Any:
         stop(store, project, id_, now=2.0)
-        return judgments(of, project_id)
+        return read_of(of, project_id)
 
-    for module in ("adaptive.judgments", "quality.judgments", "win_rates.judgments_of"):
-        monkeypatch.setattr(f"tuneful.feedback.{module}", meanwhile)
+    monkeypatch.setattr(module, read, meanwhile)
     assert run_next(store, note=quiet, clock=at(3.0))
     assert job_of(store, id_).state == "stopped"
     assert progress(store, project).wanted == 2
