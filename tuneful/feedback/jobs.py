@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Executable, RowMapping, and_, case, insert, o
 
 from tuneful.errors import GoneError, MissingError
 from tuneful.feedback import trail
-from tuneful.feedback.items import next_position, put_item, require_storable_items
+from tuneful.feedback.items import MANY, next_position, put_item, require_storable_items
 from tuneful.feedback.matchups import keep_again, keep_alike, read_alike
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import ORDERED
@@ -238,7 +238,7 @@ def deliver(
         if about["items"]:
             trail.add(connection, "items delivered", project=held.project, about=about, now=now)
 
-    store.write(work)
+    store.write(work, alone=len(items) > MANY)
 
 
 def finish(store: Store, held: Job, *, message: str = "", now: float) -> None:
