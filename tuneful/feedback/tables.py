@@ -329,8 +329,8 @@ job = Table(
     Index("ix_job_project", "project", "created_at"),
 )
 """Work for `tuneful worker`. rater: who asked for it. done, total: how far it is. attempts: how often it was
-taken; lost: how many of those who took it last were gone without a word. A running job whose lease is over belongs to
-nobody, and is begun again."""
+taken; lost: how many of those who took it last were gone without a word, or could not do it. A running job whose lease
+is over belongs to nobody, and is begun again."""
 
 decision = Table(
     "decision",
