@@ -172,16 +172,19 @@ def import_models() -> None:
         getattr(importlib.import_module("transformers"), name)
 
 
-def take_turns(command: Sequence[str], sides: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def take_turns(
+    command: Sequence[str], sides: Sequence[str], rounds: int, *, seeded: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """Run `command --side SIDE` for each side in turn, `rounds` times; the JSON line that each run printed last.
 
+    seeded: each round has a seed of its own, so that no side has long answers in all of them.
     Under "machine": its peaks, taken after each round.
     """
     told: dict[str, list[dict[str, Any]]] = {side: [] for side in [*sides, "machine"]}
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
             run = subprocess.run(
-                [sys.executable, *command, "--side", side],
+                [sys.executable, *command, *(["--seed", str(turn)] if seeded else []), "--side", side],
                 capture_output=True,
                 check=False,
                 text=True,

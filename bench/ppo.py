@@ -78,7 +78,7 @@ def main() -> None:
 
 def timed(given: argparse.Namespace) -> dict[str, Any]:
     """Speed and memory of either side, medians of the rounds."""
-    told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds)
+    told = peer.take_turns(sys.argv, ["ours", "trl"], given.rounds, seeded=True)
     ours_, theirs = (peer.medians(told[side]) for side in ("ours", "trl"))
     peer.require_mean(given.workload, ours_, theirs)
     peaks = peer.medians(told["machine"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import peer
@@ -61,3 +62,21 @@ def test_pairs_are_cut_to_their_tokens(data_dir: Any, base_model_dir: Any, monke
     assert all(answer[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in answer[:-1] for _, answer in rows)
     assert all(c.chosen != c.rejected for c in pairs)
     assert len({c.group_key for c in pairs}) == 40
+
+
+@pytest.mark.parametrize(("seeded", "seeds"), [(True, ["0", "1"]), (False, ["7", "7"])])
+def test_each_round_may_have_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch, seeded: bool, seeds: list[str]) -> None:
+    """The last --seed of a command is the one that counts. The second round begins with the other side."""
+    seen: list[tuple[str, str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        if "--side" in command:
+            last = len(command) - 1 - command[::-1].index("--seed")
+            seen.append((command[last + 1], command[-1]))
+        return subprocess.CompletedProcess(command, 0, stdout="{}\n", stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    told = peer.take_turns(["bench.py", "--seed", "7"], ["ours", "trl"], 2, seeded=seeded)
+    first, second = seeds
+    assert seen == [(first, "ours"), (first, "trl"), (second, "trl"), (second, "ours")]
+    assert [len(lines) for lines in told.values()] == [2, 2, 2]
