@@ -38,9 +38,9 @@ def _ppo(workload: str, shape: str, *more: str) -> tuple[str, ...]:
 
 COMPARISONS = [
     Comparison("PPO, ragged, LoRA", _ppo("ragged", "lora"), 4.0, 1 / 4),
-    Comparison("PPO, fixed, LoRA", _ppo("fixed", "lora"), 2.2, 1 / 4),
-    Comparison("PPO, ragged, full", _ppo("ragged", "full"), 2.0, 2 / 3),
-    Comparison("PPO, fixed, full", _ppo("fixed", "full"), 1.3, 2 / 3),
+    Comparison("PPO, fixed, LoRA", _ppo("fixed", "lora"), 2.2),
+    Comparison("PPO, ragged, full", _ppo("ragged", "full"), 2.0),
+    Comparison("PPO, fixed, full", _ppo("fixed", "full"), 1.3),
     *(
         Comparison(f"{name}, {shape}", ("learners.py", bench, "--shape", shape, *more), 1.5, 2 / 3)
         for name, bench, more in (
