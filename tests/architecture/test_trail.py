@@ -27,9 +27,7 @@ WITHOUT_AN_EVENT = {
     "access._note_use": "when a session or token was last used",
     # What follows from the rows, and can be made anew of them.
     "adaptive._in_parts": "overlap and order that follow from the judgments, within what `set_overlap` allows",
-    "adaptive._keep": "a measurement",
-    "quality.keep": "a measurement",
-    "win_rates_kept.keep": "a measurement",
+    "snapshots.keep": "a measurement",
     "dataset_files._keep": "the file of a dataset, whose writing is told",
     # A worker's hold on a job; the trail tells that it was asked for, what came of it and how it ended.
     "jobs.extend": "a lease",

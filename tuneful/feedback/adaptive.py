@@ -12,16 +12,16 @@ between is never undone.
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
 
 from tuneful.errors import StoreError
+from tuneful.feedback import snapshots
 from tuneful.feedback.consensus import Consensus, consensus
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
@@ -214,6 +214,5 @@ def _move(changes: list[dict[str, Any]], connection: Connection) -> int:
 
 def _keep(store: Store, of: Project, done: Adapted, *, inputs: str, now: float) -> None:
     """When it was done, of how many judgments, and what came of it."""
-    row = {"project": of.id, "kind": KIND, "method": METHOD, "inputs": inputs, "judgments": done.judgments}
-    row |= {"result": asdict(done) | {"most_overlap": of.most_overlap, "sure": of.sure}, "created_at": now}
-    store.write(lambda connection: connection.execute(insert(snapshot).values(id=str(uuid.uuid4()), **row)))
+    result = asdict(done) | {"most_overlap": of.most_overlap, "sure": of.sure}
+    snapshots.keep(store, of.id, KIND, method=METHOD, judgments=done.judgments, result=result, inputs=inputs, now=now)

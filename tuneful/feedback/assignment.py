@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, distinct, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import AccessError, GoneError, StoreError
 from tuneful.feedback.quiz import Standing, ask_skipped_again, standing, try_to_pass
-from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.store import Store, require_storable, upsert
 from tuneful.feedback.tables import assignment, draft, instructions, item, judgment
 
 LEASE_SECONDS: Final = 600.0
@@ -153,11 +152,9 @@ def save_draft(store: Store, assignment_id: str, rater_id: str, content: Mapping
 
     def work(connection: Connection) -> None:
         _own(connection, assignment_id, rater_id)
-        put = postgresql.insert(draft) if connection.dialect.name == "postgresql" else sqlite.insert(draft)
         row = {"content": dict(content), "saved_at": now}
-        connection.execute(
-            put.values(assignment=assignment_id, **row).on_conflict_do_update(index_elements=["assignment"], set_=row)
-        )
+        put = upsert(connection, draft).values(assignment=assignment_id, **row)
+        connection.execute(put.on_conflict_do_update(index_elements=["assignment"], set_=row))
 
     store.write(work)
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.matchups import keep_unless_known
-from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.store import Store, require_storable, upsert
 from tuneful.feedback.tables import completion, item, prompt
 from tuneful.records import Candidates, Completion, JudgmentKind, Prompt, content_hash
 
@@ -195,10 +194,9 @@ def put_item(
 
 def put_prompts(connection: Connection, project_id: str, prompts: Sequence[Prompt], *, now: float) -> None:
     """Prompts of a project; those that are there already are left as they are."""
-    insert_new = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     shared = {"project": project_id, "created_at": now}
     rows = [{"id": one.id, "content": one.as_json()} | shared for one in prompts]
-    connection.execute(insert_new(prompt).on_conflict_do_nothing(), rows)
+    connection.execute(upsert(connection, prompt).on_conflict_do_nothing(), rows)
 
 
 def _ids_by_text(connection: Connection, ids: Sequence[str], texts: Sequence[str]) -> tuple[str, ...] | None:

@@ -20,9 +20,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Executable, RowMapping, and_, case, insert, or_, select, update
 
 from tuneful.errors import GoneError, MissingError
-from tuneful.feedback import trail
+from tuneful.feedback import matchups, trail
 from tuneful.feedback.items import MANY, next_position, put_item, require_storable_items
-from tuneful.feedback.matchups import keep_again, keep_alike, read_alike
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.tables import job, project
@@ -220,13 +219,13 @@ def deliver(
         kind = connection.execute(select(project.c.kind).where(project.c.id == held.project)).scalar_one()
         made = []
         for place, given in enumerate(items, start=first):
-            if kind in ORDERED and read_alike(given.completions):
-                keep_alike(connection, held.project, given, now=now)
+            if kind in ORDERED and matchups.read_alike(given.completions):
+                matchups.keep(connection, held.project, given, now=now)
                 continue
             row = {"overlap": overlap, "position": place}
             stored = put_item(connection, held.project, given, row, beside_gold=True, settings=settings, now=now)
             if not stored.is_new:
-                keep_again(connection, held.project, given, stored.id, stored.completions, now=now)
+                matchups.keep(connection, held.project, given, stored.id, stored.completions, now=now)
             made.append(stored)
         ids = [stored.id for stored in made]
         about = {

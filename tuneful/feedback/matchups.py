@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from tuneful.feedback.store import Store
+from tuneful.feedback.store import Store, upsert
 from tuneful.feedback.tables import completion, item, matchup
 from tuneful.records import Candidates, Completion, content_hash
 
@@ -74,16 +73,19 @@ def read_alike(completions: Sequence[Completion]) -> bool:
     return len(completions) > 1 and len({one.text for one in completions}) == 1
 
 
-def keep_alike(connection: Connection, project_id: str, given: Candidates, *, now: float) -> None:
-    """A matchup whose answers read the same."""
-    row = {"id": str(uuid.uuid4()), "item": None, "completions": [], **_shared(project_id, given, now)}
-    connection.execute(insert(matchup).values(**row))
-
-
-def keep_again(
-    connection: Connection, project_id: str, given: Candidates, item_id: str, ids: Sequence[str], *, now: float
+def keep(
+    connection: Connection,
+    project_id: str,
+    given: Candidates,
+    item_id: str | None = None,
+    ids: Sequence[str] = (),
+    *,
+    now: float,
 ) -> None:
-    """One more matchup of an item. ids: of the item's completions, in the order of the candidates."""
+    """One more matchup of an item, or, without one, of answers that read the same.
+
+    ids: of the item's completions, in the order of the candidates.
+    """
     row = {"id": str(uuid.uuid4()), "item": item_id, "completions": list(ids), **_shared(project_id, given, now)}
     connection.execute(insert(matchup).values(**row))
 
@@ -112,9 +114,10 @@ def keep_unless_known(
         stored = connection.execute(select(completion.c.text, completion.c.model).where(completion.c.id.in_(ids)))
         if _in_order([(row.text, row.model) for row in stored]) == _in_order(answers):
             return
-    put = postgresql.insert(matchup) if connection.dialect.name == "postgresql" else sqlite.insert(matchup)
     row = {"id": content_hash(key, number), "item": item_id, "completions": list(ids)}
-    connection.execute(put.values(**row, **_shared(project_id, given, now)).on_conflict_do_nothing())
+    connection.execute(
+        upsert(connection, matchup).values(**row, **_shared(project_id, given, now)).on_conflict_do_nothing()
+    )
 
 
 def _shared(project_id: str, given: Candidates, now: float) -> dict[str, Any]:

@@ -6,13 +6,13 @@ ids and no names or texts: what pages show beside an id is looked up when it is 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 
+from tuneful.feedback import snapshots
 from tuneful.feedback.audiences import FEWEST_PEOPLE, group_sizes, members
 from tuneful.feedback.criteria import Criterion, Look, Setting, look_at
 from tuneful.feedback.gold import share_right
@@ -23,7 +23,7 @@ from tuneful.feedback.projects import find_project, judgments
 from tuneful.feedback.shares import Share, wilson
 from tuneful.feedback.standings import Standing
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import item, judgment, snapshot
+from tuneful.feedback.tables import item, judgment
 from tuneful.records import Judgment, content_hash
 from tuneful.settings import as_table, build
 
@@ -176,33 +176,21 @@ def grounds(store: Store, project_id: str) -> str:
 
 def keep(store: Store, project_id: str, quality: Quality) -> None:
     """Put a measurement beside those before it."""
-    row = {
-        "id": str(uuid.uuid4()),
-        "project": project_id,
-        "kind": _snapshot_kind(quality.group),
-        "method": METHOD,
-        "inputs": quality.inputs,
-        "judgments": quality.judgments,
-        "result": as_table(quality),
-        "created_at": quality.measured_at,
-    }
-    store.write(lambda connection: connection.execute(insert(snapshot).values(**row)))
+    snapshots.keep(
+        store,
+        project_id,
+        _snapshot_kind(quality.group),
+        method=METHOD,
+        judgments=quality.judgments,
+        result=as_table(quality),
+        inputs=quality.inputs,
+        now=quality.measured_at,
+    )
 
 
 def latest(store: Store, project_id: str, *, group: str | None = None) -> Quality | None:
     """The newest measurement that was kept; None when there is none of this method."""
-    kept = (
-        select(snapshot.c.result)
-        .where(
-            snapshot.c.project == project_id,
-            snapshot.c.kind == _snapshot_kind(group),
-            snapshot.c.method == METHOD,
-        )
-        .order_by(snapshot.c.created_at.desc(), snapshot.c.id)
-        .limit(1)
-    )
-    with store.read() as connection:
-        result = connection.execute(kept).scalar()
+    result = snapshots.latest(store, project_id, _snapshot_kind(group), method=METHOD)
     return None if result is None else build(Quality, result, where="snapshot of quality")
 
 

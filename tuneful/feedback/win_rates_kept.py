@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import insert, select
-
 from tuneful.errors import DataError
+from tuneful.feedback import snapshots
 from tuneful.feedback.matchups import num_matchups
 from tuneful.feedback.quality import num_rows
 from tuneful.feedback.shares import Share
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import snapshot
 from tuneful.feedback.win_rates import WinRate, win_rates_of
 
 KIND: Final = "win rates"
@@ -50,9 +47,9 @@ def count(store: Store, project_id: str, *, now: float) -> Counted:
 
 def keep(store: Store, project_id: str, done: Counted) -> None:
     """Put what was counted beside what was counted before."""
-    row = {"project": project_id, "kind": KIND, "method": METHOD, "inputs": "", "judgments": done.rows}
-    row |= {"id": str(uuid.uuid4()), "result": asdict(done), "created_at": done.counted_at}
-    store.write(lambda connection: connection.execute(insert(snapshot).values(**row)))
+    snapshots.keep(
+        store, project_id, KIND, method=METHOD, judgments=done.rows, result=asdict(done), now=done.counted_at
+    )
 
 
 def count_and_keep(store: Store, project_id: str, *, now: float) -> Counted:
@@ -64,14 +61,7 @@ def count_and_keep(store: Store, project_id: str, *, now: float) -> Counted:
 
 def latest(store: Store, project_id: str) -> Counted | None:
     """Those that were counted last; None when there are none of this method."""
-    kept = (
-        select(snapshot.c.result)
-        .where(snapshot.c.project == project_id, snapshot.c.kind == KIND, snapshot.c.method == METHOD)
-        .order_by(snapshot.c.created_at.desc(), snapshot.c.id)
-        .limit(1)
-    )
-    with store.read() as connection:
-        result = connection.execute(kept).scalar()
+    result = snapshots.latest(store, project_id, KIND, method=METHOD)
     return None if result is None else Counted(**result | {"rates": tuple(map(_win_rate, result["rates"]))})
 
 

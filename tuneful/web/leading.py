@@ -157,9 +157,8 @@ def new_invitation(
 def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
     """How far each job is, for the page to show without being loaded again."""
     told = ("id", "state", "done", "total", "message")
-    shown = [
-        one for kind in PLACES for one in jobs(store, found.id, kind)
-    ]  # by kind, as pages show them: none hides others
+    # By kind, as pages show them, so that many of one kind hide none of another.
+    shown = [one for kind in PLACES for one in jobs(store, found.id, kind)]
     return {"jobs": [{name: getattr(one, name) for name in told} for one in shown]}
 
 
