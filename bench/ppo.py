@@ -230,7 +230,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             roles = policy_roles(base, lora=lora, value=given.value, seed=given.seed)
             reward = LearnedReward.load(Path(folder), base=roles.policy)
         else:
-            save_model(load_scorer(base), tokenizer, Path(folder))
+            save_model(load_scorer(base, seed=given.seed), tokenizer, Path(folder))
             write_reward_file(Path(folder), {"gain": 1.0, "bias": 0.0, "max_tokens": longest})
             roles = policy_roles(base, value=given.value, seed=given.seed)
             reward = LearnedReward.load(Path(folder))
