@@ -221,7 +221,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         if given.shape == "lora":
             lora = LoRA(rank=RANK, alpha=2 * RANK)
-            scorer = reward_roles(base, lora=lora).reward
+            scorer = reward_roles(base, lora=lora, seed=given.seed).reward
             assert scorer is not None and scorer.adapters is not None
             scorer.adapters.save("reward", Path(folder))
             tokenizer.save_pretrained(folder)
@@ -280,6 +280,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     from tuneful.data.templates import prompt_ids
+    from tuneful.models.loading import load_scorer
 
     peer.import_models()
     imported = peer.resident()
@@ -292,9 +293,8 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
     ]
     torch.manual_seed(given.seed)  # heads and adapters are drawn from here
     policy: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    value, reward = (
-        AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32) for _ in range(2)
-    )
+    value: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    reward = load_scorer(base, seed=given.seed)  # ours' too, whose scores are three times as large as a default head's
     adapter, reference = None, None
     if given.shape == "lora":
         adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
