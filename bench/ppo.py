@@ -106,8 +106,8 @@ def timed(given: argparse.Namespace) -> dict[str, Any]:
 def usual(given: argparse.Namespace, theirs: dict[str, float], peaks: dict[str, float]) -> dict[str, Any]:
     """Whether the peer was at its usual speed (peer.against_baseline), and the workload that tells it.
 
-    Alone it was measured on the fixed workload of a CPU. For the ragged one a round of that follows, of the same size
-    and shape; on a GPU nothing tells.
+    Alone it was measured on the fixed workload of a CPU. For the ragged one three rounds of that follow, of the same
+    size and shape; on a GPU nothing tells.
     """
     import torch
 
@@ -116,7 +116,7 @@ def usual(given: argparse.Namespace, theirs: dict[str, float], peaks: dict[str, 
     place = {"bench": "ppo", "size": given.size, "shape": given.shape, "workload": "fixed"}
     if given.workload != "fixed" and tuple(place.values()) in peer.BASELINE:
         peer.prepare(given.size, "fixed")
-        told = peer.take_turns([*sys.argv, "--workload", "fixed"], ["trl"], 1)
+        told = peer.take_turns([*sys.argv, "--workload", "fixed"], ["trl"], 3)
         theirs, peaks = peer.medians(told["trl"]), peer.medians(told["machine"])
     return {
         "baseline_workload": "fixed",
