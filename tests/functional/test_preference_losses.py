@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,7 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from tuneful.functional.preference_losses import bradley_terry_loss, dpo_loss
+from tuneful.functional.preference_losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    ipo_loss,
+    kto_loss,
+    orpo_loss,
+    robust_dpo_loss,
+    simpo_loss,
+)
 
 
 def pair(chosen: float, rejected: float) -> tuple[Tensor, Tensor]:
@@ -171,3 +180,176 @@ def test_dpo_of_infinitely_many_comparisons_ends_at_the_optimum_of_the_bandit() 
 def test_half_precision_logprobs_are_subtracted_in_float32(dtype: torch.dtype) -> None:
     loss = dpo_loss(*(tensor([x], dtype=dtype) for x in (-256.0, -130.0, -0.5, -0.25)), beta=0.1)
     assert_close(loss, tensor([math.log1p(math.exp(12.575))]))  # h = -255.5 + 129.75 = -125.75
+
+
+def test_robust_dpo_by_hand() -> None:
+    # beta h = .15: L = .620957, exchanged .770957. (.9 * .620957 - .1 * .770957) / .8 = .602207
+    loss = robust_dpo_loss(*pair(-10.0, -12.0), tensor([-11.0]), tensor([-11.5]), beta=0.1, label_noise=0.1)
+    assert loss.shape == (1,)
+    assert_close(loss.item(), 0.602207, atol=1e-6, rtol=0)
+
+
+def test_robust_dpo_goes_for_what_labels_said_before_they_were_exchanged() -> None:
+    # Of clean labels p = .875; a tenth of them exchanged leaves .9 * .875 + .1 * .125 = .8. Fixed point: logit .875 =
+    # ln 7, h = 19.459101.
+    chosen, rejected = pair(19.459101, 0.0)
+    robust_dpo_loss(
+        chosen, rejected, tensor([0.0]), tensor([0.0]), beta=0.1, label_noise=0.1, p=tensor([0.8])
+    ).sum().backward()
+    assert_close(chosen.grad, tensor([0.0]), atol=1e-7, rtol=0)
+
+
+def test_robust_dpo_of_a_hard_label_has_no_lower_bound() -> None:
+    # As h grows the loss falls by e / (1 - 2 e) = .125 for each unit of beta h.
+    near, far = (
+        robust_dpo_loss(*pair(h, 0.0), tensor([0.0]), tensor([0.0]), beta=1.0, label_noise=0.1).item()
+        for h in (100.0, 200.0)
+    )
+    assert_close(far - near, -12.5, atol=1e-4, rtol=0)
+
+
+@given(logprobs, logprobs, st.floats(0.01, 1), st.floats(0, 0.45))
+def test_robust_dpo_on_exchanged_labels_is_dpo_on_clean_ones_in_the_mean(
+    chosen: float, rejected: float, beta: float, noise: float
+) -> None:
+    sides, reference = (tensor([chosen]), tensor([rejected])), (tensor([-20.0]), tensor([-30.0]))
+    kept = robust_dpo_loss(*sides, *reference, beta=beta, label_noise=noise)
+    exchanged = robust_dpo_loss(*sides[::-1], *reference[::-1], beta=beta, label_noise=noise)
+    clean = dpo_loss(*sides, *reference, beta=beta)
+    assert_close((1 - noise) * kept + noise * exchanged, clean, atol=1e-3, rtol=1e-4)
+
+
+def test_ipo_by_hand() -> None:
+    # h = 1.5, target 1 / (2 * .1) = 5: (1.5 - 5)^2 = 12.25, gradient 2 * (1.5 - 5) = -7
+    chosen, rejected = pair(-10.0, -12.0)
+    loss = ipo_loss(chosen, rejected, tensor([-11.0]), tensor([-11.5]), beta=0.1)
+    assert loss.shape == (1,)
+    loss.sum().backward()
+    assert_close(loss.item(), 12.25)
+    assert_close(chosen.grad, tensor([-7.0]))
+    assert_close(rejected.grad, tensor([7.0]))
+
+
+def test_ipo_of_a_soft_label_is_cheapest_at_its_share_of_the_target() -> None:
+    # p = .8: h = (2 * .8 - 1) * 5 = 3, where it costs .8 * (3 - 5)^2 + .2 * (3 + 5)^2 = 16
+    chosen, rejected = pair(3.0, 0.0)
+    loss = ipo_loss(chosen, rejected, tensor([0.0]), tensor([0.0]), beta=0.1, p=tensor([0.8]))
+    loss.sum().backward()
+    assert_close(loss.item(), 16.0)
+    assert_close(chosen.grad, tensor([0.0]), atol=1e-5, rtol=0)
+
+
+def test_orpo_by_hand() -> None:
+    # q = e^-.5 = .606531, log odds .432752; q = e^-1 = .367879, log odds -.541325; they differ by .974077;
+    # softplus(-.974077) = .320300; .5 + .1 * .320300 = .532030
+    found = orpo_loss(*pair(-0.5, -1.0), odds_ratio_coef=0.1)
+    assert_close(found.log_odds_ratio.item(), 0.432752 + 0.541325, atol=1e-6, rtol=0)
+    assert_close(found.odds_ratio_loss.item(), 0.320300, atol=1e-6, rtol=0)
+    assert_close(found.nll.item(), 0.5)
+    assert_close(found.loss.item(), 0.532030, atol=1e-6, rtol=0)
+    assert_close(orpo_loss(*pair(-1.0, -1.0), odds_ratio_coef=0.1).odds_ratio_loss.item(), math.log(2))
+
+
+def test_orpo_imitates_both_sides_of_an_unsure_pair() -> None:
+    # p = .8: NLL .8 * .5 + .2 * 1 = .6; .320300 + .2 * .974077 = .515115; .6 + .1 * .515115 = .651512
+    found = orpo_loss(*pair(-0.5, -1.0), odds_ratio_coef=0.1, p=tensor([0.8]))
+    assert_close(found.nll.item(), 0.6)
+    assert_close(found.loss.item(), 0.651512, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [(0.0, -1.0), (-1.0, 0.0), (0.0, 0.0), (-1e4, -1e-8), (-1e-8, -1e4)])
+def test_odds_of_certain_and_of_impossible_completions_are_finite(sides: tuple[float, float]) -> None:
+    chosen, rejected = pair(*sides)
+    loss = orpo_loss(chosen, rejected, odds_ratio_coef=0.25).loss
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(chosen.grad).all() and torch.isfinite(rejected.grad).all()  # type: ignore[arg-type]
+
+
+def test_simpo_by_hand() -> None:
+    # 2 * (-.5 + 1) = 1: with margin 1 ln 2, gradient -2 / 2; with .5 softplus(-.5) = .474077; without softplus(-1)
+    chosen, rejected = pair(-0.5, -1.0)
+    loss = simpo_loss(chosen, rejected, beta=2.0, target_margin=1.0)
+    assert loss.shape == (1,)
+    loss.sum().backward()
+    assert_close(loss.item(), math.log(2))
+    assert_close(chosen.grad, tensor([-1.0]))
+    assert_close(simpo_loss(*pair(-0.5, -1.0), beta=2.0, target_margin=0.5).item(), 0.474077, atol=1e-6, rtol=0)
+    assert_close(simpo_loss(*pair(-0.5, -1.0), beta=2.0, target_margin=0.0).item(), 0.313262, atol=1e-6, rtol=0)
+    assert_close(simpo_loss(*pair(-1e4, 0.0), beta=2.0, target_margin=1.0).item(), 20001.0)
+
+
+def test_kto_by_hand() -> None:
+    # beta (l - z0) = .1 * .8 = .08: 1 - sigma(.08) = .480011, 1 - sigma(-.08) = .519989; slope .1 * the product
+    log_ratio = tensor([1.0, 1.0], requires_grad=True)
+    loss = kto_loss(log_ratio, tensor([True, False]), beta=0.1, reference_point=0.2)
+    loss.sum().backward()
+    assert_close(loss, tensor([0.480011, 0.519989]), atol=1e-6, rtol=0)
+    assert_close(log_ratio.grad, tensor([-0.024960, 0.024960]), atol=1e-6, rtol=0)
+    weighed = kto_loss(
+        tensor([1.0, 1.0]),
+        tensor([True, False]),
+        beta=0.1,
+        reference_point=0.2,
+        desirable_weight=2.0,
+        undesirable_weight=3.0,
+    )
+    assert_close(weighed, tensor([0.960022, 1.559967]), atol=1e-5, rtol=0)
+
+
+def test_kto_starts_at_a_half_and_saturates() -> None:
+    labels = tensor([True, False])
+    assert_close(kto_loss(tensor([0.0, 0.0]), labels, beta=0.1, reference_point=0.0), tensor([0.5, 0.5]))
+    far = tensor([1e4, -1e4], requires_grad=True)
+    loss = kto_loss(far, labels, beta=0.1, reference_point=0.0)
+    loss.sum().backward()
+    assert_close(loss, tensor([0.0, 0.0]))
+    assert_close(far.grad, tensor([0.0, 0.0]))
+
+
+@given(st.floats(-9, 9), st.floats(0, 3), st.floats(0, 1, width=32))
+def test_an_unsure_answer_counts_less_in_kto(log_ratio: float, point: float, p: float) -> None:
+    """With equal weights its gradient is 2 p - 1 times that of a sure one."""
+
+    def gradient(desirable: Tensor) -> Tensor:
+        at = tensor([log_ratio], requires_grad=True)
+        loss = kto_loss(at, desirable, beta=0.5, reference_point=point)
+        (found,) = torch.autograd.grad(loss.sum(), at)
+        return found
+
+    assert_close(gradient(tensor([p])), (2 * p - 1) * gradient(tensor([True])), atol=1e-6, rtol=1e-4)
+
+
+PairLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+OF_PAIRS: dict[str, PairLoss] = {
+    "dpo": lambda c, r, p: dpo_loss(c, r, tensor([-3.0]), tensor([-3.0]), beta=0.5, p=p),
+    "robust": lambda c, r, p: robust_dpo_loss(c, r, tensor([-3.0]), tensor([-3.0]), beta=0.5, label_noise=0.2, p=p),
+    "ipo": lambda c, r, p: ipo_loss(c, r, tensor([-3.0]), tensor([-3.0]), beta=0.5, p=p),
+    "orpo": lambda c, r, p: orpo_loss(c, r, odds_ratio_coef=0.5, p=p).loss,
+    "simpo": lambda c, r, p: simpo_loss(c, r, beta=2.0, target_margin=1.0, p=p),
+}
+
+
+@pytest.mark.parametrize("loss", OF_PAIRS.values(), ids=OF_PAIRS)
+@given(chosen=st.floats(-9, -0.01), rejected=st.floats(-9, -0.01), p=st.floats(0, 1, width=32))
+def test_a_soft_label_is_the_mean_over_both_hard_ones(loss: PairLoss, chosen: float, rejected: float, p: float) -> None:
+    """So exchanging the sides and their chances changes nothing, and p = 1 is no label at all."""
+    better, worse = tensor([chosen]), tensor([rejected])
+    expected = p * loss(better, worse, None) + (1 - p) * loss(worse, better, None)
+    assert_close(loss(better, worse, tensor([p])), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_half_precision_is_widened_before_anything_is_taken_apart() -> None:
+    """In bfloat16, of eight bits, -256 and -255.5 are one number."""
+    half = [tensor([x], dtype=torch.bfloat16) for x in (-256.0, -130.0, -0.5, -0.25)]
+    assert_close(ipo_loss(*half, beta=0.5), tensor([(-125.75 - 1) ** 2]))  # h = -255.5 + 129.75
+    noisy = robust_dpo_loss(
+        *half, beta=0.1, label_noise=0.25
+    )  # (.75 * (x + 12.575) - .25 x) / .5, x = softplus(-12.575)
+    assert_close(noisy, tensor([1.5 * 12.575 + math.log1p(math.exp(-12.575))]))
+    small = [tensor([x], dtype=torch.bfloat16) for x in (-0.0009765625, -0.5)]  # 2^-10
+    odds = [math.log(math.exp(x) / -math.expm1(x)) for x in (-0.0009765625, -0.5)]
+    assert_close(orpo_loss(*small, odds_ratio_coef=0.1).log_odds_ratio, tensor([odds[0] - odds[1]]))
+    assert simpo_loss(*small, beta=2.0, target_margin=1.0).dtype == torch.float32
+    kto = kto_loss(tensor([-256.0], dtype=torch.bfloat16), tensor([True]), beta=0.01, reference_point=0.25)
+    assert_close(kto, tensor([1 / (1 + math.exp(-2.5625))]))

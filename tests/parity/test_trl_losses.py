@@ -23,7 +23,15 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from tuneful.functional.logprobs import token_logprobs
-from tuneful.functional.preference_losses import bradley_terry_loss, dpo_loss
+from tuneful.functional.preference_losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    ipo_loss,
+    kto_loss,
+    orpo_loss,
+    robust_dpo_loss,
+    simpo_loss,
+)
 
 VOCABULARY = {"<pad>": 0, "<eos>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, 40)}
 
@@ -160,17 +168,21 @@ def summed_logprobs(model: nn.Module, prompt: list[int], completion: list[int]) 
     return token_logprobs(logits[:-1], ids[1:])[len(prompt) - 1 :].sum()
 
 
-def our_dpo(policy: nn.Module, reference: nn.Module, pairs: list[Pair], *, beta: float, p: float | None) -> Tensor:
-    def both(model: nn.Module) -> tuple[Tensor, Tensor]:
-        return (
-            torch.stack([summed_logprobs(model, pair.prompt, pair.chosen) for pair in pairs]),
-            torch.stack([summed_logprobs(model, pair.prompt, pair.rejected) for pair in pairs]),
-        )
+def both_sides(model: nn.Module, pairs: list[Pair], *, per_token: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all chosen and of all rejected completions, summed or means over their tokens."""
 
+    def of(pair: Pair, words: list[int]) -> Tensor:
+        return summed_logprobs(model, pair.prompt, words) / (len(words) + 1 if per_token else 1)
+
+    chosen = torch.stack([of(pair, pair.chosen) for pair in pairs])
+    return chosen, torch.stack([of(pair, pair.rejected) for pair in pairs])
+
+
+def our_dpo(policy: nn.Module, reference: nn.Module, pairs: list[Pair], *, beta: float, p: float | None) -> Tensor:
     with torch.no_grad():
-        reference_logprobs = both(reference)
+        reference_logprobs = both_sides(reference, pairs)
     labels = None if p is None else torch.full((len(pairs),), p)
-    return dpo_loss(*both(policy), *reference_logprobs, beta=beta, p=labels)
+    return dpo_loss(*both_sides(policy, pairs), *reference_logprobs, beta=beta, p=labels)
 
 
 def dpo_trainer(trl: ModuleType, policy: Any, reference: Any, pairs: list[Pair], folder: Path, **choices: Any) -> Any:
@@ -204,3 +216,111 @@ def test_dpo_loss_with_noisy_labels(trl: ModuleType, pairs: list[Pair], tmp_path
         theirs = trainer.compute_loss(trainer.model, trainer.data_collator([row]))
         loss = our_dpo(ours, our_reference, [pair], beta=0.1, p=0.9).sum()
         assert_same(loss, ours, theirs, trainer.model)
+
+
+@pytest.mark.parametrize("label_noise", [0.1, 0.4])
+def test_robust_dpo_loss(trl: ModuleType, pairs: list[Pair], label_noise: float, tmp_path: Path) -> None:
+    policy, reference = tiny_llama(LlamaForCausalLM, seed=1), tiny_llama(LlamaForCausalLM, seed=2)
+    ours, our_reference = copy.deepcopy(policy), copy.deepcopy(reference)
+    choices = {"loss_type": ["robust"], "label_smoothing": label_noise}
+    trainer = dpo_trainer(trl, policy, reference, pairs, tmp_path, beta=0.1, **choices)
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+    with torch.no_grad():
+        reference_logprobs = both_sides(our_reference, pairs)
+    loss = robust_dpo_loss(*both_sides(ours, pairs), *reference_logprobs, beta=0.1, label_noise=label_noise).mean()
+    assert_same(loss, ours, theirs, trainer.model)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_ipo_loss(trl: ModuleType, pairs: list[Pair], beta: float, tmp_path: Path) -> None:
+    policy, reference = tiny_llama(LlamaForCausalLM, seed=1), tiny_llama(LlamaForCausalLM, seed=2)
+    ours, our_reference = copy.deepcopy(policy), copy.deepcopy(reference)
+    trainer = dpo_trainer(trl, policy, reference, pairs, tmp_path, beta=beta, loss_type=["ipo"])
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+    with torch.no_grad():
+        reference_logprobs = both_sides(our_reference, pairs, per_token=True)
+    loss = ipo_loss(*both_sides(ours, pairs, per_token=True), *reference_logprobs, beta=beta).mean()
+    assert_same(loss, ours, theirs, trainer.model)
+
+
+def test_orpo_loss(trl: ModuleType, pairs: list[Pair], tmp_path: Path) -> None:
+    """TRL's likelihood is that of prompt and answer, and of all tokens of a batch: of one pair whose prompt is one word
+    it is ours, for the first word of a row is not predicted."""
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    pairs = [Pair(pair.prompt[:1], pair.chosen, pair.rejected, pair.margin) for pair in pairs]
+    model = tiny_llama(LlamaForCausalLM, seed=1)
+    ours = copy.deepcopy(model)
+    trainer = ORPOTrainer(
+        model=model,
+        args=ORPOConfig(**settings(tmp_path), beta=0.25),
+        train_dataset=as_dataset(pairs).remove_columns("margin"),
+        processing_class=tokenizer(),
+    )
+    for pair, row in zip(pairs, trainer.train_dataset, strict=True):
+        theirs = trainer.compute_loss(trainer.model, trainer.data_collator([row]))
+        loss = orpo_loss(*both_sides(ours, [pair], per_token=True), odds_ratio_coef=0.25).loss.sum()
+        assert_same(loss, ours, theirs, trainer.model)
+
+
+def test_simpo_loss(trl: ModuleType, pairs: list[Pair], tmp_path: Path) -> None:
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    model = tiny_llama(LlamaForCausalLM, seed=1)
+    ours = copy.deepcopy(model)
+    choices = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.5, "simpo_gamma": 0.75}
+    trainer = CPOTrainer(
+        model=model,
+        args=CPOConfig(**settings(tmp_path), **choices),
+        train_dataset=as_dataset(pairs).remove_columns("margin"),
+        processing_class=tokenizer(),
+    )
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+    loss = simpo_loss(*both_sides(ours, pairs, per_token=True), beta=2.5, target_margin=0.75).mean()
+    assert_same(loss, ours, theirs, trainer.model)
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (2, 1)])
+def test_kto_loss(trl: ModuleType, pairs: list[Pair], seeds: tuple[int, int], tmp_path: Path) -> None:
+    """Of ten answers in one batch. Policy and reference exchanged, so that in one case the reference point is above 0.
+
+    TRL pairs each prompt with the answer before it, the first with the last.
+    """
+    from datasets import Dataset
+
+    policy, reference = (tiny_llama(LlamaForCausalLM, seed=seed) for seed in seeds)
+    ours, our_reference = copy.deepcopy(policy), copy.deepcopy(reference)
+    answers = [(pair.prompt, words, words is pair.chosen) for pair in pairs for words in (pair.chosen, pair.rejected)]
+
+    def text(words: list[int]) -> str:
+        return " ".join(f"w{i}" for i in words)
+
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.75}
+    trainer = trl.KTOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=trl.KTOConfig(**settings(tmp_path), beta=0.2, per_device_train_batch_size=len(answers), **weights),
+        train_dataset=Dataset.from_list(
+            [{"prompt": text(p) + " ", "completion": text(c), "label": good} for p, c, good in answers]
+        ),
+        processing_class=tokenizer(),
+    )
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+
+    def log_ratio(prompt: list[int], words: list[int]) -> Tensor:
+        with torch.no_grad():
+            of_reference = summed_logprobs(our_reference, prompt, words)
+        return summed_logprobs(ours, prompt, words) - of_reference
+
+    with torch.no_grad():
+        mismatched = [log_ratio(answers[k][0], answers[k - 1][1]) for k in range(len(answers))]
+    point = max(0.0, float(torch.stack(mismatched).mean()))
+    assert trainer._metrics["train"]["kl"][-1] == pytest.approx(point, abs=1e-5)
+    loss = kto_loss(
+        torch.stack([log_ratio(prompt, words) for prompt, words, _ in answers]),
+        torch.tensor([good for _, _, good in answers]),
+        beta=0.2,
+        reference_point=point,
+        **weights,
+    ).mean()
+    assert_same(loss, ours, theirs, trainer.model)
