@@ -130,11 +130,21 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class UnpairedPreference:
-    """One answer to a prompt and whether it is a good one, said without another to compare it with."""
+    """One answer to a prompt and whether it is a good one, said without another to compare it with.
+
+    p: probability that it is good, where more is known than the label. weight: what it counts beside other answers.
+    """
 
     prompt: Prompt
     completion: str
     label: bool
+    p: float | None = None
+    weight: float = 1.0
+
+    @property
+    def goodness(self) -> float:
+        """The probability that it is good; without `p`, what the label says."""
+        return float(self.label) if self.p is None else self.p
 
 
 RaterKind = Literal["human", "ai", "simulated"]

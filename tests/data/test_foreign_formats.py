@@ -159,6 +159,9 @@ FAULTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("unpaired", "unpaired", {"label": 1}, 'field "label": expected true or false, got a number; '),
     ("unpaired", "unpaired", {"label": None}, 'field "label": expected true or false, got null; '),
     ("unpaired", "unpaired", {"completion": ""}, 'field "completion": empty; '),
+    ("unpaired", "unpaired", {"p": 1.5}, 'field "p": got 1.5; a probability lies between 0 and 1'),
+    ("unpaired", "unpaired", {"p": 0.2}, 'field "p": got 0.2 beside the label true; p is the probability that'),
+    ("unpaired", "unpaired", {"weight": 0}, 'field "weight": got 0.0; a weight is above 0; '),
     ("unpaired", "comparisons", {"prompt": []}, 'field "prompt": an empty list; '),
     (
         "demonstrations",
@@ -280,6 +283,26 @@ def test_unpaired_answers(tmp_path: Path) -> None:
     assert told == [f"{path}:2: skipped: the answers to its prompt are all good or all bad"]
     assert read_demonstrations(path) == [Demonstration(Prompt(p), c) for p, c, good in rows if good]
     assert read_answers(path) == [(Prompt(p), Completion(c)) for p, c, _ in rows]
+
+
+def test_unpaired_answers_with_what_is_known_of_them(tmp_path: Path) -> None:
+    """p is the probability of a good answer, whichever label it has; at one half either label stands."""
+    row = {"prompt": HOT, "completion": "a"}
+    path = written(
+        tmp_path,
+        row | {"label": True, "p": 0.8, "weight": 2},
+        row | {"label": False, "p": 0.2},
+        row | {"label": False, "p": 0.5},
+        row | {"label": True, "p": None},
+    )
+    found = read_unpaired(path)
+    assert [(one.label, one.p, one.weight) for one in found] == [
+        (True, 0.8, 2.0),
+        (False, 0.2, 1.0),
+        (False, 0.5, 1.0),
+        (True, None, 1.0),
+    ]
+    assert [one.goodness for one in found] == [0.8, 0.2, 0.5, 1.0]
 
 
 def test_unpaired_answers_of_conversations(tmp_path: Path) -> None:

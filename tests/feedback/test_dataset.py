@@ -371,8 +371,8 @@ def test_single_answers_by_majority(tmp_path: Path) -> None:
     assert manifest.left_out == {"unpaired: as good as bad": 1}
     [path] = (tmp_path / "d").glob("unpaired-*")
     assert set(read_unpaired(path)) == {
-        UnpairedPreference(ask, "yes", label=True),
-        UnpairedPreference(ask, "no", label=False),
+        UnpairedPreference(ask, "yes", label=True, p=0.6),
+        UnpairedPreference(ask, "no", label=False, p=1 / 3),
     }
 
 
@@ -580,7 +580,7 @@ def test_an_answer_may_be_empty(tmp_path: Path) -> None:
     [pair] = comparisons_of(tmp_path / "d", "preferences")
     assert (pair.prompt, pair.chosen, pair.rejected) == (ask, "", "Nothing.")
     [path] = (tmp_path / "d").glob("unpaired-*")
-    assert UnpairedPreference(ask, "", label=True) in read_unpaired(path)
+    assert [one.label for one in read_unpaired(path) if (one.prompt, one.completion) == (ask, "")] == [True]
     [item] = read_candidates(tmp_path / "d" / "completions.jsonl")
     assert [one.text for one in item.completions] == ["", "Nothing."]
 

@@ -8,7 +8,7 @@
 | conversations  | `{"messages"}`, which end with the answer to imitate                                         |
 | preferences    | `{"prompt", "chosen", "rejected"}` as in TRL, with `p`, `weight`, `group`, `margin` if known |
 | implicit       | `{"chosen", "rejected"}` as in TRL, the prompt being what both begin with                    |
-| unpaired       | `{"prompt", "completion", "label"}` as in TRL                                                |
+| unpaired       | `{"prompt", "completion", "label"}` as in TRL, with `p`, `weight` if known                   |
 | transcripts    | `{"chosen", "rejected"}`, each a whole conversation as in Anthropic's HH data                |
 | hhh            | `{"text_correct", "text_incorrect"}`, two transcripts                                        |
 | trees          | `{"message_tree_id", "prompt": {"replies"}}` of Open-Assistant                               |

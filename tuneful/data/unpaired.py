@@ -5,18 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from tuneful.data.fields import answer_in, prompt_in
+from tuneful.data.fields import answer_in, number_in, prompt_in
 from tuneful.data.row import Row, Skip, json_kind
 from tuneful.records import Comparison, Demonstration, Prompt, UnpairedPreference
 
 
 def unpaired(rows: Iterable[Row], _: Skip) -> Iterator[UnpairedPreference]:
-    """The rows as they are."""
+    """The rows as they are, with `p` and `weight` where they say so."""
     for row in rows:
         label = row.value("label")
         if not isinstance(label, bool):
             raise row.error(f"expected true or false, got {json_kind(label)}", "true for a good answer", "label")
-        yield UnpairedPreference(prompt_in(row), answer_in(row, "completion", empty=True), label)
+        weight = number_in(row, "weight", default=1.0)
+        if weight <= 0:
+            raise row.error(f"got {weight}", "a weight is above 0; remove rows that shall not count", "weight")
+        yield UnpairedPreference(
+            prompt_in(row), answer_in(row, "completion", empty=True), label, p=_probability(row, label), weight=weight
+        )
+
+
+def _probability(row: Row, label: bool) -> float | None:
+    """The probability that the answer is good, which may not contradict its label."""
+    if row.fields.get("p") is None:
+        return None
+    p = number_in(row, "p", default=1.0)
+    if not 0 <= p <= 1:
+        raise row.error(f"got {p}", "a probability lies between 0 and 1", "p")
+    if p != 0.5 and label != (p > 0.5):
+        said = "true" if label else "false"
+        raise row.error(f"got {p} beside the label {said}", "p is the probability that the answer is good", "p")
+    return p
 
 
 def good_answers(rows: Iterable[Row], on_skip: Skip) -> Iterator[Demonstration]:
