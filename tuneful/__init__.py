@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DPO",
+    "KTO",
+    "ORPO",
     "PPO",
     "SFT",
     "Candidates",
@@ -28,8 +30,10 @@ __all__ = [
     "DPOConfig",
     "Demonstration",
     "Judgment",
+    "KTOConfig",
     "LearnedReward",
     "LocalEngine",
+    "ORPOConfig",
     "Optimization",
     "PPOConfig",
     "Prompt",
@@ -37,7 +41,10 @@ __all__ = [
     "RewardModelConfig",
     "SFTConfig",
     "Sampling",
+    "SimPO",
+    "SimPOConfig",
     "TunefulError",
+    "UnpairedPreference",
     "consensus",
     "load_recipe",
     "load_reward",
@@ -50,9 +57,12 @@ __all__ = [
 
 _NAMES_OF = {
     "tuneful.algorithms.dpo": ("DPO", "DPOConfig"),
+    "tuneful.algorithms.kto": ("KTO", "KTOConfig"),
+    "tuneful.algorithms.orpo": ("ORPO", "ORPOConfig"),
     "tuneful.algorithms.ppo": ("PPO", "PPOConfig"),
     "tuneful.algorithms.reward_model": ("RewardModel", "RewardModelConfig"),
     "tuneful.algorithms.sft": ("SFT", "SFTConfig"),
+    "tuneful.algorithms.simpo": ("SimPO", "SimPOConfig"),
     "tuneful.engines.local": ("LocalEngine",),
     "tuneful.engines.optimization": ("Optimization",),
     "tuneful.errors": ("TunefulError",),
@@ -63,7 +73,15 @@ _NAMES_OF = {
     "tuneful.models.roles": ("policy_roles", "reward_roles"),
     "tuneful.pipeline.recipe": ("load_recipe",),
     "tuneful.pipeline.run": ("run_recipe",),
-    "tuneful.records": ("Candidates", "Comparison", "Completion", "Demonstration", "Judgment", "Prompt"),
+    "tuneful.records": (
+        "Candidates",
+        "Comparison",
+        "Completion",
+        "Demonstration",
+        "Judgment",
+        "Prompt",
+        "UnpairedPreference",
+    ),
     "tuneful.rewards.learned": ("LearnedReward",),
     "tuneful.rewards.load": ("load_reward",),
 }
@@ -71,9 +89,12 @@ _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in na
 
 if TYPE_CHECKING:
     from tuneful.algorithms.dpo import DPO, DPOConfig
+    from tuneful.algorithms.kto import KTO, KTOConfig
+    from tuneful.algorithms.orpo import ORPO, ORPOConfig
     from tuneful.algorithms.ppo import PPO, PPOConfig
     from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig
     from tuneful.algorithms.sft import SFT, SFTConfig
+    from tuneful.algorithms.simpo import SimPO, SimPOConfig
     from tuneful.engines.local import LocalEngine
     from tuneful.engines.optimization import Optimization
     from tuneful.errors import TunefulError
@@ -84,7 +105,15 @@ if TYPE_CHECKING:
     from tuneful.models.roles import policy_roles, reward_roles
     from tuneful.pipeline.recipe import load_recipe
     from tuneful.pipeline.run import run_recipe
-    from tuneful.records import Candidates, Comparison, Completion, Demonstration, Judgment, Prompt
+    from tuneful.records import (
+        Candidates,
+        Comparison,
+        Completion,
+        Demonstration,
+        Judgment,
+        Prompt,
+        UnpairedPreference,
+    )
     from tuneful.rewards.learned import LearnedReward
     from tuneful.rewards.load import load_reward
 else:  # a type checker that saw this would take every misspelt name for a name

@@ -1,4 +1,4 @@
-"""What SFT, reward modelling and DPO have in common: each row once an epoch, going on after a restart, settings."""
+"""What all learners on given rows have in common: each row once an epoch, going on after a restart, settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.kto import KTO, KTOConfig, unpair
+from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.records import Comparison, Demonstration
@@ -28,7 +31,7 @@ class Kind:
     engine: str
     config: Any
     num_rows: int
-    """What six comparisons of four prompts are to it: as many demonstrations, prompts or pairs."""
+    """What six comparisons of four prompts are to it: as many demonstrations, prompts, pairs or answers."""
     steps_per_epoch: int
     completions_per_epoch: int
     alternatives: dict[str, Any]
@@ -44,8 +47,12 @@ def reward(engine: Any, comparisons: list[Comparison], config: RewardModelConfig
     return RewardModel(engine, groups, config)
 
 
-def dpo(engine: Any, comparisons: list[Comparison], config: DPOConfig) -> DPO:
-    return DPO(engine, comparisons, config, engine.tokenizer)
+def on_pairs(learner: Any) -> Callable[[Any, list[Comparison], Any], Any]:
+    return lambda engine, comparisons, config: learner(engine, comparisons, config, engine.tokenizer)
+
+
+def kto(engine: Any, comparisons: list[Comparison], config: KTOConfig) -> KTO:
+    return KTO(engine, unpair(comparisons), config, engine.tokenizer)
 
 
 OTHERS = {"epochs": 2, "max_tokens": 9, "max_grad_norm": 0.1, "optimization": Optimization(learning_rate=5e-3)}
@@ -72,14 +79,59 @@ KINDS = {
         wrong=[*WRONG, ("prompts_per_step", 0), ("center_coef", -0.1), ("center_coef", NAN)],
     ),
     "dpo": Kind(
-        make=dpo,
+        make=on_pairs(DPO),
         engine="policy_engine",
         config=DPOConfig(beta=0.5, pairs_per_step=3, optimization=OPTIMIZATION),
         num_rows=6,
         steps_per_epoch=2,
         completions_per_epoch=12,
-        alternatives=OTHERS | {"beta": 0.05, "pairs_per_step": 2, "seed": 1},
-        wrong=[*WRONG, ("pairs_per_step", 0), ("beta", 0.0), ("beta", NAN)],
+        alternatives=OTHERS | {"loss": "ipo", "beta": 0.05, "label_noise": 0.1, "pairs_per_step": 2, "seed": 1},
+        wrong=[
+            *WRONG,
+            ("pairs_per_step", 0),
+            *(("beta", x) for x in (0.0, NAN)),
+            *(("label_noise", x) for x in (-0.1, 0.5, NAN)),
+        ],
+    ),
+    "orpo": Kind(
+        make=on_pairs(ORPO),
+        engine="policy_engine",
+        config=ORPOConfig(pairs_per_step=3, optimization=OPTIMIZATION),
+        num_rows=6,
+        steps_per_epoch=2,
+        completions_per_epoch=12,
+        alternatives=OTHERS | {"odds_ratio_coef": 0.5, "pairs_per_step": 2, "seed": 1},
+        wrong=[*WRONG, ("pairs_per_step", 0), *(("odds_ratio_coef", x) for x in (0.0, NAN))],
+    ),
+    "simpo": Kind(
+        make=on_pairs(SimPO),
+        engine="policy_engine",
+        config=SimPOConfig(pairs_per_step=3, optimization=OPTIMIZATION),
+        num_rows=6,
+        steps_per_epoch=2,
+        completions_per_epoch=12,
+        alternatives=OTHERS | {"beta": 1.0, "target_margin": 0.0, "pairs_per_step": 2, "seed": 1},
+        wrong=[
+            *WRONG,
+            ("pairs_per_step", 0),
+            *(("beta", x) for x in (0.0, NAN)),
+            *(("target_margin", x) for x in (-0.1, NAN)),
+        ],
+    ),
+    "kto": Kind(
+        make=kto,
+        engine="policy_engine",
+        config=KTOConfig(beta=0.5, answers_per_step=4, optimization=OPTIMIZATION),
+        num_rows=12,
+        steps_per_epoch=3,
+        completions_per_epoch=12,
+        alternatives=OTHERS
+        | {"beta": 0.05, "desirable_weight": 2.0, "undesirable_weight": 2.0, "answers_per_step": 3, "seed": 1},
+        wrong=[
+            *WRONG,
+            ("answers_per_step", 1),
+            *((name, x) for name in ("beta", "desirable_weight", "undesirable_weight") for x in (0.0, NAN)),
+        ],
     ),
 }
 
@@ -152,5 +204,5 @@ def test_a_wrong_setting_is_refused_by_name(name: str, setting: str, value: floa
 
 
 def test_nothing_to_learn_from_is_refused(name: str, kind: Kind, engine: Build) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: no (demonstrations|comparisons) to learn from"):
+    with pytest.raises(ConfigError, match=f"{name}: no (demonstrations|comparisons|answers) to learn from"):
         kind.make(engine(), [], kind.config)

@@ -18,12 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.kto import KTO, KTOConfig
+from tuneful.algorithms.loop import Learner
+from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.models.forward import policy_outputs
 from tuneful.models.roles import Role, Roles, named_weights
-from tuneful.records import Comparison, Completion, Prompt
+from tuneful.records import Comparison, Completion, Prompt, UnpairedPreference
 
 RULED_OUT = -1e4
 PROMPT = Prompt("<bos>")
@@ -89,20 +93,50 @@ def train_ppo(problem: StringProblem, seed: int) -> list[float]:
     return string_probabilities(engine, problem)
 
 
-def train_dpo(problem: StringProblem, seed: int) -> list[float]:
+def train_dpo(problem: StringProblem, seed: int, **settings: Any) -> list[float]:
     """The probability of each string after DPO on pairs of reference samples, its learning rate annealed to 0."""
     comparisons = bradley_terry_votes(problem, num_pairs=100 if problem.length == 1 else 2000, num_votes=500, seed=seed)
-    config = DPOConfig(
-        beta=problem.beta,
-        pairs_per_step=64,
-        epochs=8 if problem.length > 1 else 50,
-        max_grad_norm=10.0,
-        optimization=Optimization(learning_rate=1e-2),
-        seed=seed,
-    )
-    num_steps = config.num_steps(len(comparisons))
+    epochs = 8 if problem.length > 1 else 50
+    config = DPOConfig(beta=problem.beta, pairs_per_step=64, epochs=epochs, **settings, **annealed(seed))
+    return trained(problem, seed, config, comparisons, DPO)
+
+
+def train_orpo(problem: StringProblem, seed: int) -> list[float]:
+    comparisons = bradley_terry_votes(problem, num_pairs=100, num_votes=500, seed=seed)
+    config = ORPOConfig(pairs_per_step=64, epochs=50, **annealed(seed))
+    return trained(problem, seed, config, comparisons, ORPO)
+
+
+def train_simpo(problem: StringProblem, seed: int) -> list[float]:
+    comparisons = bradley_terry_votes(problem, num_pairs=100, num_votes=500, seed=seed)
+    config = SimPOConfig(pairs_per_step=64, epochs=50, **annealed(seed))
+    return trained(problem, seed, config, comparisons, SimPO)
+
+
+def train_kto(problem: StringProblem, seed: int) -> list[float]:
+    """On uniform strings that are called good with probability sigma(their reward less the reference's mean)."""
+    draw = random.Random(seed)
+    answers = []
+    for _ in range(200):
+        said = draw.choice(problem.strings)
+        good = 1 / (1 + exp(problem.reference_objective - problem.reward(said)))
+        answers.append(UnpairedPreference(PROMPT, " ".join(said), label=draw.random() < good))
+    config = KTOConfig(beta=problem.beta, answers_per_step=64, epochs=25, **annealed(seed))
+    return trained(problem, seed, config, answers, KTO)
+
+
+def annealed(seed: int) -> dict[str, Any]:
+    """Settings that these learners share."""
+    return {"max_grad_norm": 10.0, "optimization": Optimization(learning_rate=1e-2), "seed": seed}
+
+
+def trained(
+    problem: StringProblem, seed: int, config: Any, rows: Sequence[Any], learn: Callable[..., Learner]
+) -> list[float]:
+    """The probability of each string after a learner's whole run over its rows."""
+    num_steps = config.num_steps(len(rows))
     engine = engine_for(problem, seed, config.optimization, num_steps)
-    learner = DPO(engine, comparisons, config, engine.tokenizer)
+    learner = learn(engine, rows, config, engine.tokenizer)
     for _ in range(num_steps):
         learner.step()
     return string_probabilities(engine, problem)

@@ -1,13 +1,28 @@
-"""PPO and DPO, as they are, reach the optimum of two problems where it is known."""
+"""The learners, as they are, on two problems where it is known what they must reach.
+
+PPO and DPO go to the optimum. DPO's variants have fixed points of their own. ORPO, SimPO and KTO have others again,
+which depend on lengths and on how many answers are good; of them it is asked that they go the right way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import e
+from math import e, exp, log
+from typing import Any
 
 import pytest
 
-from tests.end_to_end.ladder import BANDIT, TARGET, TOKEN_MDP, StringProblem, train_dpo, train_ppo
+from tests.end_to_end.ladder import (
+    BANDIT,
+    TARGET,
+    TOKEN_MDP,
+    StringProblem,
+    train_dpo,
+    train_kto,
+    train_orpo,
+    train_ppo,
+    train_simpo,
+)
 
 Train = Callable[[StringProblem, int], list[float]]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
@@ -33,6 +48,40 @@ def test_the_optimum_by_hand() -> None:
 def test_the_bandit(train: Train, seed: int) -> None:
     first, second = train(BANDIT, seed)
     assert first == pytest.approx(e / (1 + e), abs=0.01)  # .731059
+    assert first + second == pytest.approx(1)
+
+
+WIN = e / (1 + e)
+"""How often Bradley-Terry voters prefer the better arm, whose reward is 1 higher."""
+NOISY = 0.9 * WIN + 0.1 * (1 - WIN)
+CLEAN = (WIN - 0.1) / 0.8
+FIXED_POINTS: list[tuple[dict[str, Any], float]] = [
+    # With beta 1 and a uniform reference h is the log-odds of the arms.
+    ({"label_noise": 0.1}, log(NOISY / (1 - NOISY))),
+    ({"loss": "robust", "label_noise": 0.1}, log(CLEAN / (1 - CLEAN))),
+    # h per token is (2 p - 1) / 2 there, and an arm and its end are two tokens, the end certain.
+    ({"loss": "ipo"}, 2 * (2 * WIN - 1) / 2),
+]
+
+
+@pytest.mark.parametrize(("settings", "log_odds"), FIXED_POINTS, ids=["conservative", "robust", "ipo"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_variants_of_dpo_reach_their_own_fixed_points(settings: dict[str, Any], log_odds: float, seed: int) -> None:
+    first, _ = train_dpo(BANDIT, seed, **settings)
+    assert first == pytest.approx(1 / (1 + exp(-log_odds)), abs=0.01)
+
+
+def test_the_fixed_points_by_hand() -> None:
+    """p = .731: conservative .685, robust .789, IPO .614; all apart by more than what the test above allows."""
+    found = [1 / (1 + exp(-log_odds)) for _, log_odds in FIXED_POINTS]
+    assert found == pytest.approx([0.6848, 0.7888, 0.6135], abs=1e-4)
+
+
+@pytest.mark.parametrize("train", [train_orpo, train_simpo, train_kto])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_better_arm_of_the_bandit_becomes_likelier(train: Train, seed: int) -> None:
+    first, second = train(BANDIT, seed)
+    assert first > 0.65
     assert first + second == pytest.approx(1)
 
 

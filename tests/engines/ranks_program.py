@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuneful.algorithms import dpo, ppo, reward_model, sft
+from tuneful.algorithms import dpo, kto, ppo, reward_model, sft
 from tuneful.algorithms.loop import Learner
 from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
@@ -171,6 +171,14 @@ def _dpo(model: Path, hold: Hold) -> Learner:
     return dpo.DPO(engine, _comparisons(), dpo.DPOConfig(pairs_per_step=5), tokenizer)
 
 
+def _kto(model: Path, hold: Hold) -> Learner:
+    tokenizer = load_tokenizer(model)
+    roles = policy_roles(model, lora=LoRA(rank=2))
+    hold(roles)
+    engine = LocalEngine(roles, tokenizer, optimization=OPTIMIZATION, tokens_per_microbatch=60)
+    return kto.KTO(engine, kto.unpair(_comparisons()), kto.KTOConfig(answers_per_step=5), tokenizer)
+
+
 def _ppo(model: Path, hold: Hold) -> Learner:
     config = ppo.PPOConfig(
         num_steps=3, prompts_per_step=5, samples_per_prompt=2, max_new_tokens=8, epochs=2, minibatches=2
@@ -181,7 +189,7 @@ def _ppo(model: Path, hold: Hold) -> Learner:
     return ppo.PPO(engine, PROMPTS, variety, config)
 
 
-LEARNERS = {"sft": _sft, "reward": _reward, "dpo": _dpo, "ppo": _ppo}
+LEARNERS = {"sft": _sft, "reward": _reward, "dpo": _dpo, "kto": _kto, "ppo": _ppo}
 
 
 def _asked() -> list[str]:

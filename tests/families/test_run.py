@@ -170,7 +170,7 @@ def test_evaluate_says_so_where_no_prompt_enters(folder_of: Callable[[str], Path
     assert "layers of sliding_attention" in told
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "orpo", "kto"])
 @pytest.mark.parametrize("name", ["GPT-2", "BART"])
 def test_long_rows_end_where_learned_positions_do(
     name: str, algorithm: str, folder_of: Callable[[str], Path], tmp_path: Path
@@ -179,7 +179,7 @@ def test_long_rows_end_where_learned_positions_do(
     model, data = folder_of(name), tmp_path / "data.jsonl"
     asked = " ".join(WORDS * 10)
     write_jsonl(data, [{"prompt": asked, "chosen": "yes please", "rejected": "no no"}])
-    settings = {"demonstrations": data} if algorithm == "sft" else {"comparisons": data}
+    settings = {{"sft": "demonstrations", "kto": "preferences"}.get(algorithm, "comparisons"): data}
     stage = stage_toml("train", algorithm=algorithm, model=model, **settings)
     (tmp_path / "recipe.toml").write_text(f"splits = {{ reward = 1.0 }}\n{stage}")
     run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run")
@@ -197,4 +197,5 @@ def test_long_rows_end_where_learned_positions_do(
     if algorithm == "sft":
         assert metrics["loss"] == pytest.approx(-float(expected.mean()), rel=1e-4)
     else:
-        assert metrics["chosen_logprob"] == pytest.approx(float(expected.sum()), rel=1e-4)
+        said = metrics["desirable_logprob" if algorithm == "kto" else "chosen_logprob"]
+        assert said == pytest.approx(float(expected.sum()), rel=1e-4)

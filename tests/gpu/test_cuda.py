@@ -230,6 +230,27 @@ optimization = {{ warmup_steps = 1 }}
 {lora}
 
 [[stage]]
+name = "orpo"
+algorithm = "orpo"
+model = "{model}"
+comparisons = "{data}"
+{lora}
+
+[[stage]]
+name = "simpo"
+algorithm = "simpo"
+model = "{model}"
+comparisons = "{data}"
+{lora}
+
+[[stage]]
+name = "kto"
+algorithm = "kto"
+model = "{model}"
+preferences = "{data}"
+{lora}
+
+[[stage]]
 name = "ppo"
 algorithm = "ppo"
 model = "@sft"

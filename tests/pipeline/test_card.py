@@ -285,6 +285,11 @@ def test_the_hub_is_told_of_what_it_has(tmp_path: Path, monkeypatch: pytest.Monk
     assert front(sft, dpo)["base_model"] == "meta-llama/Llama-3.2-1B"
     assert front(sft, dpo)["datasets"] == ["Anthropic/hh-rlhf", "HuggingFaceH4/no_robots"]
     assert front(sft, dpo)["tags"] == ["tuneful", "dpo"]
+    kto = stage("kto", {"model": "@sft", "preferences": "hh-harmless/train"}, data={"hh-harmless/train": "abc"})
+    assert front(sft, kto)["datasets"] == ["Anthropic/hh-rlhf", "HuggingFaceH4/no_robots"]
+    told = model_card(POLICY, Lineage([kto]))
+    assert "KTO on `sft` with" in told and "judged answers of `hh-harmless/train`" in told
+    assert "Who judged or wrote `hh-harmless/train`, which `kto` learned from, is not known." in told
     here = stage("sft", {"model": "models/mine", "demonstrations": "data/mine"})
     read = {"data": {"data/mine": "abc"}, "models": {"models/mine": "def"}}
     known = stage("sft", {"model": "models/mine", "demonstrations": "data/mine"}, **read)

@@ -15,9 +15,11 @@ import torch
 from tests.allocations import counted
 from tests.conftest import WORDS
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.kto import KTO, KTOConfig, unpair
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
 from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
@@ -30,7 +32,16 @@ from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import memory
 from tuneful.pipeline.context import Context, Silent
-from tuneful.pipeline.memory import in_words, plan_dpo, plan_ppo, plan_reward, plan_sft, record_peak, tell_plan
+from tuneful.pipeline.memory import (
+    in_words,
+    plan_kto,
+    plan_pairs,
+    plan_ppo,
+    plan_reward,
+    plan_sft,
+    record_peak,
+    tell_plan,
+)
 from tuneful.records import Comparison, Demonstration, Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.runs.directory import RunDirectory
@@ -105,7 +116,27 @@ def dpo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: An
     return (
         ours,
         lambda: DPO(ours, comparisons(), config, ours.tokenizer),
-        lambda ours, _: plan_dpo(ours, comparisons(), config),
+        lambda ours, _: plan_pairs(ours, comparisons(), config),
+    )
+
+
+def simpo(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(policy_roles(path, lora=lora, with_reference=False, **roles), path, tokens, recompute)
+    config = SimPOConfig(pairs_per_step=10)
+    return (
+        ours,
+        lambda: SimPO(ours, comparisons(), config, ours.tokenizer),
+        lambda ours, _: plan_pairs(ours, comparisons(), config),
+    )
+
+
+def kto(path: Path, tokens: int, lora: LoRA | None, recompute: bool, **roles: Any) -> Case:
+    ours = engine(policy_roles(path, lora=lora, **roles), path, tokens, recompute)
+    answers, config = unpair(comparisons()), KTOConfig(answers_per_step=20)
+    return (
+        ours,
+        lambda: KTO(ours, answers, config, ours.tokenizer),
+        lambda ours, _: plan_kto(ours, answers, config),
     )
 
 
@@ -153,6 +184,10 @@ def tensors(roles: Roles) -> list[torch.Tensor]:
         pytest.param(dpo, 400, LORA, False, {}, id="dpo"),
         pytest.param(dpo, 2_000, None, False, {}, id="dpo, all weights"),
         pytest.param(dpo, 2_000, LORA, True, {}, id="dpo, layers again"),
+        pytest.param(simpo, 2_000, None, False, {}, id="simpo, all weights"),
+        pytest.param(kto, 400, LORA, False, {}, id="kto"),
+        pytest.param(kto, 2_000, None, False, {}, id="kto, all weights"),
+        pytest.param(kto, 2_000, LORA, True, {}, id="kto, layers again"),
         pytest.param(ppo, 2_000, LORA, False, {}, id="ppo"),
         pytest.param(ppo, 400, LORA, False, {}, id="ppo, small micro-batches"),
         pytest.param(ppo, 2_000, None, False, {}, id="ppo, all weights"),

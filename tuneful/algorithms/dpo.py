@@ -1,28 +1,25 @@
 """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290): preferences straight into the policy.
 
 loss = -log sigmoid(beta * h), h = (log policy - log reference)(chosen) - (log policy - log reference)(rejected), with
-log-probabilities summed over the completion and the reference's computed once.
+log-probabilities summed over the completion and the reference's computed once. Two variants take the labels to be
+wrong at times, and IPO (arXiv 2310.12036) gives h a target in place of a slope.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from tuneful.algorithms.metrics import MetricMean
+from tuneful.algorithms.pairs import Pairs, encode, learn_pairs, sides, summed_logprobs, weighed
 from tuneful.data.batching import shuffled_batches
-from tuneful.data.templates import pair_ids
 from tuneful.engines.optimization import Optimization
-from tuneful.engines.protocol import Batch, Engine, Metrics
+from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.preference_losses import dpo_loss, pair_accuracy
-from tuneful.generation.rollout import Rollout
+from tuneful.functional.preference_losses import dpo_loss, ipo_loss, robust_dpo_loss
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
 from tuneful.settings import require_above, require_at_least, require_seed
@@ -30,10 +27,17 @@ from tuneful.settings import require_above, require_at_least, require_seed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DPOConfig:
-    """Settings of DPO."""
+    """Settings of DPO and IPO."""
 
+    loss: Literal["dpo", "robust", "ipo"] = "dpo"
+    """"dpo": -log sigma(beta h), conservative where there is `label_noise`; "robust": the same freed of that noise in
+    the mean; "ipo": (h - 1 / (2 beta))^2, with h of log-probabilities per token."""
     beta: float = 0.1
-    """Strength of the leash: reward units per nat in the reward DPO implies."""
+    """Strength of the leash: reward units per nat in the reward DPO implies. For "ipo" it is the paper's tau, and h is
+    to reach 1 / (2 beta)."""
+    label_noise: float = 0.0
+    """Probability that a label is the wrong way round. "dpo" then goes for p (1 - label_noise) + (1 - p) label_noise in
+    place of p, "robust" for (p - label_noise) / (1 - 2 label_noise)."""
     pairs_per_step: int = 64
     """Comparisons per optimizer step."""
     epochs: int = 1
@@ -52,23 +56,19 @@ class DPOConfig:
         require_at_least(1, self, "dpo.", "pairs_per_step", "epochs", "max_tokens")
         require_seed(self, "dpo.")
         require_above(0, self, "dpo.", "max_grad_norm", hint="1 is usual")
+        if not 0 <= self.label_noise < 0.5:
+            raise ConfigError(
+                f"dpo.label_noise must lie between 0 and 1/2, got {self.label_noise}; "
+                "labels that are wrong half of the time say nothing"
+            )
+        if self.loss == "robust" and self.label_noise == 0:
+            raise ConfigError('dpo.loss = "robust" needs label_noise, without which it is "dpo"; 0.1 is usual')
+        if self.loss == "ipo" and self.label_noise > 0:
+            raise ConfigError('dpo.label_noise is not for loss = "ipo"; leave it out, or choose "dpo" or "robust"')
 
     def num_steps(self, num_pairs: int) -> int:
         """Optimizer steps of the whole run."""
         return -(-num_pairs * self.epochs // self.pairs_per_step)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """P encoded comparisons: rows 2k and 2k + 1 are the chosen and rejected sides of pair k."""
-
-    prompts: list[list[int]]
-    completions: list[list[int]]
-    p: Tensor
-    weight: Tensor
-    """float32 [P]: what each pair counts; the pairs of one prompt share weight 1."""
-    reference: Tensor
-    """float32 [2P]: the reference's log-probability of each row."""
 
 
 class DPO:
@@ -79,25 +79,17 @@ class DPO:
             raise ConfigError("dpo: no comparisons to learn from")
         self.engine = engine
         self.config = config
-        self.pairs = encode(engine, comparisons, tokenizer, config.max_tokens)
+        self.pairs = encode(comparisons, tokenizer, config.max_tokens)
+        self.reference = summed_logprobs(engine, "reference", self.pairs.prompts, self.pairs.completions)
         self.batch = shuffled_batches(len(comparisons), config.pairs_per_step, config.seed)
         self.steps = 0
 
     def step(self) -> Metrics:
-        pairs = self.batch(self.steps)
-        rows = [row for k in pairs for row in (2 * k, 2 * k + 1)]
-        batch = Batch(
-            role="policy",
-            prompts=[self.pairs.prompts[r] for r in rows],
-            completions=[self.pairs.completions[r] for r in rows],
-            units=[k for k in range(len(pairs)) for _ in range(2)],
-        )
-        loss = partial(pair_loss, pairs=self.pairs, rows=rows, beta=self.config.beta)
-        seen = MetricMean()
-        seen.add(self.engine.forward_backward(batch, loss), grad_norm=self.engine.step(self.config.max_grad_norm))
-        self.engine.publish_weights()
+        numbers = self.batch(self.steps)
+        loss = partial(pair_loss, pairs=self.pairs, numbers=numbers, reference=self.reference, config=self.config)
+        metrics = learn_pairs(self.engine, self.pairs, numbers, loss, max_grad_norm=self.config.max_grad_norm)
         self.steps += 1
-        return seen.mean()
+        return metrics
 
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps}
@@ -107,62 +99,25 @@ class DPO:
 
 
 def pair_loss(
-    outputs: Outputs, part: list[int], *, pairs: Pairs, rows: Sequence[int], beta: float
+    outputs: Outputs, part: list[int], *, pairs: Pairs, numbers: Sequence[int], reference: Tensor, config: DPOConfig
 ) -> tuple[Tensor, Metrics]:
-    """DPO loss of the pairs whose rows are in this micro-batch, by weight, over all pairs of the step."""
-    assert outputs.logprobs is not None
-    order = sorted(range(len(part)), key=lambda k: part[k])
-    at = torch.tensor([rows[part[k]] for k in order], device=outputs.logprobs.device)
-    policy = outputs.logprobs.sum(-1)[order]
-    reference = pairs.reference[at]
-    chosen, rejected = policy[0::2], policy[1::2]
-    number = at[0::2] // 2
-    losses = dpo_loss(chosen, rejected, reference[0::2], reference[1::2], beta=beta, p=pairs.p[number])
-    total = float(pairs.weight[torch.tensor(rows[0::2], device=at.device) // 2].sum())
-    share = pairs.weight[number] / total
-    margin = beta * ((chosen - reference[0::2]) - (rejected - reference[1::2]))
-    metrics = {
-        "loss": (losses * share).sum(),
-        "accuracy": (pair_accuracy(margin) * share).sum(),
-        "margin": (margin * share).sum(),
-        "chosen_logprob": (chosen * share).sum(),
-        "rejected_logprob": (rejected * share).sum(),
-    }
-    return metrics["loss"], {name: float(value.detach()) for name, value in metrics.items()}
+    """Loss of the pairs whose rows are in this micro-batch, by weight, over all pairs of the step.
 
-
-def encode(engine: Engine, comparisons: Sequence[Comparison], tokenizer: Any, max_tokens: int) -> Pairs:
-    """Ids of both sides, and the reference's log-probabilities of them, computed once."""
-    prompts: list[list[int]] = []
-    completions: list[list[int]] = []
-    for comparison in comparisons:
-        for text in (comparison.chosen, comparison.rejected):
-            prompt, completion = pair_ids(comparison.prompt, text, tokenizer, max_tokens=max_tokens)
-            prompts.append(prompt)
-            completions.append(completion)
-    reference = engine.score("reference", _as_rollout(prompts, completions)).sum(-1)
-    p = torch.tensor([c.p for c in comparisons], device=reference.device)
-    totals: dict[str, float] = defaultdict(float)
-    for c in comparisons:
-        totals[c.group_key] += c.weight
-    weight = torch.tensor([c.weight / totals[c.group_key] for c in comparisons], device=reference.device)
-    return Pairs(prompts, completions, p, weight, reference)
-
-
-def _as_rollout(prompts: list[list[int]], completions: list[list[int]]) -> Rollout:
-    """Given rows in the form an engine scores."""
-    width = max(len(c) for c in completions)
-    mask = torch.tensor([[t < len(c) for t in range(width)] for c in completions])
-    zeros = torch.zeros(mask.shape)
-    return Rollout(
-        prompts=prompts,
-        completions=completions,
-        texts=[""] * len(completions),
-        group=torch.arange(len(completions)) // 2,
-        finish=["eos"] * len(completions),
-        version=torch.zeros(len(completions), dtype=torch.int64),
-        temperature=1.0,
-        logprobs=zeros,
-        sampled_logprobs=zeros,
-        mask=mask,
-    )
+    reference: float32 [2P], the reference's log-probability of each row of `pairs`.
+    """
+    both = sides(outputs, part, pairs, numbers)
+    of_reference = reference.to(both.chosen.device).view(-1, 2)[both.number]
+    logprobs = [both.chosen, both.rejected, of_reference[:, 0], of_reference[:, 1]]
+    beta = config.beta
+    if config.loss == "ipo":
+        tokens = (both.chosen_tokens, both.rejected_tokens)
+        logprobs = [each / count for each, count in zip(logprobs, tokens * 2, strict=True)]
+        loss = ipo_loss(*logprobs, beta=beta, p=both.p)
+    elif config.loss == "robust":
+        loss = robust_dpo_loss(*logprobs, beta=beta, label_noise=config.label_noise, p=both.p)
+    else:
+        p = both.p * (1 - config.label_noise) + (1 - both.p) * config.label_noise
+        loss = dpo_loss(*logprobs, beta=beta, p=p)
+    chosen, rejected, reference_chosen, reference_rejected = logprobs
+    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return weighed(both, loss, margin)

@@ -30,6 +30,7 @@ _CONTROL = re.compile(
     "|[\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
 _MAIN_MEASURES = ("reward", "true_utility", "kl", "loss", "accuracy")
+_CAPITALS = frozenset({"kl", "eos", "ece", "nll", "ppo", "sft", "dpo", "orpo", "kto"})
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BOOKKEEPING = frozenset({"stage", "step", "kind", "seconds", "version", "epoch", "seed"})
 
@@ -127,8 +128,7 @@ def duration(seconds: float) -> str:
 def label(name: object) -> str:
     """`true_utility` -> "True utility"; abbreviations keep their capitals."""
     words = str(name).replace("_", " ").strip().split(" ")
-    words = [w.upper() if w in {"kl", "eos", "ece", "ppo", "sft", "dpo"} else w for w in words]
-    text = " ".join(words)
+    text = " ".join("SimPO" if w == "simpo" else w.upper() if w in _CAPITALS else w for w in words)
     return text[:1].upper() + text[1:]
 
 

@@ -44,6 +44,9 @@ MAKES: Mapping[str, tuple[str, ...]] = {
     "reward": ("a reward model",),
     "ppo": ("a model",),
     "dpo": ("a model",),
+    "orpo": ("a model",),
+    "simpo": ("a model",),
+    "kto": ("a model",),
 }
 """What each kind of stage leaves for later ones."""
 
@@ -52,6 +55,7 @@ TAKES: Mapping[str, str] = {
     "judgments": "judgments",
     "comparisons": "comparisons",
     "demonstrations": "comparisons",
+    "preferences": "comparisons",
     "test": "comparisons",
     "model": "a model",
     "normalise_model": "a model",
@@ -333,6 +337,28 @@ class DPOInputs(TrainingInputs):
     """The supervised model: the policy starts from it, and it is the reference."""
     comparisons: DataInput
     """`@stage` that made them, a file or a data set."""
+    lora: LoRA | None = None
+    """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairInputs(TrainingInputs):
+    """`algorithm = "orpo"` and `algorithm = "simpo"`, which need no reference."""
+
+    model: ModelInput
+    """Model to start from: the supervised one, or for "orpo" a base model, which learns to answer meanwhile."""
+    comparisons: DataInput
+    """`@stage` that made them, a file or a data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTOInputs(TrainingInputs):
+    """`algorithm = "kto"`."""
+
+    model: ModelInput
+    """The supervised model: the policy starts from it, and it is the reference."""
+    preferences: DataInput
+    """Unpaired preferences, an answer and its label to a row; or comparisons, whose sides are good and bad answers."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
 

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from tuneful.algorithms.dpo import DPOConfig
+from tuneful.algorithms.kto import KTOConfig
+from tuneful.algorithms.orpo import ORPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
+from tuneful.algorithms.simpo import SimPOConfig
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines import ranks
@@ -24,7 +27,7 @@ from tuneful.generation.sampling import Sampling
 from tuneful.models.ragged import Ids
 from tuneful.models.roles import Role
 from tuneful.pipeline.context import Context
-from tuneful.records import Comparison, Prompt
+from tuneful.records import Comparison, Prompt, UnpairedPreference
 from tuneful.rewards.composite import Composite
 from tuneful.rewards.ensemble import EnsembleReward
 from tuneful.rewards.reward import Reward
@@ -33,7 +36,7 @@ from tuneful.runs.directory import RunDirectory
 MIB = 2**20
 
 NUM_ENCODED = 2_000
-"""Comparisons that are encoded for the plan alone, before the reference reads them all."""
+"""Comparisons or answers that are encoded for the plan alone, before the reference reads them all."""
 
 NUM_STEPS = 32
 """Steps that are looked at to find the largest."""
@@ -143,8 +146,10 @@ def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sequence[
     return Plan(always=plan.always, phases={**plan.phases, "normalising": answering}, rough=plan.rough)
 
 
-def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPOConfig) -> Plan:
-    """Of direct preference optimization; of many comparisons, as many as are quickly encoded, long and short."""
+def plan_pairs(
+    engine: LocalEngine, comparisons: Sequence[Comparison], config: DPOConfig | ORPOConfig | SimPOConfig
+) -> Plan:
+    """Of a learner over comparisons; of many of these, as many as are quickly encoded, long and short."""
     by_length = sorted(
         comparisons, key=lambda c: len(c.prompt.text) + max(len(c.chosen), len(c.rejected)), reverse=True
     )
@@ -156,10 +161,31 @@ def plan_dpo(engine: LocalEngine, comparisons: Sequence[Comparison], config: DPO
         ]
         units.append(_rows([prompt for prompt, _ in sides], [completion for _, completion in sides]))
     plan = _of_units(engine, units, config.pairs_per_step)
-    reference = Pass.of(_present(engine.roles.reference))
+    if engine.roles.reference is None:
+        return plan
     rows = [row for unit in units for row in unit]
-    read = scoring(reference, rows, tokens_per_microbatch=engine.tokens_per_microbatch)
+    read = scoring(Pass.of(engine.roles.reference), rows, tokens_per_microbatch=engine.tokens_per_microbatch)
     return Plan(always=plan.always, phases={"scoring": read, **plan.phases}, rough=plan.rough)
+
+
+def plan_kto(engine: LocalEngine, answers: Sequence[UnpairedPreference], config: KTOConfig) -> Plan:
+    """Of KTO, should a step read its longest prompts with its longest answers; of many answers, as in `plan_pairs`."""
+    by_length = sorted(answers, key=lambda one: len(one.prompt.text) + len(one.completion), reverse=True)
+    encoded = [
+        pair_ids(one.prompt, one.completion, engine.tokenizer, max_tokens=config.max_tokens)
+        for one in by_length[:: -(-len(by_length) // NUM_ENCODED)]
+    ]
+    rows = _rows([prompt for prompt, _ in encoded], [completion for _, completion in encoded])
+    plan = _of_units(engine, [[row] for row in rows], config.answers_per_step)
+    prompts, completions = (sorted(map(len, ids), reverse=True) for ids in zip(*encoded, strict=True))
+    lengths = zip(prompts, completions, strict=True)
+    mixed = [Row(min(p, max(config.max_tokens - c, 1)), c, k) for k, (p, c) in enumerate(lengths)]
+    tokens = engine.tokens_per_microbatch
+    read = [
+        scoring(Pass.of(_present(engine.roles.reference)), rows, tokens_per_microbatch=tokens),
+        scoring(Pass.of(_present(engine.roles.policy)), mixed[: config.answers_per_step], tokens_per_microbatch=tokens),
+    ]
+    return Plan(always=plan.always, phases={"scoring": max(read, key=total), **plan.phases}, rough=plan.rough)
 
 
 def plan_ppo(

@@ -28,18 +28,36 @@ _MADE = {
     "reward": "a reward model, trained from {model} on {num_comparisons} comparisons of {comparisons}",
     "ppo": "PPO on {model} with the reward {reward} and prompts of {prompts}",
     "dpo": "DPO on {model} with {num_comparisons} comparisons of {comparisons}",
+    "orpo": "ORPO on {model} with {num_comparisons} comparisons of {comparisons}",
+    "simpo": "SimPO on {model} with {num_comparisons} comparisons of {comparisons}",
+    "kto": "KTO on {model} with {num_answers} judged answers of {preferences}",
 }
 """What the stages of each kind did, in terms of their inputs and counts."""
 
-_TRAINED_ON = ("prompts", "comparisons", "demonstrations", "completions", "judgments", "normalise_prompts")
+_TRAINED_ON = (
+    "prompts",
+    "comparisons",
+    "demonstrations",
+    "preferences",
+    "completions",
+    "judgments",
+    "normalise_prompts",
+)
 _SETTINGS = (
     "num_steps",
     "epochs",
     "prompts_per_step",
     "samples_per_prompt",
     "pairs_per_step",
+    "answers_per_step",
     "clip",
+    "loss",
     "beta",
+    "label_noise",
+    "odds_ratio_coef",
+    "target_margin",
+    "desirable_weight",
+    "undesirable_weight",
     "kl_coef",
 )
 _VERDICTS = ("reliable", "unknown", "noisy", "random", "inverted")
@@ -65,8 +83,9 @@ def judgments(found: Lineage) -> list[str]:
     lines = []
     for stage in found.of_kind("consensus"):
         lines += [f"- {code(stage.name)} was reached on {_on_judgments(_judgments_of(stage))}", *_on_raters(stage)]
-    for stage in found.of_kind("reward", "sft", "dpo"):
-        given = stage.inputs.get("comparisons") or stage.inputs.get("demonstrations")
+    for stage in found.of_kind("reward", "sft", "dpo", "orpo", "simpo", "kto"):
+        names = ("comparisons", "demonstrations", "preferences")
+        given = next((stage.inputs[name] for name in names if stage.inputs.get(name)), None)
         if isinstance(given, str) and not given.startswith("@"):
             lines.append(f"- Who judged or wrote {place(given)}, which {code(stage.name)} learned from, is not known.")
     return lines

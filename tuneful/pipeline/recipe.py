@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneful.algorithms.dpo import DPOConfig
+from tuneful.algorithms.kto import KTOConfig
+from tuneful.algorithms.orpo import ORPOConfig
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.reward_model import RewardModelConfig
 from tuneful.algorithms.sft import SFTConfig
+from tuneful.algorithms.simpo import SimPOConfig
 from tuneful.data.splits import SHARES, split_of
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.generation.sampling import fold
@@ -37,6 +40,9 @@ ALGORITHMS: dict[str, tuple[type, type]] = {
     "reward": (inputs.RewardInputs, RewardModelConfig),
     "ppo": (inputs.PPOInputs, PPOConfig),
     "dpo": (inputs.DPOInputs, DPOConfig),
+    "orpo": (inputs.PairInputs, ORPOConfig),
+    "simpo": (inputs.PairInputs, SimPOConfig),
+    "kto": (inputs.KTOInputs, KTOConfig),
 }
 """Inputs and settings of each algorithm."""
 

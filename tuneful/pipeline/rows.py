@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuneful.data.formats import Kind, read
+from tuneful.algorithms.kto import unpair
+from tuneful.data.formats import Kind, kinds, read
 from tuneful.data.splits import Purpose
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
 from tuneful.pipeline.context import Context
-from tuneful.records import Comparison, Demonstration
+from tuneful.records import Comparison, Demonstration, UnpairedPreference
 
 
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
@@ -25,6 +26,13 @@ def training_demonstrations(context: Context, reference: str, *, stage: str = ""
 def training_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
     """Comparisons to train on: those of the reward split, without any whose first turn is held out."""
     return _kept(context, reference, "comparisons", ("reward",), purpose="train", stage=stage)
+
+
+def training_answers(context: Context, reference: str, *, stage: str = "") -> list[UnpairedPreference]:
+    """Good and bad answers to train on, as `training_comparisons`: those of an unpaired file, or of comparisons."""
+    if "unpaired" in kinds(context.file(reference, "comparisons.jsonl")):
+        return _kept(context, reference, "unpaired", ("reward",), purpose="train", stage=stage)
+    return unpair(training_comparisons(context, reference, stage=stage))
 
 
 def held_out_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:

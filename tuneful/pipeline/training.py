@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull
+from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
+from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.algorithms.start_up import NUM_ROLLOUTS, check_start
 from tuneful.algorithms.stopping import KLBudget, StopRule, Threshold
 from tuneful.engines import ranks, sharding
@@ -28,13 +31,20 @@ from tuneful.pipeline.answers import note_waves, stage_answers
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.outcome import Facts, write_stage_report
-from tuneful.pipeline.rows import held_out_comparisons, training_comparisons, training_demonstrations
+from tuneful.pipeline.rows import (
+    held_out_comparisons,
+    training_answers,
+    training_comparisons,
+    training_demonstrations,
+)
+from tuneful.records import Comparison, UnpairedPreference
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
 from tuneful.rewards.reward import Reward
 from tuneful.runs.directory import RunDirectory
 
-RowsConfig = TypeVar("RowsConfig", SFTConfig, DPOConfig)
+RowsConfig = TypeVar("RowsConfig", SFTConfig, DPOConfig, ORPOConfig, SimPOConfig, KTOConfig)
+PairConfig = TypeVar("PairConfig", DPOConfig, ORPOConfig, SimPOConfig)
 
 
 def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> Facts:
@@ -164,20 +174,76 @@ def train_ppo(context: Context, record: RunDirectory, given: inputs.PPOInputs, c
 
 def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> Facts:
     """`model/`: the tuned policy."""
+    return _train_on_pairs(DPO, context, record, given, config, with_reference=True)
+
+
+def train_orpo(context: Context, record: RunDirectory, given: inputs.PairInputs, config: ORPOConfig) -> Facts:
+    """`model/`: the tuned policy."""
+    return _train_on_pairs(ORPO, context, record, given, config, with_reference=False)
+
+
+def train_simpo(context: Context, record: RunDirectory, given: inputs.PairInputs, config: SimPOConfig) -> Facts:
+    """`model/`: the tuned policy."""
+    return _train_on_pairs(SimPO, context, record, given, config, with_reference=False)
+
+
+def train_kto(context: Context, record: RunDirectory, given: inputs.KTOInputs, config: KTOConfig) -> Facts:
+    """`model/`: the tuned policy."""
+    path = context.model(given.model)
+    tokenizer = load_tokenizer(path)
+    answers = training_answers(context, given.preferences, stage=record.name)
+    num_steps = config.num_steps(len(answers))
+    roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
+    config = _within_context(config, _present(roles.policy))
+    engine = _engine(context, roles, tokenizer, config, num_steps, given)
+    memory.tell_plan(context, record, engine, memory.plan_kto(engine, answers, config))
+    _tell_pull(context, answers, config)
+    learner = KTO(engine, answers, config, tokenizer)
+    ended = _run(context, learner, record, num_steps, given.save_every)
+    memory.record_peak(record)
+    _save_role(_present(roles.policy), tokenizer, record)
+    write_stage_report(record, {"ended": ended, "num_answers": len(answers)})
+    return {"ended": ended}
+
+
+def _train_on_pairs(
+    learn: Callable[[LocalEngine, Sequence[Comparison], PairConfig, Any], loop.Learner],
+    context: Context,
+    record: RunDirectory,
+    given: inputs.DPOInputs | inputs.PairInputs,
+    config: PairConfig,
+    *,
+    with_reference: bool,
+) -> Facts:
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
     comparisons = training_comparisons(context, given.comparisons, stage=record.name)
     num_steps = config.num_steps(len(comparisons))
-    roles = policy_roles(path, lora=given.lora, **_holding(given), seed=config.seed)
+    roles = policy_roles(path, lora=given.lora, with_reference=with_reference, **_holding(given), seed=config.seed)
     config = _within_context(config, _present(roles.policy))
     engine = _engine(context, roles, tokenizer, config, num_steps, given)
-    memory.tell_plan(context, record, engine, memory.plan_dpo(engine, comparisons, config))
-    learner = DPO(engine, comparisons, config, tokenizer)
+    memory.tell_plan(context, record, engine, memory.plan_pairs(engine, comparisons, config))
+    learner = learn(engine, comparisons, config, tokenizer)
     ended = _run(context, learner, record, num_steps, given.save_every)
     memory.record_peak(record)
     _save_role(_present(roles.policy), tokenizer, record)
     write_stage_report(record, {"ended": ended, "num_comparisons": len(comparisons)})
     return {"ended": ended}
+
+
+def _tell_pull(context: Context, answers: Sequence[UnpairedPreference], config: KTOConfig) -> None:
+    """Say where good and bad answers do not pull alike, and which weight would mend it."""
+    found, (least, most) = pull(answers, config), BALANCED
+    if least - 1e-6 <= found <= most + 1e-6:
+        return
+    mend = "there are no bad answers" if found == float("inf") else "there are no good answers"
+    if 0 < found < float("inf"):
+        weight = config.desirable_weight * least / found
+        mend = f"desirable_weight = {weight:.3g} to {weight * most / least:.3g} would be"
+    context.display.note(
+        f"warning: desirable_weight x good answers / (undesirable_weight x bad answers) is {found:.3g}, and {least:g} "
+        f"to {most:g} is advised; {mend}"
+    )
 
 
 def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> None:
