@@ -16,10 +16,11 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
 from tuneful.errors import ConfigError, DataError
 from tuneful.evaluation.report import label
+from tuneful.feedback.dataset import write_dataset
 from tuneful.pipeline.context import Silent
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import run_recipe
-from tuneful.records import Prompt
+from tuneful.records import Candidates, Completion, Judgment, Prompt
 
 STAGES = ("orpo", "simpo", "kto", "thumbs")
 SPLITS = "splits = { reward = 0.6, rl = 0.2, dev = 0.1, test = 0.1 }\n"
@@ -166,6 +167,36 @@ def run_on(rows: list[dict[str, Any]], model: Path, folder: Path) -> list[str]:
     display = Watching()
     run_recipe(load_recipe(folder / "recipe.toml"), folder / "run", display=display)
     return display.notes
+
+
+def test_thumbs_of_a_store_are_learned_with_what_their_voters_said(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Two of three say yes, p = (2 + 1) / 5, or none, p = 1 / 5; six of the first and two of the other kind.
+
+    By these probabilities good answers pull 6 * .6 + 2 * .2 = 4, and bad ones as much, so that there is nothing to say.
+    """
+    asked = [Candidates(Prompt(f"{word} now"), (Completion("yes", id=word),)) for word in WORDS[:8]]
+    said = [
+        Judgment(
+            id=f"{rater}-{k}",
+            item=item.completions[0].id,
+            prompt=item.prompt.id,
+            completions=(item.completions[0].id,),
+            rater=rater,
+            kind="binary",
+            values={"preference": float(k < 6 and rater != "cleo")},
+        )
+        for k, item in enumerate(asked)
+        for rater in ("ann", "ben", "cleo")
+    ]
+    write_dataset(tmp_path / "thumbs", said, asked, name="Thumbs", shares={"reward": 1.0})
+    [file] = (tmp_path / "thumbs").glob("unpaired-reward*")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted(row["p"] for row in rows) == pytest.approx([0.2] * 2 + [0.6] * 6)
+    notes = run_on(rows, tiny_model_dir, tmp_path)
+    assert not [note for note in notes if "good answers" in note]
+    assert read(tmp_path / "run" / "kto" / "report.json")["num_answers"] == 8
+    [row] = train_rows(tmp_path / "run", "kto")
+    assert {"desirable_logprob", "undesirable_logprob", "margin"} <= row.keys()  # each answer is a little of both
 
 
 def test_answers_all_good_are_told(tiny_model_dir: Path, tmp_path: Path) -> None:
