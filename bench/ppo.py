@@ -262,7 +262,9 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
             lengths.append(float(metrics["length_tokens"]))
     if given.planted:
         return {"last": _last_quarter(rewards)}
-    asked = [len(prompt_ids(prompt, tokenizer, max_tokens=config.max_prompt_tokens)) for prompt in learner.prompts]
+    asked = [
+        len(prompt_ids(prompt, tokenizer, max_tokens=config.max_prompt_tokens)) for prompt in learner.collector.prompts
+    ]
     return _told(seconds, imported, statistics.mean(lengths)) | {"prompt_tokens": statistics.mean(asked)}
 
 

@@ -207,6 +207,8 @@ def _documented(cls: type) -> Iterator[tuple[str, tuple[str | None, str]]]:
     for field, below in zip(definition.body, definition.body[1:], strict=False):
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
+        if ast.unparse(field.annotation).startswith("ClassVar"):  # of the class, and no setting
+            continue
         if not isinstance(below, ast.Expr) or not isinstance(below.value, ast.Constant):
             raise ValueError(f"{cls.__name__}.{field.target.id} has no docstring")
         default = ast.get_source_segment(source, field.value) if field.value else None

@@ -19,30 +19,47 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "A2C",
     "DPO",
+    "DQN",
+    "GRPO",
+    "ILQL",
     "KTO",
+    "NLPO",
     "ORPO",
     "PPO",
+    "RAFT",
     "SFT",
+    "TRPO",
+    "A2CConfig",
     "Candidates",
     "Comparison",
     "Completion",
     "DPOConfig",
+    "DQNConfig",
     "Demonstration",
+    "GRPOConfig",
+    "ILQLConfig",
     "Judgment",
     "KTOConfig",
     "LearnedReward",
     "LocalEngine",
+    "NLPOConfig",
     "ORPOConfig",
     "Optimization",
     "PPOConfig",
     "Prompt",
+    "RAFTConfig",
+    "RLOOConfig",
+    "Reinforce",
+    "ReinforceConfig",
     "RewardModel",
     "RewardModelConfig",
     "SFTConfig",
     "Sampling",
     "SimPO",
     "SimPOConfig",
+    "TRPOConfig",
     "TunefulError",
     "UnpairedPreference",
     "consensus",
@@ -56,13 +73,21 @@ __all__ = [
 ]
 
 _NAMES_OF = {
+    "tuneful.algorithms.a2c": ("A2C", "A2CConfig"),
     "tuneful.algorithms.dpo": ("DPO", "DPOConfig"),
+    "tuneful.algorithms.dqn": ("DQN", "DQNConfig"),
+    "tuneful.algorithms.grpo": ("GRPO", "GRPOConfig"),
+    "tuneful.algorithms.ilql": ("ILQL", "ILQLConfig"),
     "tuneful.algorithms.kto": ("KTO", "KTOConfig"),
+    "tuneful.algorithms.nlpo": ("NLPO", "NLPOConfig"),
     "tuneful.algorithms.orpo": ("ORPO", "ORPOConfig"),
     "tuneful.algorithms.ppo": ("PPO", "PPOConfig"),
+    "tuneful.algorithms.raft": ("RAFT", "RAFTConfig"),
+    "tuneful.algorithms.reinforce": ("Reinforce", "ReinforceConfig", "RLOOConfig"),
     "tuneful.algorithms.reward_model": ("RewardModel", "RewardModelConfig"),
     "tuneful.algorithms.sft": ("SFT", "SFTConfig"),
     "tuneful.algorithms.simpo": ("SimPO", "SimPOConfig"),
+    "tuneful.algorithms.trpo": ("TRPO", "TRPOConfig"),
     "tuneful.engines.local": ("LocalEngine",),
     "tuneful.engines.optimization": ("Optimization",),
     "tuneful.errors": ("TunefulError",),
@@ -88,13 +113,21 @@ _NAMES_OF = {
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 if TYPE_CHECKING:
+    from tuneful.algorithms.a2c import A2C, A2CConfig
     from tuneful.algorithms.dpo import DPO, DPOConfig
+    from tuneful.algorithms.dqn import DQN, DQNConfig
+    from tuneful.algorithms.grpo import GRPO, GRPOConfig
+    from tuneful.algorithms.ilql import ILQL, ILQLConfig
     from tuneful.algorithms.kto import KTO, KTOConfig
+    from tuneful.algorithms.nlpo import NLPO, NLPOConfig
     from tuneful.algorithms.orpo import ORPO, ORPOConfig
     from tuneful.algorithms.ppo import PPO, PPOConfig
+    from tuneful.algorithms.raft import RAFT, RAFTConfig
+    from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
     from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig
     from tuneful.algorithms.sft import SFT, SFTConfig
     from tuneful.algorithms.simpo import SimPO, SimPOConfig
+    from tuneful.algorithms.trpo import TRPO, TRPOConfig
     from tuneful.engines.local import LocalEngine
     from tuneful.engines.optimization import Optimization
     from tuneful.errors import TunefulError

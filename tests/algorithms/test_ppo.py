@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuneful.algorithms.ppo import PPO, PPOConfig, minibatches
+from tuneful.algorithms.on_policy import minibatches
+from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.records import Completion, Prompt
@@ -67,13 +68,13 @@ def test_the_value_head_learns_a_constant_reward(policy_engine: Build, prompts: 
 def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     config = replace(SMALL, epochs=3, minibatches=3)
     group = [0, 0, 1, 1, 2, 2, 3, 3]
-    drawn = list(minibatches(group, config, seed=5))
+    drawn = list(minibatches(group, epochs=3, parts=3, seed=5))
     assert [len(rows) for rows in drawn] == [4, 2, 2] * 3
     epochs = [[row for rows in drawn[3 * e : 3 * e + 3] for row in rows] for e in range(3)]
     assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
     assert epochs[0] != epochs[1]
-    assert drawn == list(minibatches(group, config, seed=5))
-    assert drawn != list(minibatches(group, config, seed=6))
+    assert drawn == list(minibatches(group, epochs=3, parts=3, seed=5))
+    assert drawn != list(minibatches(group, epochs=3, parts=3, seed=6))
 
     engine = policy_engine()
     PPO(engine, prompts, variety, config).step()
@@ -100,9 +101,8 @@ def test_each_epoch_covers_every_row_once(policy_engine: Build, prompts: list[Pr
 )
 def test_a_minibatch_has_whole_prompts(prompts: int, samples: int, parts: int, sizes: list[int], prefixes: int) -> None:
     """prefixes: prompts of each minibatch, added up over an epoch."""
-    config = PPOConfig(prompts_per_step=prompts, samples_per_prompt=samples, minibatches=parts, epochs=3)
     group = [prompt for prompt in range(prompts) for _ in range(samples)]
-    drawn = list(minibatches(group, config, seed=0))
+    drawn = list(minibatches(group, epochs=3, parts=parts, seed=0))
     for epoch in (drawn[:parts], drawn[parts : 2 * parts], drawn[2 * parts :]):
         assert [len(rows) for rows in epoch] == sizes
         assert sum(len({group[row] for row in rows}) for rows in epoch) == prefixes
@@ -111,9 +111,8 @@ def test_a_minibatch_has_whole_prompts(prompts: int, samples: int, parts: int, s
 
 def test_rows_of_different_prompts_are_drawn_as_ever() -> None:
     """What 856725c drew: runs go on, and old ones can be made again."""
-    config = PPOConfig(prompts_per_step=7, minibatches=3, epochs=2)
     expected = [[6, 5, 4], [1, 2], [0, 3], [5, 2, 1], [6, 4], [3, 0]]
-    assert list(minibatches(range(7), config, seed=5)) == expected
+    assert list(minibatches(range(7), epochs=2, parts=3, seed=5)) == expected
 
 
 def test_the_policy_is_given_all_samples_of_a_prompt_at_once(
@@ -174,8 +173,8 @@ def test_the_kl_controller_is_told_the_kl(policy_engine: Build, prompts: list[Pr
         assert then["kl_coef"] == pytest.approx(now["kl_coef"] * (1 + error * 8 / 100))
     restored = PPO(policy_engine(), prompts, variety, config)
     restored.restore(learner.state())
-    assert restored.kl.coef == learner.kl.coef
-    assert restored.steps == 4
+    assert restored.collector.kl.coef == learner.collector.kl.coef
+    assert restored.collector.steps == 4
 
 
 def test_the_kl_penalty_holds_the_policy(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
@@ -184,7 +183,7 @@ def test_the_kl_penalty_holds_the_policy(policy_engine: Build, prompts: list[Pro
         learner = PPO(engine, prompts, variety, replace(SMALL, kl_coef=kl_coef, epochs=2))
         for _ in range(8):
             learner.step()
-        rollout = learner.collect(prompts, seed=1)
+        rollout = learner.collector.rollout(prompts, seed=1)
         return float(engine.kl(rollout)[0].mean())
 
     assert final_kl(20.0) < 0.5 * final_kl(0.0)
@@ -235,13 +234,20 @@ ALTERNATIVES: dict[str, Any] = {
     "max_grad_norm": 0.1,
     "optimization": Optimization(learning_rate=5e-3),
     "seed": 1,
+    "max_update_kl": 1e-9,
+    "kl_estimator": "k2",
+    "whiten_rewards": True,
+    "whiten_advantages": False,
+    "ptx_coef": 0.5,
+    "ptx_rows": 1,
 }
 
 
 def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     def outcome(config: PPOConfig) -> str:
         engine = policy_engine(optimization=config.optimization, total_steps=config.updates)
-        learner = PPO(engine, prompts, variety, config)
+        pretraining = [([3, 4], [5, 6, 7]), ([8], [9, 3]), ([4], [4])] if config.ptx_coef > 0 else ()
+        learner = PPO(engine, prompts, variety, config, pretraining)
         for _ in range(3):
             learner.step()
         return str(engine.weight_hash())
@@ -249,7 +255,14 @@ def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[P
     assert ALTERNATIVES.keys() == {f.name for f in fields(PPOConfig)}
     usual = outcome(FELT)
     assert outcome(FELT) == usual
-    idle = [name for name, other in ALTERNATIVES.items() if outcome(replace(FELT, **{name: other})) == usual]
+    mixed = replace(FELT, ptx_coef=1.0)
+    longer = replace(FELT, epochs=3)  # in which an update is left to be left out
+    bases = {"ptx_rows": (mixed, outcome(mixed)), "max_update_kl": (longer, outcome(longer))}
+    idle = []
+    for name, other in ALTERNATIVES.items():
+        base, expected = bases.get(name, (FELT, usual))
+        if outcome(replace(base, **{name: other})) == expected:
+            idle.append(name)
     assert not idle
 
 
@@ -276,6 +289,9 @@ def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[P
         ("kl_horizon", 12),
         ("missing_eos_penalty", -1.0),
         ("max_grad_norm", 0.0),
+        ("max_update_kl", 0.0),
+        ("ptx_coef", -1.0),
+        ("ptx_rows", 0),
         *(
             (name, float("nan"))
             for name in ("temperature", "clip", "value_clip", "value_coef", "entropy_coef", "gamma")
@@ -298,3 +314,44 @@ def test_a_steered_kl_needs_a_coefficient_to_start_from() -> None:
 def test_no_prompts_are_refused(policy_engine: Build, variety: Reward) -> None:
     with pytest.raises(ConfigError, match="no prompts"):
         PPO(policy_engine(), [], variety, SMALL)
+
+
+def test_updates_end_where_the_policy_has_moved_too_far(
+    policy_engine: Build, prompts: list[Prompt], variety: Reward
+) -> None:
+    config = replace(SMALL, epochs=6, clip=0.9)
+    engine = policy_engine()
+    free = PPO(engine, prompts, variety, config).step()
+    seen = [metrics["approx_kl"] for _, metrics in engine.seen]
+    assert len(seen) == 6
+    assert "updates" not in free
+    limit = (seen[2] + seen[3]) / 2  # the first update beyond it is the fourth, after which none is made
+    assert max(seen[:3]) < limit < seen[3]
+    stopped = policy_engine()
+    assert PPO(stopped, prompts, variety, replace(config, max_update_kl=limit)).step()["updates"] == 4
+    assert [metrics["approx_kl"] for _, metrics in stopped.seen] == seen[:4]
+
+
+def test_pretraining_rows_are_imitated_beside(policy_engine: Build, prompts: list[Prompt]) -> None:
+    """Without advantages the gradient is `ptx_coef` times that of the rows' mean negative log-likelihood."""
+    rows = [([3, 4], [5, 6, 7]), ([8], [9, 3])]
+    config = replace(SMALL, kl_coef=0.0, lam=1.0, value_coef=0.0, missing_eos_penalty=0.0, ptx_coef=2.0, ptx_rows=2)
+    engine = policy_engine()
+    model = policy_engine().roles.policy.model
+    picked = []
+    for prompt, completion in rows:
+        logprobs = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+        picked += [logprobs[len(prompt) - 1 + t, token] for t, token in enumerate(completion)]
+    nll = -torch.stack(picked).mean()
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(2.0 * nll, list(model.parameters()))])
+    metrics = PPO(engine, prompts, constant, config, rows).step()
+    assert metrics["ptx_loss"] == pytest.approx(float(nll.detach()), abs=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(float(expected.norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("coef", "rows"), [(1.0, ()), (0.0, [([3], [4])])])
+def test_pretraining_rows_and_their_weight_go_together(
+    policy_engine: Build, prompts: list[Prompt], variety: Reward, coef: float, rows: Any
+) -> None:
+    with pytest.raises(ConfigError, match="ptx_coef and pretraining rows go together"):
+        PPO(policy_engine(), prompts, variety, replace(SMALL, ptx_coef=coef), rows)

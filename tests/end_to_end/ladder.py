@@ -11,21 +11,28 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tuneful.algorithms.a2c import A2C, A2CConfig
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.grpo import GRPO, GRPOConfig
 from tuneful.algorithms.kto import KTO, KTOConfig
 from tuneful.algorithms.loop import Learner
+from tuneful.algorithms.nlpo import NLPO, NLPOConfig
 from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
 from tuneful.algorithms.simpo import SimPO, SimPOConfig
+from tuneful.algorithms.trpo import TRPO, TRPOConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.models.forward import policy_outputs
+from tuneful.models.q_heads import QHeads
 from tuneful.models.roles import Role, Roles, named_weights
 from tuneful.records import Comparison, Completion, Prompt, UnpairedPreference
 
@@ -68,29 +75,71 @@ TARGET = "cadb"
 TOKEN_MDP = StringProblem("abcde", 4, beta=0.1, reward=lambda s: sum(map(str.__eq__, s, TARGET)) / len(TARGET))
 
 
-def train_ppo(problem: StringProblem, seed: int) -> list[float]:
-    """The probability of each string after PPO, its learning rate annealed to 0."""
-    config = PPOConfig(
-        num_steps=60 if problem.length == 1 else 80,
-        prompts_per_step=1,
-        samples_per_prompt=128,
-        max_new_tokens=problem.length + 1,
-        epochs=2,
-        minibatches=2,
-        lam=1.0,
-        kl_coef=problem.beta,
-        optimization=Optimization(learning_rate=1e-2),
-        seed=seed,
+def train_on_policy(name: str, problem: StringProblem, seed: int) -> list[float]:
+    """The probability of each string after a learner of `ON_POLICY`, its learning rate annealed to 0."""
+    learner_of, config_of, settings = ON_POLICY[name]
+    config = config_of(
+        **{
+            "prompts_per_step": 1,
+            "samples_per_prompt": 128,
+            "max_new_tokens": problem.length + 1,
+            "kl_coef": problem.beta,
+            "optimization": Optimization(learning_rate=1e-2),
+            "seed": seed,
+        }
+        | settings(problem)
     )
     engine = engine_for(problem, seed, config.optimization, config.updates)
 
     def reward(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         return torch.tensor([problem.reward(c.text.split()) for c in completions])
 
-    learner = PPO(engine, [PROMPT], reward, config)
+    learner = learner_of(engine, [PROMPT], reward, config)
     for _ in range(config.num_steps):
         learner.step()
     return string_probabilities(engine, problem)
+
+
+def of_ppo(problem: StringProblem) -> dict[str, Any]:
+    return {"num_steps": 60 if problem.length == 1 else 80, "epochs": 2, "minibatches": 2, "lam": 1.0}
+
+
+def in_groups(size: int, problem: StringProblem) -> dict[str, Any]:
+    """128 completions a step, in groups of `size`."""
+    return {
+        "num_steps": 240 if problem.length == 1 else 320,
+        "prompts_per_step": 128 // size,
+        "samples_per_prompt": size,
+    }
+
+
+def of_dr_grpo(problem: StringProblem) -> dict[str, Any]:
+    """Its advantages are (G - 1) / G of RLOO's, so the KL weighs as much less."""
+    how = {"spread": "none", "averaging": "constant", "kl_estimator": "k2", "kl_coef": problem.beta * 7 / 8}
+    return in_groups(8, problem) | how
+
+
+def of_grpo(size: int, problem: StringProblem) -> dict[str, Any]:
+    return in_groups(size, problem) | {"spread": "population"}
+
+
+def of_trpo(problem: StringProblem) -> dict[str, Any]:
+    """Few completions are a poor sample of the Fisher matrix."""
+    return {"num_steps": 60 if problem.length == 1 else 100, "lam": 1.0, "fisher_share": 1.0, "value_epochs": 4}
+
+
+ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]] = {
+    "reinforce": (Reinforce, ReinforceConfig, partial(in_groups, 128)),
+    "rloo": (Reinforce, RLOOConfig, partial(in_groups, 4)),
+    "dr. grpo": (GRPO, GRPOConfig, of_dr_grpo),
+    "grpo of 2": (GRPO, GRPOConfig, partial(of_grpo, 2)),
+    "grpo of 8": (GRPO, GRPOConfig, partial(of_grpo, 8)),
+    "a2c": (A2C, A2CConfig, partial(in_groups, 128)),
+    "ppo": (PPO, PPOConfig, of_ppo),
+    "nlpo": (NLPO, NLPOConfig, lambda problem: of_ppo(problem) | {"top_p": 1.0}),
+    "trpo": (TRPO, TRPOConfig, of_trpo),
+}
+"""Learner, settings and what is set of them for a problem."""
 
 
 def train_dpo(problem: StringProblem, seed: int, **settings: Any) -> list[float]:
@@ -170,7 +219,13 @@ def string_probabilities(engine: LocalEngine, problem: StringProblem) -> list[fl
     return probabilities.tolist()
 
 
-def engine_for(problem: StringProblem, seed: int, optimization: Optimization, total_steps: int) -> LocalEngine:
+def engine_for(
+    problem: StringProblem,
+    seed: int,
+    optimization: Optimization,
+    total_steps: int,
+    heads: QHeads | None = None,
+) -> LocalEngine:
     """A Llama of one layer whose output layer is zero, so that it starts uniform; a frozen copy is the reference."""
     torch.manual_seed(seed)
     model = llama(problem)
@@ -182,6 +237,7 @@ def engine_for(problem: StringProblem, seed: int, optimization: Optimization, to
         policy=Role("policy", model, weights=named_weights("policy", model)),
         reference=Role("reference", reference),
         value=Role("value", model, head=value_head, weights=named_weights("value.head", value_head)),
+        heads=heads,
     )
     return LocalEngine(roles, tokenizer(problem), optimization=optimization, total_steps=total_steps)
 

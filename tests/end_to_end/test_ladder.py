@@ -7,7 +7,8 @@ which depend on lengths and on how many answers are good; of them it is asked th
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import e, exp, log
+from functools import partial
+from math import comb, e, exp, log
 from typing import Any
 
 import pytest
@@ -19,12 +20,17 @@ from tests.end_to_end.ladder import (
     StringProblem,
     train_dpo,
     train_kto,
+    train_on_policy,
     train_orpo,
-    train_ppo,
     train_simpo,
 )
 
-Train = Callable[[StringProblem, int], list[float]]
+TRAIN: dict[str, Callable[[StringProblem, int], list[float]]] = {
+    **{
+        name: partial(train_on_policy, name) for name in ("reinforce", "rloo", "dr. grpo", "a2c", "ppo", "nlpo", "trpo")
+    },
+    "dpo": train_dpo,
+}
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
 
 
@@ -43,10 +49,10 @@ def test_the_optimum_by_hand() -> None:
     assert TOKEN_MDP.score([float(s == tuple(TARGET)) for s in TOKEN_MDP.strings]) < 0.6  # no prize for hacking
 
 
-@pytest.mark.parametrize("train", [train_ppo, train_dpo])
+@pytest.mark.parametrize("train", TRAIN)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_bandit(train: Train, seed: int) -> None:
-    first, second = train(BANDIT, seed)
+def test_the_bandit(train: str, seed: int) -> None:
+    first, second = TRAIN[train](BANDIT, seed)
     assert first == pytest.approx(e / (1 + e), abs=0.01)  # .731059
     assert first + second == pytest.approx(1)
 
@@ -79,17 +85,34 @@ def test_the_fixed_points_by_hand() -> None:
 
 @pytest.mark.parametrize("train", [train_orpo, train_simpo, train_kto])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_better_arm_of_the_bandit_becomes_likelier(train: Train, seed: int) -> None:
+def test_the_better_arm_of_the_bandit_becomes_likelier(
+    train: Callable[[StringProblem, int], list[float]], seed: int
+) -> None:
     first, second = train(BANDIT, seed)
     assert first > 0.65
     assert first + second == pytest.approx(1)
 
 
-@pytest.mark.parametrize("train", [train_ppo, train_dpo])
+@pytest.mark.parametrize("train", TRAIN)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_token_mdp(train: Train, seed: int) -> None:
-    probabilities = train(TOKEN_MDP, seed)
+def test_the_token_mdp(train: str, seed: int) -> None:
+    probabilities = TRAIN[train](TOKEN_MDP, seed)
     assert TOKEN_MDP.score(probabilities) >= 0.95
     for place, wanted in enumerate(TARGET):
         right = sum(p for p, s in zip(probabilities, TOKEN_MDP.strings, strict=True) if s[place] == wanted)
-        assert right == pytest.approx(0.753, abs=0.05)
+        # A step of TRPO has a length whatever the gradient, so near the optimum it follows noise.
+        assert right == pytest.approx(0.753, abs=0.12 if train == "trpo" else 0.05)
+
+
+@pytest.mark.parametrize(("size", "share"), [(2, 0.7071), (8, 0.818)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_where_grpo_comes_to_rest(size: int, share: float, seed: int) -> None:
+    """Not at the optimum: E sqrt(m (1 - m)) = p - 1/2, with m the first arm's share of a group of G drawn with p.
+
+    An arm's log-probability has slope 1 - p or -p in the logits' difference, advantages are (1 - m) / s and -m / s with
+    s = sqrt(m (1 - m)), so the mean gradient is E s; the slope of KL(reference, policy), which k3 has, is p - 1/2.
+    """
+    binomial = [comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)]
+    spread = sum(weight * (k / size * (1 - k / size)) ** 0.5 for k, weight in enumerate(binomial))
+    assert spread == pytest.approx(share - 0.5, abs=1e-3)
+    assert train_on_policy(f"grpo of {size}", BANDIT, seed)[0] == pytest.approx(share, abs=0.01)

@@ -192,7 +192,7 @@ def ppo_case(path: Path, lora: LoRA | None = None, value: Any = "head") -> tuple
     prompts[1] = prompts[4] = prompts[0]  # samples of one prompt
     mask = torch.tensor([[t < len(c) for t in range(9)] for c in completions])
     torch.manual_seed(3)
-    experience = ppo.Experience(*(torch.randn(4, 7, 9) * mask), mask)
+    experience = ppo.Experience(*(torch.randn(5, 7, 9) * mask), mask)
     config = ppo.PPOConfig(entropy_coef=0.01)
     loss = partial(ppo.ppo_loss, experience=experience, rows=list(range(7)), config=config, num_tokens=int(mask.sum()))
     batch = Batch(role="policy", prompts=prompts, completions=completions, width=9, with_values=True, entropy_grad=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from tuneful.functional.advantages import gae, shape_rewards
+from tuneful.functional.advantages import gae, group_advantages, leave_one_out, shape_rewards
 
 REWARDS = tensor([[-0.1, -0.2, 1.0]])
 VALUES = tensor([[0.5, 0.4, 0.3]])
@@ -131,3 +131,37 @@ def test_advantages_carry_no_gradient() -> None:
     values = VALUES.clone().requires_grad_()
     advantages, returns = gae(REWARDS, values, torch.ones(1, 3, dtype=torch.bool), gamma=1.0, lam=0.95)
     assert not advantages.requires_grad and not returns.requires_grad
+
+
+def test_groups_by_hand() -> None:
+    """Scores 1, 0, 0, 1: mean 1/2, standard deviation 1/2 over 4 and 1/sqrt(3) over 3; others' means 1/3 and 2/3."""
+    scores = tensor([1.0, 0.0, 0.0, 1.0])
+    up = 2 / 3
+    assert_close(scores - leave_one_out(scores, 4), tensor([up, -up, -up, up]))
+    assert_close(group_advantages(scores, 4, spread="none") * 4 / 3, tensor([up, -up, -up, up]))
+    signs = tensor([1.0, -1.0, -1.0, 1.0])
+    assert_close(group_advantages(scores, 4, spread="population"), signs, atol=3e-4, rtol=0)
+    assert_close(group_advantages(scores, 4, spread="sample"), 0.866025 * signs, atol=3e-4, rtol=0)
+
+
+@given(st.integers(0, 2**16), st.integers(2, 5), st.integers(1, 4))
+def test_groups_do_not_see_each_other(seed: int, size: int, groups: int) -> None:
+    scores = torch.randn(groups, size, generator=torch.Generator().manual_seed(seed))
+    for k in range(groups):
+        alone = leave_one_out(scores[k], size)
+        assert_close(leave_one_out(scores.flatten(), size).view(groups, size)[k], alone)
+        assert_close(alone, (scores[k].sum() - scores[k]) / (size - 1))
+    for spread in ("sample", "population", "none"):
+        advantages = group_advantages(scores.flatten(), size, spread=spread).view(groups, size)
+        assert_close(advantages.sum(-1), torch.zeros(groups), atol=1e-4, rtol=0)
+        assert_close(
+            group_advantages(scores.flatten() + 7.5, size, spread=spread).view(groups, size),
+            advantages,
+            atol=1e-3,
+            rtol=1e-3,
+        )
+
+
+def test_a_group_of_equal_scores_has_no_advantages() -> None:
+    for spread in ("sample", "population", "none"):
+        assert not group_advantages(tensor([0.5, 0.5, 3.0, 3.0]), 2, spread=spread).any()

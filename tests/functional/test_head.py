@@ -121,3 +121,37 @@ class TestKL:
     def test_of_no_tokens(self) -> None:
         head, none = nn.Linear(4, 10), torch.empty(0, 4)
         assert head_kl(head, none, head, none).shape == (0,)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("entropy_grad", [False, True])
+def test_tokens_among_few(temperature: float, entropy_grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the logits of the others were -inf; a row that names none chooses among all."""
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 23)
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", 1)
+    torch.manual_seed(0)
+    head, states = nn.Linear(6, 11), torch.randn(5, 6, requires_grad=True)
+    allowed = [[1, 4, 7], [], [0], [10, 2], []]
+    ids = torch.tensor([4, 9, 0, 10, 3])
+    inputs = [states, *head.parameters()]
+    ours = head_logprobs(
+        head,
+        states,
+        ids,
+        temperature=temperature,
+        entropy_grad=entropy_grad,
+        weights=[*head.parameters()],
+        allowed=allowed,
+    )
+    picked, spread = [], []
+    for row, (few, token) in enumerate(zip(allowed, ids.tolist(), strict=True)):
+        of = few or list(range(11))
+        logprobs = (head(states[row])[of] / temperature).log_softmax(-1)
+        picked.append(logprobs[of.index(token)])
+        spread.append(-(logprobs.exp() * logprobs).sum())
+    theirs = torch.stack(picked), torch.stack(spread)
+    assert_close(ours, theirs)
+    weight = torch.linspace(1, 2, 5)
+    both = (ours[0] * weight).sum() + ((ours[1] * weight).sum() if entropy_grad else 0)
+    whole_sum = (theirs[0] * weight).sum() + ((theirs[1] * weight).sum() if entropy_grad else 0)
+    assert_close(torch.autograd.grad(both, inputs), torch.autograd.grad(whole_sum, inputs), atol=1e-5, rtol=1e-5)

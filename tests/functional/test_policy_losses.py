@@ -1,5 +1,6 @@
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, tensor
 from torch.nn.functional import pad
 from torch.testing import assert_close
 
-from tuneful.functional.policy_losses import PolicyLoss, ppo_clip_loss
+from tuneful.functional.policy_losses import PolicyLoss, kl_loss, ppo_clip_loss
 
 
 @pytest.mark.parametrize(
@@ -114,3 +115,29 @@ def test_half_precision_is_worked_on_in_float32() -> None:
     loss = ppo_clip_loss(logprobs, old, advantages, tensor([[True]]), clip=0.2, num_tokens=1).loss
     assert loss.dtype == torch.float32
     assert_close(loss.item(), -math.exp(0.0625))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "drawn", "expected"),
+    [
+        # p = (.9, .1), q = (.5, .5): KL(p, q) has gradient p_a (log p_a / q_a - KL) in the logits, KL(q, p) has p - q.
+        pytest.param("k2", (0.9, 0.1), (0.197750, -0.197750), id="k2"),
+        pytest.param("k2", (0.3, 0.7), (0.197750, -0.197750), id="k2, tokens of an older policy"),
+        pytest.param("k3", (0.9, 0.1), (0.4, -0.4), id="k3"),
+    ],
+)
+def test_the_mean_gradient_of_a_kl_loss(
+    estimator: Any, drawn: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    logits = tensor([0.9, 0.1]).log().requires_grad_()
+    old, reference = tensor(drawn).log(), tensor([0.5, 0.5]).log()
+    of_tokens = kl_loss(logits.log_softmax(-1), old, reference, estimator=estimator)
+    (tensor(drawn) * of_tokens).sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert_close(logits.grad, tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_a_kl_loss_is_0_where_nothing_has_moved() -> None:
+    same = tensor([[-1.0, -3.0]])
+    for estimator in ("k2", "k3"):
+        assert not kl_loss(same, same, same, estimator=estimator).any()

@@ -35,8 +35,8 @@ from tuneful.pipeline.context import Context, Silent
 from tuneful.pipeline.memory import (
     in_words,
     plan_kto,
+    plan_on_policy,
     plan_pairs,
-    plan_ppo,
     plan_reward,
     plan_sft,
     record_peak,
@@ -157,7 +157,11 @@ def ppo(
     def variety(prompts: Any, completions: Any) -> torch.Tensor:
         return torch.tensor([float(len(set(c.tokens or ()))) for c in completions])
 
-    return ours, lambda: PPO(ours, [Prompt(text) for text in said(48, 0)], variety, config), plan_ppo
+    return ours, lambda: PPO(ours, [Prompt(text) for text in said(48, 0)], variety, config), plan_collected
+
+
+def plan_collected(ours: LocalEngine, learner: PPO) -> Plan:
+    return plan_on_policy(ours, learner.collector)
 
 
 def tensors(roles: Roles) -> list[torch.Tensor]:
@@ -226,7 +230,7 @@ def test_the_plan_is_right_within_a_fifth(
         learner.step()
         learner.step()
         if isinstance(learner, PPO):  # as on dev prompts
-            ours.kl(learner.collect(learner.prompts[:24], seed=0))
+            ours.kl(learner.collector.rollout(learner.collector.prompts[:24], seed=0))
     planned = plan(ours, learner)
     assert planned.peak == pytest.approx(found.num_bytes, rel=0.2)
 
@@ -237,7 +241,7 @@ def test_the_plan_of_sampling_alone_is_right_too(dtype: Any, model_dir: Path) ->
     ours, make, plan = ppo(model_dir, 400, LORA, False, dtype=dtype)
     learner = make()
     with counted(tensors(ours.roles)) as found:
-        ours.sample(learner.prompts[:24], learner.config.sampling, seed=0)
+        ours.sample(learner.collector.prompts[:24], learner.config.sampling, seed=0)
     planned = plan(ours, learner)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
 
@@ -297,8 +301,8 @@ def test_the_references_answers_are_planned_where_a_server_samples_the_rest(mode
     elsewhere = RemoteSampler("http://127.0.0.1:9", local.tokenizer, folder=tmp_path)  # which is never asked
     ours = RemoteEngine(local.roles, local.tokenizer, elsewhere, tokens_per_microbatch=400)
     with counted(tensors(ours.roles)) as found:
-        ours.as_reference().sample(learner.prompts[:12], learner.config.sampling, seed=0)
-    planned = plan_ppo(ours, learner, evaluated=12)
+        ours.as_reference().sample(learner.collector.prompts[:12], learner.config.sampling, seed=0)
+    planned = plan_on_policy(ours, learner.collector, evaluated=12)
     assert planned.always["weights"] + total(planned.phases["sampling"]) == pytest.approx(found.num_bytes, rel=0.2)
 
 
@@ -314,10 +318,10 @@ def test_the_checks_before_the_first_step_are_planned(
     learner = PPO(ours, [Prompt(text) for text in said(48, 0)], judged, config)
     before = [*tensors(ours.roles), *judged.role.model.parameters()]
     with counted(before) as found:
-        check_start(ours, learner.prompts, judged, config, seed=0)
+        check_start(ours, learner.collector.prompts, judged, config, seed=0)
         learner.step()
         learner.step()
-    planned = plan_ppo(ours, learner, checked=NUM_ROLLOUTS)
+    planned = plan_on_policy(ours, learner.collector, checked=NUM_ROLLOUTS)
     assert planned.peak == pytest.approx(found.num_bytes, rel=0.2)
 
 
@@ -329,7 +333,7 @@ def test_the_checks_hold_no_more_than_steps_of_as_many_rows(model_dir: Path, tmp
     learner = PPO(ours, [Prompt(text) for text in said(48, 0)], judged, config)
     before = tensors(ours.roles)
     with counted(before) as checks:
-        check_start(ours, learner.prompts, judged, config, seed=0, rows=8)
+        check_start(ours, learner.collector.prompts, judged, config, seed=0, rows=8)
     with counted(before) as steps:
         learner.step()
         learner.step()
@@ -352,7 +356,7 @@ def test_one_base_counts_once_whatever_stands_on_it(model_dir: Path, tmp_path: P
     one = sum(tensor.nbytes for tensor in load_language_model(model_dir).parameters())
     for base, low, high in ((None, 2.0, 2.3), (ours.roles.policy, 1.0, 1.3)):
         judged = learned_reward(model_dir, tmp_path, base)
-        weights = plan_ppo(ours, PPO(ours, asked, judged, config)).always["weights"]
+        weights = plan_on_policy(ours, PPO(ours, asked, judged, config).collector).always["weights"]
         assert low * one < weights < high * one
 
 

@@ -7,54 +7,53 @@ per step:  sample completions, score them, subtract kl_coef * (log policy - log 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from tuneful.algorithms.kl_control import AdaptiveKL, FixedKL, KLController
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.data.batching import shuffled_batches, shuffled_epochs
-from tuneful.engines.optimization import Optimization
+from tuneful.algorithms.on_policy import (
+    Collector,
+    OnPolicyConfig,
+    batch_of,
+    minibatches,
+    old_logprobs,
+    require_clip,
+    require_discounts,
+    require_minibatches,
+)
+from tuneful.algorithms.sft import nll_loss
+from tuneful.data.batching import shuffled_batches
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.advantages import gae, shape_rewards
 from tuneful.functional.masking import masked_mean, masked_sum, whiten
-from tuneful.functional.policy_losses import ppo_clip_loss
+from tuneful.functional.policy_losses import kl_loss, ppo_clip_loss
 from tuneful.functional.value_losses import clipped_value_loss, explained_variance
 from tuneful.generation.rollout import Rollout
-from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import Outputs
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
-from tuneful.rollouts.collect import collect
-from tuneful.settings import require_above, require_at_least, require_seed
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PPOConfig:
+class PPOConfig(OnPolicyConfig):
     """Settings of PPO. Counts are per step of the whole run, not per device."""
 
-    num_steps: int = 100
-    """Steps of sampling and updating."""
-    prompts_per_step: int = 64
-    """Prompts sampled in each step."""
-    samples_per_prompt: int = 1
-    """Completions of each prompt."""
-    max_new_tokens: int = 64
-    """Longest completion, the end token included."""
-    max_prompt_tokens: int | None = None
-    """Longer prompts lose their beginning; None: they are refused when they do not fit the context."""
-    temperature: float = 1.0
-    """Part of the policy: logits are divided by it in sampling, training and reference alike."""
+    table: ClassVar[str] = "ppo."
+
     epochs: int = 4
     """Passes over each step's completions."""
     minibatches: int = 1
     """Optimizer steps per epoch, each on all samples of its prompts, of which some steps may have one more than others;
     on parts of them where prompts are fewer."""
+    max_update_kl: float | None = None
+    """Nats per token from the policy that sampled, beyond which the rest of a step's updates is left out; None: none
+    is. Classic PPO takes .015."""
     clip: float = 0.2
     """The probability ratio is held within [1 - clip, 1 + clip]."""
     value_clip: float = 0.2
@@ -67,111 +66,69 @@ class PPOConfig:
     """Discount per token."""
     lam: float = 0.95
     """GAE's lambda: 1 is the Monte-Carlo return, 0 the one-step error."""
-    kl_coef: float = 0.05
-    """Reward units per nat of sequence KL; the start value when kl_target is set."""
-    kl_target: float | None = None
-    """Nats per completion that an adaptive coefficient steers to; None: the coefficient is fixed."""
-    kl_horizon: int = 10_000
-    """Completions over which the adaptive coefficient moves by its error."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a completion that ran into max_new_tokens."""
-    max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
-    optimization: Optimization = Optimization(learning_rate=3e-6)
-    """Optimizer and schedule."""
-    seed: int = 0
-    """Order of prompts, and what is sampled."""
+    kl_estimator: Literal["k1", "k2"] = "k1"
+    """Where the KL penalty is: k1 in the reward of each token, k2 in the loss."""
+    whiten_rewards: bool = False
+    """Divide the rewards of tokens by their standard deviation over the step; this shortens completions."""
+    whiten_advantages: bool = True
+    """Bring advantages to mean 0 and standard deviation 1 over the step. With k2 this weighs the reward anew against
+    the KL penalty in every step."""
+    ptx_coef: float = 0.0
+    """Weight of the log-likelihood of pretraining rows beside the policy loss (PPO-ptx); InstructGPT takes 27.8."""
+    ptx_rows: int = 64
+    """Pretraining rows of each optimizer step, where ptx_coef is above 0."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "ppo.", "num_steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens")
-        require_at_least(1, self, "ppo.", "epochs", "minibatches", "max_prompt_tokens")
-        require_seed(self, "ppo.")
-        if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
-            raise ConfigError(
-                f"ppo.minibatches is {self.minibatches} but a step has only "
-                f"{self.prompts_per_step * self.samples_per_prompt} completions"
-            )
-        if not 0 < self.clip < 1:
-            raise ConfigError(f"ppo.clip must lie between 0 and 1, got {self.clip}; the PPO paper uses 0.2")
-        require_above(0, self, "ppo.", "temperature", hint="greedy sampling has no ratio")
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(
-                f"ppo.gamma must be above 0 and at most 1, got {self.gamma}; completions are short, use 1"
-            )
-        if not 0 <= self.lam <= 1:
-            raise ConfigError(f"ppo.lam must lie between 0 and 1, got {self.lam}; the PPO paper uses 0.95")
-        optional = ("value_clip", "value_coef", "entropy_coef", "missing_eos_penalty")
-        require_at_least(0, self, "ppo.", *optional, hint="0 leaves it out")
-        require_above(0, self, "ppo.", "max_grad_norm", hint="1 is usual")
-        controller = self.kl_controller()
-        if isinstance(controller, AdaptiveKL):
-            controller.check_step(self.prompts_per_step * self.samples_per_prompt)
-
-    def kl_controller(self) -> KLController:
-        """What weighs the KL penalty, at its start."""
-        if self.kl_target is None:
-            return FixedKL(self.kl_coef)
-        return AdaptiveKL(self.kl_coef, self.kl_target, self.kl_horizon)
-
-    @property
-    def sampling(self) -> Sampling:
-        """How completions are drawn, while training and in evaluations alike."""
-        return Sampling(
-            num_samples=self.samples_per_prompt,
-            max_new_tokens=self.max_new_tokens,
-            max_prompt_tokens=self.max_prompt_tokens,
-            temperature=self.temperature,
-        )
+        OnPolicyConfig.__post_init__(self)
+        require_minibatches(self)
+        require_clip(self)
+        require_discounts(self)
+        require_at_least(1, self, self.table, "ptx_rows")
+        optional = ("value_clip", "value_coef", "entropy_coef", "ptx_coef")
+        require_at_least(0, self, self.table, *optional, hint="0 leaves it out")
+        require_above(0, self, self.table, "max_update_kl", hint="classic PPO takes 0.015")
 
     @property
     def updates(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run, if none is left out."""
         return self.num_steps * self.epochs * self.minibatches
 
 
 class PPO:
-    """Learner over prompts and a reward."""
+    """Learner over prompts and a reward; with `ptx_coef` also over pretraining rows (prompt ids, completion ids)."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: PPOConfig) -> None:
-        if not prompts:
-            raise ConfigError("ppo: no prompts to sample from")
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        config: PPOConfig,
+        pretraining: Sequence[tuple[list[int], list[int]]] = (),
+    ) -> None:
+        if (config.ptx_coef > 0) != bool(pretraining):
+            raise ConfigError("ppo.ptx_coef and pretraining rows go together: give both, or neither")
         self.engine = engine
-        self.prompts = prompts
-        self.reward = reward
         self.config = config
-        self.batch = shuffled_batches(len(prompts), config.prompts_per_step, config.seed)
-        self.kl = config.kl_controller()
-        self.steps = 0
+        self.collector = Collector(engine, prompts, reward, config, with_values=True)
+        self.pretraining = pretraining
 
     def step(self) -> Metrics:
-        prompts = [self.prompts[k] for k in self.batch(self.steps)]
-        rollout = self.collect(prompts, seed=fold(self.config.seed, "rollout", self.steps))
+        rollout = self.collector.next_rollout()
         metrics = update(
-            self.engine, rollout, self.config, kl_coef=self.kl.coef, seed=fold(self.config.seed, "update", self.steps)
-        )
-        self.kl.update(metrics["kl"], len(rollout))
-        self.engine.publish_weights()
-        self.steps += 1
-        return metrics
-
-    def collect(self, prompts: Sequence[Prompt], *, seed: int) -> Rollout:
-        """Experience for these prompts under the current policy."""
-        return collect(
             self.engine,
-            prompts,
-            self.config.sampling,
-            self.reward,
-            seed=seed,
-            missing_eos_penalty=self.config.missing_eos_penalty,
-            with_values=True,
+            rollout,
+            self.config,
+            kl_coef=self.collector.kl.coef,
+            seed=self.collector.seed("update"),
+            pretraining=self.pretraining,
         )
+        return self.collector.finish(rollout, metrics)
 
     def state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "kl": self.kl.state()}
+        return self.collector.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        self.kl.restore(state["kl"])
+        self.collector.restore(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,43 +136,61 @@ class Experience:
     """What the loss reads of a rollout, [N, T], all recorded before the first gradient step."""
 
     logprobs: Tensor
+    """Of the distribution drawn from, whose ratio to the trained one is 1 at the first update."""
+    reference_logprobs: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
     mask: Tensor
 
 
-def update(engine: Engine, rollout: Rollout, config: PPOConfig, *, kl_coef: float, seed: int) -> Metrics:
+def update(
+    engine: Engine,
+    rollout: Rollout,
+    config: PPOConfig,
+    *,
+    kl_coef: float,
+    seed: int,
+    pretraining: Sequence[tuple[list[int], list[int]]] = (),
+) -> Metrics:
     """One PPO iteration over a collected rollout; kl_coef is the controller's current value."""
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
-    advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
-    experience = Experience(rollout.logprobs, rollout.values, whiten(advantages, rollout.mask), returns, rollout.mask)
+    experience = experience_of(rollout, config, kl_coef=kl_coef)
+    in_loss = kl_coef if config.kl_estimator == "k2" else 0.0
+    draw = shuffled_batches(len(pretraining), config.ptx_rows, seed) if pretraining else None
     seen = MetricMean()
-    for rows in minibatches(rollout.group.tolist(), config, seed):
-        batch = Batch(
-            role="policy",
-            prompts=[rollout.prompts[i] for i in rows],
-            completions=[rollout.completions[i] for i in rows],
-            width=rollout.mask.shape[1],
-            with_values=True,
-            entropy_grad=config.entropy_coef > 0,
-            temperature=rollout.temperature,
-        )
+    batches = minibatches(rollout.group.tolist(), epochs=config.epochs, parts=config.minibatches, seed=seed)
+    for number, rows in enumerate(batches):
+        batch = batch_of(rollout, rows, with_values=True, entropy_grad=config.entropy_coef > 0)
         num_tokens = int(rollout.mask[rows].sum())
-        loss = partial(ppo_loss, experience=experience, rows=rows, config=config, num_tokens=num_tokens)
-        seen.add(engine.forward_backward(batch, loss), grad_norm=engine.step(config.max_grad_norm))
-    difference = rollout.logprobs - rollout.reference_logprobs
+        loss = partial(
+            ppo_loss, experience=experience, rows=rows, config=config, num_tokens=num_tokens, kl_coef=in_loss
+        )
+        metrics = engine.forward_backward(batch, loss)
+        if draw is not None:
+            metrics |= _imitate(engine, [pretraining[k] for k in draw(number)], config.ptx_coef)
+        seen.add(metrics, grad_norm=engine.step(config.max_grad_norm))
+        if config.max_update_kl is not None and metrics["approx_kl"] > config.max_update_kl:
+            break
+    done = {} if config.max_update_kl is None else {"updates": number + 1}
     return seen.mean() | {
-        "reward": float(rollout.scores.mean()),
-        "kl": float(masked_sum(difference, rollout.mask)) / len(rollout),
-        "kl_coef": kl_coef,
-        "length_tokens": float(rollout.mask.sum(-1).float().mean()),
-        "eos_share": sum(f == "eos" for f in rollout.finish) / len(rollout),
-        "value": float(masked_mean(rollout.values, rollout.mask)),
-        "explained_variance": float(explained_variance(rollout.values, returns, rollout.mask)),
-        **rollout.engine_mismatch,
+        **done,
+        "value": float(masked_mean(experience.values, rollout.mask)),
+        "explained_variance": float(explained_variance(experience.values, experience.returns, rollout.mask)),
     }
+
+
+def experience_of(rollout: Rollout, config: PPOConfig, *, kl_coef: float) -> Experience:
+    """Rewards of tokens, advantages and returns of a collected rollout."""
+    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
+    in_reward = kl_coef if config.kl_estimator == "k1" else 0.0
+    mask = rollout.mask
+    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, mask, kl_coef=in_reward)
+    if config.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+    if config.whiten_advantages:
+        advantages = whiten(advantages, mask)
+    return Experience(old_logprobs(rollout), rollout.reference_logprobs, rollout.values, advantages, returns, mask)
 
 
 def ppo_loss(
@@ -226,8 +201,9 @@ def ppo_loss(
     rows: Sequence[int],
     config: PPOConfig,
     num_tokens: int,
+    kl_coef: float = 0.0,
 ) -> tuple[Tensor, Metrics]:
-    """Clipped policy loss, value loss and entropy bonus of some rows of a minibatch.
+    """Clipped policy loss, value loss, entropy bonus and, by `kl_coef`, the KL of some rows of a minibatch.
 
     outputs: of rows `part` of the minibatch, which are rows `rows[part]` of the rollout.
     """
@@ -252,6 +228,11 @@ def ppo_loss(
     )
     entropy = masked_sum(outputs.entropy, mask) / num_tokens
     loss = pi.loss + config.value_coef * v.loss - config.entropy_coef * entropy
+    if kl_coef > 0:
+        of_tokens = kl_loss(
+            outputs.logprobs, experience.logprobs[at], experience.reference_logprobs[at], estimator="k2"
+        )
+        loss = loss + kl_coef * masked_sum(of_tokens, mask) / num_tokens
     metrics = {
         "policy_loss": pi.loss,
         "value_loss": v.loss,
@@ -262,25 +243,13 @@ def ppo_loss(
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 
 
-def minibatches(group: Sequence[int], config: PPOConfig, seed: int) -> Iterator[list[int]]:
-    """Row numbers of each optimizer step: every epoch a new order, cut into `minibatches` parts.
+def _imitate(engine: Engine, rows: Sequence[tuple[list[int], list[int]]], coef: float) -> Metrics:
+    """Add the gradient of `coef` times the mean negative log-likelihood of these rows' completion tokens."""
+    batch = Batch(role="policy", prompts=[p for p, _ in rows], completions=[c for _, c in rows])
+    num_tokens = sum(len(c) for c in batch.completions)
 
-    group: the prompt of each row (`Rollout.group`). A part has all rows of its prompts, so that a pass reads each once
-    (models/ragged.py), and parts differ by the rows of one prompt at most: 5 prompts of 8 rows in 4 parts are 16, 8, 8
-    and 8. Where prompts are fewer than parts, rows are cut prompt by prompt into parts that differ by one row at most,
-    and a part may end one prompt and begin the next. A prompt that was drawn twice counts as two.
-    """
-    order = shuffled_epochs(len(group), seed)
-    for epoch in range(config.epochs):
-        of_prompt: dict[int, list[int]] = {}
-        for place in range(len(group)):
-            row = order(epoch * len(group) + place)
-            of_prompt.setdefault(group[row], []).append(row)
-        shuffled = list(of_prompt.values())
-        if len(shuffled) < config.minibatches:
-            rows = [row for samples in shuffled for row in samples]
-            ends = [len(rows) * part // config.minibatches for part in range(config.minibatches + 1)]
-            yield from (rows[begin:end] for begin, end in pairwise(ends))
-        else:
-            for part in range(config.minibatches):
-                yield [row for samples in shuffled[part :: config.minibatches] for row in samples]
+    def loss(outputs: Outputs, part: list[int]) -> tuple[Tensor, Metrics]:
+        nll, _ = nll_loss(outputs, part, num_tokens=num_tokens)
+        return coef * nll, {"ptx_loss": float(nll.detach())}
+
+    return engine.forward_backward(batch, loss)

@@ -24,6 +24,7 @@ from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.errors import CheckError, ConfigError, ModelError, TrainingError
 from tuneful.functional.kl import k1
 from tuneful.generation.decoding import why_waves
+from tuneful.generation.guided import Guide
 from tuneful.generation.rollout import Rollout, joined
 from tuneful.generation.sampler import Choose, Sampler
 from tuneful.generation.sampling import Sampling
@@ -68,6 +69,9 @@ class LocalEngine:
         self.tokens_per_microbatch = tokens_per_microbatch
         self.updates = 0
         self.version = 0
+        self.guide: Guide | None = None
+        self.beside: dict[str, Tensor] = {}
+        """Weights of a learner's own that no optimizer moves, by name: saved and restored with the trained ones."""
         self._weights = roles.weights()
         self._in_step = sharding.is_sharded(roles)
         self._adamw: torch.optim.AdamW | None = None
@@ -120,6 +124,9 @@ class LocalEngine:
         keep_allowed: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Rollout:
+        if choose is None and self.guide is not None:
+            ids = [prompt_ids(prompt, self.tokenizer, max_tokens=sampling.max_prompt_tokens) for prompt in prompts]
+            choose, keep_allowed = self.guide.choose(ids, sampling), False
         sampler = Sampler(
             self._role("policy"),
             self.tokenizer,
@@ -174,7 +181,11 @@ class LocalEngine:
         """KL(policy, reference) of each completion in nats [N], and how it was computed.
 
         Exact: the full-vocabulary KL of every token, summed; k1: the sum of logprob differences of the sampled tokens.
+        Of a guided policy it is always k1, of what was drawn from.
         """
+        if self.guide is not None:
+            drawn = k1(rollout.sampled_logprobs, self.score("reference", rollout))
+            return (drawn * rollout.mask).sum(-1), "k1"
         policy, reference = self._role("policy"), self._role("reference")
         if policy.model.config.get_text_config().vocab_size > EXACT_KL_VOCABULARY:
             difference = k1(self.score("policy", rollout), self.score("reference", rollout))
@@ -245,6 +256,8 @@ class LocalEngine:
             return
         if not self._sharded:
             torch.save({"weights": self._weights, "optimizer": self._optimizer.state_dict()}, path / "engine.pt")
+        if self.beside:
+            torch.save(self.beside, path / "beside.pt")
         facts = {"updates": self.updates, "version": self.version, "weights": digest}
         (path / "engine.json").write_text(json.dumps(facts))
         if probe is not None:
@@ -263,6 +276,9 @@ class LocalEngine:
                         moment: number.to(weight.device) if moment == "step" else sharding.part_like(weight, number)
                         for moment, number in state["optimizer"][name].items()
                     }
+            beside = torch.load(path / "beside.pt", weights_only=True, map_location="cpu") if self.beside else {}
+            for name, kept in self.beside.items():
+                kept.copy_(beside[name])
         facts = json.loads((path / "engine.json").read_text())
         self.updates, self.version = facts["updates"], facts["version"]
         if self.weight_hash() != facts["weights"]:
@@ -317,6 +333,8 @@ class LocalEngine:
             temperature=batch.temperature,
             value=self._role("value") if batch.with_values else None,
             entropy_grad=batch.entropy_grad,
+            allowed=None if batch.allowed is None else [batch.allowed[i] for i in rows],
+            with_states=batch.with_states,
         )
 
     @torch.no_grad()

@@ -33,10 +33,14 @@ class Batch:
     """[R]: rows of one number stay in one micro-batch (pairs, whole prompts); None: each row may go alone."""
     with_values: bool = False
     """Whether the outputs hold values [R, T] too."""
+    with_states: bool = False
+    """Whether the outputs hold the hidden states before each token [M, d] too."""
     entropy_grad: bool = False
     """Whether the entropy [R, T] has a gradient."""
     temperature: float = 1.0
     """Logits are divided by it."""
+    allowed: Sequence[Sequence[Sequence[int]]] | None = None
+    """Per row and token the ids among which it is chosen, [] for all (`Rollout.allowed`); None: all, for each."""
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -30,7 +30,7 @@ _CONTROL = re.compile(
     "|[\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
 _MAIN_MEASURES = ("reward", "true_utility", "kl", "loss", "accuracy")
-_CAPITALS = frozenset({"kl", "eos", "ece", "nll", "ppo", "sft", "dpo", "orpo", "kto"})
+_CAPITALS = frozenset("kl eos ece nll sft dpo orpo kto rloo grpo a2c ppo nlpo trpo raft dqn ilql reinforce".split())
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BOOKKEEPING = frozenset({"stage", "step", "kind", "seconds", "version", "epoch", "seed"})
 

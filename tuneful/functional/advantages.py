@@ -6,6 +6,8 @@ text in; both are stepped over as if they were not there.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,26 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         next_value = torch.where(counts, values[:, t], next_value)
         advantages[:, t] = torch.where(counts, next_advantage, 0.0)
     return advantages, (advantages + values).masked_fill(~mask, 0.0)
+
+
+def leave_one_out(scores: Tensor, size: int) -> Tensor:
+    """Of each score the mean of the others in its group, at least float32 [N] (Kool et al. 2019; arXiv 2402.14740).
+
+    scores: float [N], N a multiple of `size`, groups one after the other; size: at least 2.
+    """
+    groups = widen(scores).view(-1, size)
+    return ((groups.sum(-1, keepdim=True) - groups) / (size - 1)).flatten()
+
+
+def group_advantages(scores: Tensor, size: int, *, spread: Literal["sample", "population", "none"]) -> Tensor:
+    """(score - mean of its group) / (standard deviation of its group + 1e-4), at least float32 [N].
+
+    As in GRPO (arXiv 2402.03300, section 4.1.2). A group whose scores are all equal has advantages of 0.
+    scores: float [N], N a multiple of `size`, groups one after the other; size: at least 2. spread: the standard
+    deviation divides by size - 1, by size, or there is none, as in Dr. GRPO (arXiv 2503.20783).
+    """
+    groups = widen(scores).view(-1, size)
+    away = groups - groups.mean(-1, keepdim=True)
+    if spread != "none":
+        away = away / (groups.std(-1, keepdim=True, correction=int(spread == "sample")) + 1e-4)
+    return away.flatten()

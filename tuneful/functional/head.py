@@ -17,6 +17,10 @@ TOKENS_AT_ONCE = 128
 """At a vocabulary of 150,000 products of 27 tokens, each with a gradient of the head, take three times as long."""
 
 
+RULED_OUT = -1e30
+"""The logit of a token that is not among those allowed: its probability is 0, and 0 times it is a number."""
+
+
 def tokens_together(vocabulary: int) -> int:
     """Of how many tokens the logits are made together."""
     return max(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
@@ -35,6 +39,7 @@ def head_logprobs(
     temperature: float = 1.0,
     entropy_grad: bool = False,
     weights: Sequence[Tensor] = (),
+    allowed: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log pi(id) and the entropy in nats of softmax(head(states) / temperature), float32 [M] each.
 
@@ -43,8 +48,9 @@ def head_logprobs(
     are written over. Gradient flows to states and weights, from the entropy only if `entropy_grad`. Logits are made in
     parts, and again for the backward pass, which turns each part into its gradient at once: d log p(id) = 1[v = id] -
     p(v), d entropy = -p(v) (log p(v) + entropy).
+    allowed: [M] of token ids; the softmax of each token is over these alone, and over all where there are none.
     """
-    logprobs, entropy = _HeadLogprobs.apply(head, temperature, entropy_grad, ids, states, *weights)  # type: ignore[no-untyped-call]
+    logprobs, entropy = _HeadLogprobs.apply(head, temperature, entropy_grad, allowed, ids, states, *weights)  # type: ignore[no-untyped-call]
     return logprobs, entropy
 
 
@@ -73,6 +79,7 @@ class _HeadLogprobs(torch.autograd.Function):
         head: Callable[[Tensor], Tensor],
         temperature: float,
         entropy_grad: bool,
+        allowed: Sequence[Sequence[int]] | None,
         ids: Tensor,
         states: Tensor,
         *weights: Tensor,
@@ -84,6 +91,8 @@ class _HeadLogprobs(torch.autograd.Function):
             logits = head(states[part]).float()
             if temperature != 1.0:
                 logits = logits / temperature
+            if allowed is not None:
+                _rule_out(logits, allowed[part])
             largest = logits.amax(-1, keepdim=True)
             numerators = (logits - largest).exp_()
             total = numerators.sum(-1)
@@ -92,6 +101,7 @@ class _HeadLogprobs(torch.autograd.Function):
             entropy[part] = norm[part] - torch.linalg.vecdot(numerators, logits) / total
             del logits, numerators  # before the next part is made
         ctx.head, ctx.temperature, ctx.size, ctx.entropy_grad = head, temperature, size, entropy_grad
+        ctx.allowed = allowed
         ctx.save_for_backward(ids, states, norm, entropy, *weights)
         if not entropy_grad:
             ctx.mark_non_differentiable(entropy)
@@ -110,6 +120,8 @@ class _HeadLogprobs(torch.autograd.Function):
             logprobs = logits.detach().float()  # written over from here on
             if ctx.temperature != 1.0:
                 logprobs /= ctx.temperature
+            if ctx.allowed is not None:
+                _rule_out(logprobs, ctx.allowed[part])
             logprobs -= norm[part, None]
             if ctx.entropy_grad:
                 probs = logprobs.exp()
@@ -125,4 +137,13 @@ class _HeadLogprobs(torch.autograd.Function):
             del logits, logprobs, grad
             for total, one in zip(of_weights, more, strict=True):
                 total.add_(one)
-        return None, None, None, None, of_states, *of_weights
+        return None, None, None, None, None, of_states, *of_weights
+
+
+def _rule_out(logits: Tensor, allowed: Sequence[Sequence[int]]) -> None:
+    """Write over the logits [m, V] of tokens that are not among the ids of their row, where it has any."""
+    kept = torch.tensor([not ids for ids in allowed], device=logits.device)[:, None].repeat(1, logits.shape[1])
+    counts = torch.tensor([len(ids) for ids in allowed], device=logits.device)
+    row = torch.arange(len(allowed), device=logits.device).repeat_interleave(counts)
+    kept[row, torch.tensor([v for ids in allowed for v in ids], dtype=torch.int64, device=logits.device)] = True
+    logits.masked_fill_(~kept, RULED_OUT)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tuneful.functional.kl import k3
+from tuneful.functional.kl import k2, k3
 from tuneful.functional.masking import masked_sum
 from tuneful.functional.precision import widen
 
@@ -44,3 +45,21 @@ def ppo_clip_loss(
         clip_fraction=masked_sum(held < free, mask) / num_tokens,
         approx_kl=masked_sum(k3(old_logprobs, logprobs.detach()), mask) / num_tokens,
     )
+
+
+def kl_loss(
+    logprobs: Tensor, old_logprobs: Tensor, reference_logprobs: Tensor, *, estimator: Literal["k2", "k3"]
+) -> Tensor:
+    """KL(policy, reference) of each token as a loss, at least float32 [B, T].
+
+    k2: rho (log policy - log reference)^2 / 2 with the ratio rho = policy / old policy held fixed, whose mean gradient
+    over tokens of the old policy is that of the KL at each state (arXiv 2506.09477). k3: as in GRPO (arXiv 2402.03300,
+    eq. 4), whose mean gradient is that of KL(reference, policy). Neither sees what a token does to the KL of later
+    ones; k1 in the reward does.
+    logprobs, old_logprobs, reference_logprobs: float [B, T]. Gradient flows through `logprobs` alone.
+    """
+    reference_logprobs = reference_logprobs.detach()
+    if estimator == "k3":
+        return k3(logprobs, reference_logprobs)
+    ratio = (widen(logprobs.detach()) - widen(old_logprobs.detach())).exp()
+    return ratio * k2(logprobs, reference_logprobs)

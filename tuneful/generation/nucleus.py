@@ -21,9 +21,17 @@ def nucleus(top_p: float) -> Choose:
     def choose(logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
         if top_p == 1:  # a sum of float32 may reach 1 before the last token
             return logits
-        probs, order = logits.softmax(-1).sort(-1, descending=True)
-        before = probs.cumsum(-1) - probs
-        outside = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
-        return logits.masked_fill(outside, -torch.inf)
+        return logits.masked_fill(~in_nucleus(logits, top_p), -torch.inf)
 
     return choose
+
+
+def in_nucleus(logits: Tensor, top_p: float, *, min_tokens: int = 1) -> Tensor:
+    """bool [R, V]: the fewest tokens that hold `top_p` of softmax(logits), and at least the `min_tokens` likeliest.
+
+    logits: float [R, V]; top_p: above 0 and below 1. The token that crosses `top_p` is in.
+    """
+    probs, order = logits.softmax(-1).sort(-1, descending=True)
+    inside = probs.cumsum(-1) - probs < top_p
+    inside[:, :min_tokens] = True
+    return torch.zeros_like(inside).scatter(-1, order, inside)

@@ -31,7 +31,7 @@ The logits are a copy that the hook may write into; states and row numbers are t
 row must be left, and what is left must be finite: GenerationError otherwise.
 
 A hook that keeps something for each row may have methods `admit` and `drop` too: they are told the numbers of the rows
-that begin and of those that have ended, int64 [n].
+that begin and of those that have ended, int64 [n]; and `drawn`, told row numbers and the ids drawn for them, int64 [R].
 """
 
 
@@ -132,6 +132,7 @@ class Sampler:
                 rows = np.concatenate([rows, begun])
             assert hidden is not None
             chosen = self._choose(decoding, hidden, rows, drawn, sampling, draws, values, choose)
+            _tell(choose, "drawn", rows, chosen)
             ended = np.array([self._has_ended(drawn, row, sampling) for row in rows.tolist()])
             if ended.any():
                 _tell(choose, "drop", rows[ended])
@@ -292,9 +293,11 @@ def _limited(choose: Choose, logits: Tensor, hidden: Tensor, rows: npt.NDArray[n
     return limited
 
 
-def _tell(choose: Choose | None, what: Literal["admit", "drop"], rows: npt.NDArray[np.int64]) -> None:
+def _tell(
+    choose: Choose | None, what: Literal["admit", "drawn", "drop"], rows: npt.NDArray[np.int64], *more: Tensor
+) -> None:
     if hasattr(choose, what):
-        getattr(choose, what)(torch.from_numpy(rows))
+        getattr(choose, what)(torch.from_numpy(rows), *more)
 
 
 def _closed_up(kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -87,6 +87,15 @@ class AdapterSet:
             raise ModelError(f"{path}: the adapter fits other layers than those of {self.model.name_or_path}")
         return {key.removeprefix("base_model.model."): w for key, w in saved.items() if key not in adapter}
 
+    def copy(self, name: str, to: str) -> None:
+        """Add adapter `to` with the shape and the weights of `name`."""
+        self._insert(to, self._peft.peft_config[name])
+        with torch.no_grad():
+            for one, other in zip(
+                self.named_parameters(to).values(), self.named_parameters(name).values(), strict=True
+            ):
+                one.copy_(other)
+
     def remove(self, name: str) -> None:
         """Take adapter `name`, which must not be active, off the base."""
         self._peft.delete_adapter(name)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tuneful.errors import ModelError
 from tuneful.functional.head import head_kl, head_logprobs, tokens_together
-from tuneful.functional.logprobs import token_logprobs
+from tuneful.functional.logprobs import token_logprobs, vocabulary_logprobs
 from tuneful.models.adapters import wide_output
 from tuneful.models.llama import is_llama_like, own_states
 from tuneful.models.ragged import Ids, Ragged, Rows, refuse_empty
@@ -30,7 +30,8 @@ class Outputs:
     """What a forward pass returns for R rows; T is the width the caller asked for.
 
     mask: bool [R, T], True on completion tokens. logprobs, entropy, values: float32 [R, T], 0 where mask is False.
-    scores: float32 [R]. None where the role has no such output.
+    scores: float32 [R]. states: [M, d] before each of the M completion tokens, row by row. None where the role has no
+    such output.
     """
 
     mask: Tensor
@@ -38,6 +39,11 @@ class Outputs:
     entropy: Tensor | None = None
     values: Tensor | None = None
     scores: Tensor | None = None
+    states: Tensor | None = None
+
+    def spread(self, flat: Tensor) -> Tensor:
+        """Numbers [M] of completion tokens as [R, T], zeros elsewhere."""
+        return flat.new_zeros(self.mask.shape).masked_scatter(self.mask, flat)
 
 
 def policy_outputs(
@@ -49,10 +55,13 @@ def policy_outputs(
     temperature: float = 1.0,
     value: Role | None = None,
     entropy_grad: bool = False,
+    allowed: Sequence[Sequence[Sequence[int]]] | None = None,
+    with_states: bool = False,
 ) -> Outputs:
     """Logprobs and entropy of every completion token under `policy`; values too when `value` is given.
 
-    A value head on the policy's trunk reads the same hidden states; any other value role runs its own pass.
+    A value head on the policy's trunk reads the same hidden states; any other value role runs its own pass. allowed:
+    per row and token the ids among which it is chosen, [] for all.
     """
     rows = _Completions(prompts, completions, width, policy.device)
     states = rows.predicting_states(policy)
@@ -63,18 +72,44 @@ def policy_outputs(
         temperature=temperature,
         entropy_grad=entropy_grad,
         weights=_trained_in_head(policy),
+        allowed=None if allowed is None else rows.flat(allowed),
     )
     values = None
     if value is not None:
         value_states = states if value.shares_trunk(policy) else rows.predicting_states(value)
         values = rows.spread(_apply(value.head, value_states))
-    return Outputs(rows.mask, rows.spread(logprobs), rows.spread(entropy), values)
+    kept = states if with_states else None
+    return Outputs(rows.mask, rows.spread(logprobs), rows.spread(entropy), values, states=kept)
 
 
 def value_outputs(value: Role, prompts: Ids, completions: Ids, *, width: int | None = None) -> Outputs:
     """Values of the states before each completion token."""
     rows = _Completions(prompts, completions, width, value.device)
     return Outputs(rows.mask, values=rows.spread(_apply(value.head, rows.predicting_states(value))))
+
+
+def plain_logits(policy: Role, prompts: Ids, completions: Ids) -> Tensor:
+    """Logits before every completion token, float32 flat [M, V], by transformers' own layers alone and all at once.
+
+    For what our passes leave out: gradients of gradients. They exist with eager attention (`set_attn_implementation`).
+    """
+    rows = _Completions(prompts, completions, None, policy.device)
+    return lm_logits(policy.model, rows.predicting_states(policy, plain=True)).float()
+
+
+@torch.no_grad()
+def top_tokens(
+    policy: Role, prompts: Ids, completions: Ids, k: int, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The k likeliest tokens before every completion token, int64 [M, k], and their logprobs, float32 [M, k]."""
+    rows = _Completions(prompts, completions, None, policy.device)
+    states = rows.predicting_states(policy)
+    size = tokens_together(policy.model.config.get_text_config().vocab_size)
+    found = [
+        vocabulary_logprobs(lm_logits(policy.model, part), temperature=temperature).topk(k, dim=-1)
+        for part in torch.split(states, size)
+    ]
+    return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])
 
 
 @torch.no_grad()
@@ -235,8 +270,8 @@ class _Completions:
         self.mask, self.row, self.place = tokens.mask, tokens.row, tokens.place
         self.targets = torch.tensor([token for c in self.completions for token in c], dtype=torch.int64, device=device)
 
-    def predicting_states(self, role: Role) -> Tensor:
-        """Hidden states [M, d] of the position before each completion token."""
+    def predicting_states(self, role: Role, *, plain: bool = False) -> Tensor:
+        """Hidden states [M, d] of the position before each completion token; plain: by transformers' layers alone."""
         role.activate()
         if role.model.config.is_encoder_decoder:
             states, attended = encoded(role.model, self.prompts)
@@ -246,13 +281,17 @@ class _Completions:
                 input_ids=before, encoder_hidden_states=states, encoder_attention_mask=attended, use_cache=False
             ).last_hidden_state
             return hidden[self.row, self.place]  # type: ignore[no-any-return]
-        if is_llama_like(role.model):
+        if is_llama_like(role.model) and not plain:
             rows = Ragged(self.prompts, self.completions, self.device, predicting=True)
             return own_states(role.model, rows, recompute=role.before_recompute)
         ids, _ = _padded(self.prompts, self.completions, self.device)
         hidden = role.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         starts = torch.tensor([len(p) for p in self.prompts], device=self.device)
         return hidden[self.row, starts[self.row] + self.place - 1]  # type: ignore[no-any-return]
+
+    def flat(self, of_tokens: Sequence[Sequence[Sequence[int]]]) -> list[Sequence[int]]:
+        """What rows hold for each of their tokens, as one list [M]."""
+        return [one for row, c in zip(of_tokens, self.completions, strict=True) for one in row[: len(c)]]
 
     def spread(self, flat: Tensor) -> Tensor:
         """Flat [M] numbers to [R, T], zeros elsewhere."""

@@ -32,6 +32,9 @@ _PLAIN_TEMPLATE = (
 )
 """What an encoder-decoder without a chat template reads of a conversation: what was said, for it knows no roles."""
 
+GUIDE_FILE = "guide.json"
+"""Beside a model: how action values choose its tokens."""
+
 
 def load_tokenizer(path: str | Path, *, needs_end: bool = True) -> Any:
     """The tokenizer of a model directory or hub id.
@@ -85,7 +88,9 @@ def spare_token(tokenizer: Any) -> str | None:
     return fitting[0] if fitting else None
 
 
-def load_language_model(path: str | Path, *, dtype: Dtype = "float32", device: str | None = None) -> Any:
+def load_language_model(
+    path: str | Path, *, dtype: Dtype = "float32", device: str | None = None, guided: bool = False
+) -> Any:
     """A language model, decoder or encoder-decoder, with dropout off, on `device`; None: on CUDA when there is one.
 
     A PEFT adapter is merged into its base. Merging is what makes the supervised model, adapter included, the base of
@@ -95,6 +100,8 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32", device: s
     begin token in the first place and its end token in the last, have no probability that training could change; they
     are struck from the generation config, also of what is saved.
 
+    guided: whether the caller knows what to do with a policy that action values guide (pipeline/guided.py).
+
     Raises ModelError when there is none, a classifier, a model whose head was not saved, one that reads images too, or
     an encoder-decoder of a family that is not among `ENCODER_DECODERS`.
     """
@@ -102,6 +109,11 @@ def load_language_model(path: str | Path, *, dtype: Dtype = "float32", device: s
 
     if is_scorer(path):
         raise ModelError(f"{path}: a reward model or classifier, no language model; give the model it is to judge")
+    if not guided and (Path(path) / GUIDE_FILE).exists():
+        raise ModelError(
+            f"{path}: a policy that speaks by value, which {GUIDE_FILE} beside it tells how; the model alone would say "
+            "something else. generate, evaluate and best_of_n know how to let it speak"
+        )
     _refuse_others(path)
     if not is_adapter(path) and any("MaskedLM" in name for name in _config(path).architectures or []):
         raise ModelError(f"{path}: an encoder, which reads the words that it is to say; give a decoder")

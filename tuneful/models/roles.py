@@ -92,6 +92,8 @@ class Roles:
     reference: Role | None = None
     value: Role | None = None
     reward: Role | None = None
+    heads: nn.Module | None = None
+    """What a learner reads off the policy's states besides, trained with it."""
 
     def recomputing(self) -> Roles:
         """The same roles, whose layers are computed again in the backward pass.
@@ -108,12 +110,14 @@ class Roles:
         def one(role: Role | None) -> Role | None:
             return None if role is None else replace(role, recompute=True)
 
-        return Roles(one(self.policy), self.reference, one(self.value), one(self.reward))
+        return Roles(one(self.policy), self.reference, one(self.value), one(self.reward), self.heads)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """All trained weights of all roles, each once, by name."""
         roles = (self.policy, self.reference, self.value, self.reward)
-        return {name: weight for role in roles if role is not None for name, weight in role.weights.items()}
+        found = {name: weight for role in roles if role is not None for name, weight in role.weights.items()}
+        beside = {} if self.heads is None else named_weights("heads", self.heads)
+        return found | {name: weight for name, weight in beside.items() if weight.requires_grad}
 
 
 def check_roles(
@@ -212,6 +216,28 @@ def reward_on(base: Role, path: str | Path) -> Role:
     assert base.adapters is not None
     weight = _load_reward_adapter(base.adapters, "reward", path, otherwise="leave share_base out")
     return Role("reward", base.model, base.adapters, ("reward",), _head(weight, base.device))
+
+
+def second_policy(policy: Role, name: str) -> Role:
+    """A role with the weights of `policy` that does not follow it: an adapter more on its base, or a model more."""
+    if policy.adapters is None:
+        return Role(name, copy.deepcopy(policy.model).requires_grad_(False))
+    policy.adapters.copy(policy.active[-1], name)
+    return Role(name, policy.model, policy.adapters, (*policy.active[:-1], name))
+
+
+def follow(second: Role, policy: Role) -> None:
+    """Give a role that `second_policy` made the weights that `policy` has now."""
+    with torch.no_grad():
+        for weight, now in zip(own_weights(second).values(), own_weights(policy).values(), strict=True):
+            weight.copy_(now)
+
+
+def own_weights(role: Role) -> dict[str, nn.Parameter]:
+    """The weights in which a policy differs from its base: its adapter's, or all of a model."""
+    if role.adapters is None:
+        return dict(role.model.named_parameters())
+    return role.adapters.named_parameters(role.active[-1])
 
 
 def _load_reward_adapter(adapters: AdapterSet, name: str, path: str | Path, *, otherwise: str) -> Tensor:

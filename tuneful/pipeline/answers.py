@@ -11,9 +11,10 @@ from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose
 from tuneful.generation.sampling import Sampling
-from tuneful.models.loading import Dtype, load_language_model, load_tokenizer
-from tuneful.models.roles import Role, Roles
+from tuneful.models.loading import Dtype, load_tokenizer
+from tuneful.models.roles import Roles
 from tuneful.pipeline.context import Context
+from tuneful.pipeline.guided import load_policy
 from tuneful.records import Prompt
 from tuneful.rollouts.collect import candidates_of
 
@@ -40,7 +41,9 @@ def answer(
 
 def engine_of(model: str, *, dtype: Dtype = "float32", note: Callable[[str], None]) -> LocalEngine:
     """An engine that samples from the model in a directory or on the hub. note: told what `note_waves` has to say."""
-    engine = LocalEngine(Roles(policy=Role("policy", load_language_model(model, dtype=dtype))), load_tokenizer(model))
+    policy, guide = load_policy(model, dtype=dtype)
+    engine = LocalEngine(Roles(policy=policy), load_tokenizer(model))
+    engine.guide = guide
     note_waves(engine, note)
     return engine
 

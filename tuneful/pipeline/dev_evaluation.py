@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tuneful.algorithms.loop import Evaluation
-from tuneful.algorithms.ppo import PPOConfig
+from tuneful.algorithms.on_policy import OnPolicyConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, hacking_signals
@@ -29,7 +29,7 @@ class DevEvaluation:
         prompts: Sequence[Prompt],
         reward: Reward,
         second: Reward | None,
-        config: PPOConfig,
+        config: OnPolicyConfig,
         *,
         num_samples: int,
         phrase_z: float,

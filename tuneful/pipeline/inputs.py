@@ -28,6 +28,9 @@ JudgmentsInput = Annotated[str, "data", "judgments"]
 RatersInput = Annotated[str, "raters"]
 MeasureInput = Annotated[str, "measures"]
 
+ON_POLICY = ("reinforce", "rloo", "grpo", "a2c", "ppo", "nlpo", "trpo", "raft", "dqn")
+"""The algorithms that train on the policy's own answers."""
+
 DEV_MEASURES = ("reward", "kl", "eos_share", "length", "distinct_2", "phrase_z", "phrase_ratio")
 """What is measured on dev prompts while a policy trains."""
 
@@ -37,16 +40,18 @@ SECOND_MEASURES = ("second_reward", "second_reward_low", "second_reward_high")
 
 MAKES: Mapping[str, tuple[str, ...]] = {
     "generate": ("completions",),
+    "best_of_n": ("completions",),
     "label": ("judgments",),
     "collect": ("judgments", "completions"),
     "consensus": ("comparisons",),
     "sft": ("a model",),
     "reward": ("a reward model",),
-    "ppo": ("a model",),
+    **dict.fromkeys(ON_POLICY, ("a model",)),
     "dpo": ("a model",),
     "orpo": ("a model",),
     "simpo": ("a model",),
     "kto": ("a model",),
+    "ilql": ("a model",),
 }
 """What each kind of stage leaves for later ones."""
 
@@ -56,6 +61,7 @@ TAKES: Mapping[str, str] = {
     "comparisons": "comparisons",
     "demonstrations": "comparisons",
     "preferences": "comparisons",
+    "pretraining": "comparisons",
     "test": "comparisons",
     "model": "a model",
     "normalise_model": "a model",
@@ -258,8 +264,8 @@ class RewardInputs(TrainingInputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOInputs(TrainingInputs):
-    """`algorithm = "ppo"`."""
+class OnPolicyInputs(TrainingInputs):
+    """`algorithm = "reinforce"`, `"rloo"`, `"grpo"`, `"raft"` or `"dqn"`."""
 
     model: ModelInput
     """The supervised model: the policy starts from it, and it is the reference."""
@@ -276,12 +282,8 @@ class PPOInputs(TrainingInputs):
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
     share_base: bool = False
-    """One base for all roles: policy, reward and value as adapters, the reference with them off. Needs `lora`, and a
+    """One base for all roles: policy, reward and a value as adapters, the reference with them off. Needs `lora`, and a
     reward trained with `lora` on the same model."""
-    value: ValueKind = "head"
-    """What estimates returns: a head on the policy's trunk, an adapter and head, or a model of its own."""
-    value_from: ModelInput | None = None
-    """Reward model that an adapter or model value starts from (InstructGPT); without it values start at 0."""
     sampler: str | None = None
     """URL of a server that samples in place of this process, such as `http://127.0.0.1:8000`; it serves `model`, and is
     given the adapter after each step. Needs `lora`."""
@@ -305,12 +307,7 @@ class PPOInputs(TrainingInputs):
         require_at_least(1, self, "", "evaluate_every", "evaluate_samples")
         require_at_least(2, self, "", "evaluate_prompts")
         require_above(0, self, "", "kl_budget", hint="healthy runs end between .5 and 6")
-        check_roles(
-            adapters=self.lora is not None,
-            value=self.value,
-            value_from=self.value_from,
-            share_base=self.share_base,
-        )
+        check_roles(adapters=self.lora is not None, share_base=self.share_base)
         if self.sampler is not None:
             refuse_no_server(self.sampler)
             if self.lora is None:
@@ -327,6 +324,55 @@ class PPOInputs(TrainingInputs):
         for name in self.threshold:
             if name not in known:
                 raise ConfigError(f'threshold: no measure on dev prompts is called "{name}"{did_you_mean(name, known)}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticInputs(OnPolicyInputs):
+    """`algorithm = "a2c"`: a policy beside a value function."""
+
+    value: ValueKind = "head"
+    """What estimates returns: a head on the policy's trunk, an adapter and head, or a model of its own."""
+    value_from: ModelInput | None = None
+    """Reward model that an adapter or model value starts from (InstructGPT); without it values start at 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_roles(adapters=self.lora is not None, value=self.value, value_from=self.value_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOInputs(ActorCriticInputs):
+    """`algorithm = "ppo"`."""
+
+    pretraining: DataInput | None = None
+    """Demonstrations that are imitated beside, weighed by `ptx_coef` (PPO-ptx)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLPOInputs(ActorCriticInputs):
+    """`algorithm = "nlpo"`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler is not None:
+            raise ConfigError("sampler: the mask policy of nlpo reads along with the model, here; leave sampler out")
+        if self.shard:
+            raise ConfigError("shard: the mask policy of nlpo is a copy that is not split; leave shard out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPOInputs(ActorCriticInputs):
+    """`algorithm = "trpo"`. Needs `lora`: its vectors are as long as what it trains."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora is None:
+            raise ConfigError("trpo needs lora: it keeps half a dozen vectors as long as what it trains")
+        if self.base_dtype != "float32" or self.shard or self.recompute_layers:
+            raise ConfigError(
+                "trpo takes gradients of gradients, in float32 and of whole layers; leave base_dtype, shard and "
+                "recompute_layers out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,6 +407,27 @@ class KTOInputs(TrainingInputs):
     """Unpaired preferences, an answer and its label to a row; or comparisons, whose sides are good and bad answers."""
     lora: LoRA | None = None
     """Train an adapter of this shape on the frozen base; without it all weights beside a frozen copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILQLInputs(TrainingInputs):
+    """`algorithm = "ilql"`."""
+
+    model: ModelInput
+    """The language model that learns to speak by value."""
+    completions: DataInput | None = None
+    """`@stage` that generated them, or a file of answers: what `reward` scores."""
+    reward: RewardInput | None = None
+    """What scores the completions."""
+    comparisons: DataInput | None = None
+    """In their place `@stage` that made comparisons, a file or a data set: chosen answers score p, rejected 1 - p."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.completions is None) == (self.comparisons is None):
+            raise ConfigError("ilql learns from completions with a reward, or from comparisons; give one of the two")
+        if (self.completions is None) != (self.reward is None):
+            raise ConfigError("completions and reward go together: give both, or comparisons alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,6 +474,37 @@ class EvaluateInputs(SamplingInputs):
         if self.judge:
             return self.judge.rpartition(":")[2]
         return "reward" if self.reward else "people" if self.people else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNInputs(SamplingInputs):
+    """`do = "best_of_n"`: what is gained by keeping the best of several answers."""
+
+    model: ModelInput
+    """Model that answers."""
+    prompts: PromptsInput
+    """Prompts to answer."""
+    reward: RewardInput
+    """What says which answer is best."""
+    num_samples: int = 16
+    """Completions of each prompt: the largest n."""
+    split: Literal["reward", "rl", "dev", "test"] = "test"
+    """Which split of the prompts."""
+    limit: int | None = None
+    """At most this many prompts."""
+    second_reward: RewardInput | None = None
+    """Another reward, which chooses nothing."""
+    toxicity: RewardInput | None = None
+    """What measures toxicity, and not the reward; without it, it is not measured."""
+    measures: tuple[MeasureInput, ...] = ()
+    """Further measures of a completion: `world:measure`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(2, self, "", "num_samples", "limit")
+        require_above(0, self, "", "temperature", hint="greedy answers are all the same")
+        if self.toxicity is not None and self.toxicity == self.reward:
+            raise ConfigError("toxicity is measured by the reward itself, which it is to check; name another measure")
 
 
 @dataclass(frozen=True, kw_only=True)

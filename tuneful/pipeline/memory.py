@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from tuneful.algorithms.dpo import DPOConfig
+from tuneful.algorithms.ilql import ILQL
 from tuneful.algorithms.kto import KTOConfig
+from tuneful.algorithms.on_policy import Collector, OnPolicyConfig
 from tuneful.algorithms.orpo import ORPOConfig
-from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
 from tuneful.algorithms.simpo import SimPOConfig
@@ -128,6 +129,13 @@ def plan_sft(engine: LocalEngine, learner: SFT) -> Plan:
     return _of_units(engine, [[row] for row in rows], learner.config.demonstrations_per_step)
 
 
+def plan_scored(engine: LocalEngine, learner: ILQL) -> Plan:
+    """Of learning from scored completions, roughly: what the heads on every state take is left out."""
+    rows = _rows([one.prompt for one in learner.scored], [one.completion for one in learner.scored])
+    plan = _of_units(engine, [[row] for row in rows], learner.config.completions_per_step)
+    return Plan(always=plan.always, phases=plan.phases, rough=True)
+
+
 def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sequence[Prompt], how: Sampling) -> Plan:
     """Of training a reward model, after which a language model answers the prompts that it is normalised with.
 
@@ -188,28 +196,29 @@ def plan_kto(engine: LocalEngine, answers: Sequence[UnpairedPreference], config:
     return Plan(always=plan.always, phases={"scoring": max(read, key=total), **plan.phases}, rough=plan.rough)
 
 
-def plan_ppo(
-    engine: LocalEngine, learner: PPO, *, others: Sequence[Reward] = (), evaluated: int = 0, checked: int = 0
+def plan_on_policy(
+    engine: LocalEngine, collector: Collector, *, others: Sequence[Reward] = (), evaluated: int = 0, checked: int = 0
 ) -> Plan:
-    """Of PPO, should every completion become as long as it may.
+    """Of learning from the policy's own answers, should every one become as long as it may.
 
-    others: rewards in memory beside the learner's. evaluated, checked: completions that are sampled and read together
+    others: rewards in memory beside the collector's. evaluated, checked: completions that are sampled and read together
     outside its steps, on dev prompts and by the start-up checks.
     """
-    config = learner.config
-    policy, value = _present(engine.roles.policy), _present(engine.roles.value)
-    rewards = [role for reward in (learner.reward, *others) for role in _roles(reward)]
+    config = collector.config
+    policy, value = _present(engine.roles.policy), engine.roles.value
+    rewards = [role for reward in (collector.reward, *others) for role in _roles(reward)]
     beside = max(evaluated, checked)
-    lengths = _longest_prompts(learner.prompts, engine.tokenizer, config, max(config.prompts_per_step, beside))
+    lengths = _longest_prompts(collector.prompts, engine.tokenizer, config, max(config.prompts_per_step, beside))
     asked = [
         Row(length, config.max_new_tokens, k)
         for k, length in enumerate(lengths[: config.prompts_per_step])
         for _ in range(config.samples_per_prompt)
     ]
-    speaking, valuing = Pass.of(policy, entropy_grad=config.entropy_coef > 0), Pass.of(value, speaks=False)
-    passes = [speaking] if value.shares_trunk(policy) else [speaking, valuing]
+    speaking = Pass.of(policy, entropy_grad=getattr(config, "entropy_coef", 0.0) > 0)
+    apart = value is not None and not value.shares_trunk(policy)
+    passes = [speaking, Pass.of(_present(value), speaks=False)] if apart else [speaking]
     # As the checks take them: shorter ones, of which more go into a pass, may need more.
-    likely = _longest_prompts(learner.prompts[:beside], engine.tokenizer, config, beside)
+    likely = _longest_prompts(collector.prompts[:beside], engine.tokenizer, config, beside)
     phases: dict[str, Parts] = {
         "scoring": max(
             (_reading(engine, passes, rewards, rows) for rows in (asked, _cycled(likely, config, beside)) if rows),
@@ -233,11 +242,12 @@ def plan_ppo(
     return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
 
 
-def _largest_minibatch(asked: Sequence[Row], config: PPOConfig) -> Sequence[Row]:
+def _largest_minibatch(asked: Sequence[Row], config: OnPolicyConfig) -> Sequence[Row]:
     """Of a step's rows, the longest prompts first: whole prompts, or fewer rows than a prompt has, of two prompts."""
-    if config.minibatches <= config.prompts_per_step:
-        return asked[: -(-config.prompts_per_step // config.minibatches) * config.samples_per_prompt]
-    count = -(-config.prompts_per_step * config.samples_per_prompt // config.minibatches)
+    parts = getattr(config, "minibatches", 1)
+    if parts <= config.prompts_per_step:
+        return asked[: -(-config.prompts_per_step // parts) * config.samples_per_prompt]
+    count = -(-config.completions_per_step // parts)
     begin = min(config.samples_per_prompt - 1, max(0, len(asked) - count))
     return asked[begin : begin + count]
 
@@ -254,7 +264,7 @@ def _reading(engine: LocalEngine, passes: Sequence[Pass], rewards: Sequence[Role
     return max(read, key=total)
 
 
-def _cycled(lengths: Sequence[int], config: PPOConfig, count: int) -> list[Row]:
+def _cycled(lengths: Sequence[int], config: OnPolicyConfig, count: int) -> list[Row]:
     """Rows to prompts of these lengths, one after the other and again from the first."""
     return [Row(lengths[k % len(lengths)], config.max_new_tokens, k) for k in range(count)]
 

@@ -13,6 +13,7 @@ from tuneful.errors import DataError, RunError
 from tuneful.evaluation.report import label, number
 from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.judgments import read_judgments
+from tuneful.pipeline.inputs import ON_POLICY
 from tuneful.pipeline.markdown import cell, code, counted, measured, place, told
 from tuneful.records import Judgment, RaterKind
 from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings, table_or_empty
@@ -26,7 +27,8 @@ _MADE = {
     "consensus": "{num_comparisons} comparisons that the judgments of {judgments} agree on",
     "sft": "supervised training of {model} on {num_demonstrations} demonstrations of {demonstrations}",
     "reward": "a reward model, trained from {model} on {num_comparisons} comparisons of {comparisons}",
-    "ppo": "PPO on {model} with the reward {reward} and prompts of {prompts}",
+    **{kind: kind.upper() + " on {model} with the reward {reward} and prompts of {prompts}" for kind in ON_POLICY},
+    "ilql": "ILQL on {model} with {num_completions} scored completions",
     "dpo": "DPO on {model} with {num_comparisons} comparisons of {comparisons}",
     "orpo": "ORPO on {model} with {num_comparisons} comparisons of {comparisons}",
     "simpo": "SimPO on {model} with {num_comparisons} comparisons of {comparisons}",

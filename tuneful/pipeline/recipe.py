@@ -20,13 +20,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from tuneful.algorithms.a2c import A2CConfig
 from tuneful.algorithms.dpo import DPOConfig
+from tuneful.algorithms.dqn import DQNConfig
+from tuneful.algorithms.grpo import GRPOConfig
+from tuneful.algorithms.ilql import ILQLConfig
 from tuneful.algorithms.kto import KTOConfig
+from tuneful.algorithms.nlpo import NLPOConfig
 from tuneful.algorithms.orpo import ORPOConfig
 from tuneful.algorithms.ppo import PPOConfig
+from tuneful.algorithms.raft import RAFTConfig
+from tuneful.algorithms.reinforce import ReinforceConfig, RLOOConfig
 from tuneful.algorithms.reward_model import RewardModelConfig
 from tuneful.algorithms.sft import SFTConfig
 from tuneful.algorithms.simpo import SimPOConfig
+from tuneful.algorithms.trpo import TRPOConfig
 from tuneful.data.splits import SHARES, split_of
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.generation.sampling import fold
@@ -38,7 +46,16 @@ from tuneful.settings import as_table, build, override, parse_override, read_tom
 ALGORITHMS: dict[str, tuple[type, type]] = {
     "sft": (inputs.SFTInputs, SFTConfig),
     "reward": (inputs.RewardInputs, RewardModelConfig),
+    "reinforce": (inputs.OnPolicyInputs, ReinforceConfig),
+    "rloo": (inputs.OnPolicyInputs, RLOOConfig),
+    "grpo": (inputs.OnPolicyInputs, GRPOConfig),
+    "a2c": (inputs.ActorCriticInputs, A2CConfig),
     "ppo": (inputs.PPOInputs, PPOConfig),
+    "nlpo": (inputs.NLPOInputs, NLPOConfig),
+    "trpo": (inputs.TRPOInputs, TRPOConfig),
+    "raft": (inputs.OnPolicyInputs, RAFTConfig),
+    "dqn": (inputs.OnPolicyInputs, DQNConfig),
+    "ilql": (inputs.ILQLInputs, ILQLConfig),
     "dpo": (inputs.DPOInputs, DPOConfig),
     "orpo": (inputs.PairInputs, ORPOConfig),
     "simpo": (inputs.PairInputs, SimPOConfig),
@@ -46,11 +63,11 @@ ALGORITHMS: dict[str, tuple[type, type]] = {
 }
 """Inputs and settings of each algorithm."""
 
+_OTHER_SAMPLER = "the sampler would draw from another distribution than the policy that is updated; set temperature"
+
 LEFT_OUT = {
-    "ppo": dict.fromkeys(
-        ("top_k", "top_p"),
-        "the sampler would draw from another distribution than the policy that is updated; set temperature",
-    )
+    **dict.fromkeys(inputs.ON_POLICY, dict.fromkeys(("top_k", "top_p"), _OTHER_SAMPLER)),
+    "nlpo": {"top_k": _OTHER_SAMPLER},  # whose update knows of its own top_p
 }
 """By algorithm, settings that are asked for and left out, and why."""
 
@@ -59,6 +76,7 @@ ACTIONS: dict[str, type] = {
     "label": inputs.LabelInputs,
     "collect": inputs.CollectInputs,
     "consensus": inputs.ConsensusInputs,
+    "best_of_n": inputs.BestOfNInputs,
     "evaluate": inputs.EvaluateInputs,
     "accuracy": inputs.AccuracyInputs,
     "audiences": inputs.AudiencesInputs,

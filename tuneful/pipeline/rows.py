@@ -15,7 +15,7 @@ from tuneful.data.splits import Purpose
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
 from tuneful.pipeline.context import Context
-from tuneful.records import Comparison, Demonstration, UnpairedPreference
+from tuneful.records import Comparison, Completion, Demonstration, Prompt, UnpairedPreference
 
 
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
@@ -33,6 +33,13 @@ def training_answers(context: Context, reference: str, *, stage: str = "") -> li
     if "unpaired" in kinds(context.file(reference, "comparisons.jsonl")):
         return _kept(context, reference, "unpaired", ("reward",), purpose="train", stage=stage)
     return unpair(training_comparisons(context, reference, stage=stage))
+
+
+def training_completions(context: Context, reference: str, *, stage: str = "") -> list[tuple[Prompt, Completion]]:
+    """Answers to be scored, of a generate stage or a file of completions; none to dev or test prompts."""
+    file = "completions.jsonl"
+    offered = _kept(context, reference, "candidates", ("reward", "rl"), purpose="train", stage=stage, file=file)
+    return [(item.prompt, completion) for item in offered for completion in item.completions]
 
 
 def held_out_comparisons(context: Context, reference: str, *, stage: str = "") -> list[Comparison]:
@@ -59,9 +66,10 @@ def _kept(
     purpose: Purpose,
     stage: str,
     mend: str = "change the shares",
+    file: str = "comparisons.jsonl",
 ) -> list[Any]:
-    """The records of a file, or of a stage's comparisons, whose prompts are in these splits; DataError for none."""
-    found = read(context.file(reference, "comparisons.jsonl"), kind, on_skip=context.display.note)
+    """Records of a file, or of what a stage left as `file`, whose prompts are in these splits; DataError for none."""
+    found = read(context.file(reference, file), kind, on_skip=context.display.note)
     kept = context.rows(found, reference, splits, purpose=purpose, stage=stage)
     if not kept:
         raise DataError(f"{reference}: none of its {len(found)} {kind} is in the {' or '.join(splits)} split; {mend}")

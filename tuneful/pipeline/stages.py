@@ -24,6 +24,7 @@ from tuneful.data.splits import Purpose
 from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError, DataError
+from tuneful.evaluation.best_of_n import best_of_n_curve
 from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, num_words
@@ -48,6 +49,7 @@ from tuneful.pipeline import inputs, training
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
+from tuneful.pipeline.guided import load_policy
 from tuneful.pipeline.outcome import Facts, write_stage_report
 from tuneful.pipeline.preferred import preferred
 from tuneful.pipeline.recipe import Stage
@@ -153,9 +155,10 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     )
     after_path = context.model(given.after)
     tokenizer = load_tokenizer(after_path)
-    policy = Role("policy", load_language_model(after_path, dtype=given.dtype))
+    policy, guide = load_policy(after_path, dtype=given.dtype)
     reference = Role("reference", load_language_model(context.model(given.before), dtype=given.dtype))
     engine = LocalEngine(Roles(policy=policy, reference=reference), tokenizer)
+    engine.guide = guide
     note_waves(engine, context.display.note)
     after = engine.sample(prompts, sampling, seed=fold(context.seed, "after"), on_progress=context.progress)
     kl, estimator = engine.kl(after)
@@ -179,7 +182,10 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     report["before"]["perplexity"] = _perplexity(before, logprobs)
     report["after"]["perplexity"] = _perplexity(after, engine.score("reference", _untempered(after)))
     for side, role, rollout in (("before", reference, before), ("after", policy, after)):
-        report[side]["entropy"] = _entropy(role, rollout, engine.tokens_per_microbatch)
+        if side == "after" and guide is not None:
+            report[side]["entropy"] = _sampled_entropy(rollout)
+        else:
+            report[side]["entropy"] = _entropy(role, rollout, engine.tokens_per_microbatch)
         report[side]["eos_share"] = eos_share(rollout.finish)
         report[side].setdefault("toxicity", None)  # nothing here knows toxicity unless a measure of that name does
     rows = zip(prompts, old, new, strict=True)
@@ -192,6 +198,35 @@ def evaluate(context: Context, record: RunDirectory, given: inputs.EvaluateInput
     write_stage_report(record, report)
     read = {} if people is None else {"people": people.source(record.path / "judgments.jsonl")}
     return {"num_prompts": len(prompts), **read}
+
+
+def keep_best(context: Context, record: RunDirectory, given: inputs.BestOfNInputs) -> Facts:
+    """`report.json`: measures of the best of n answers for n = 1, 2, 4 … num_samples; `completions.jsonl`: the best of
+    all of each prompt."""
+    prompts = context.prompts(given.prompts).read(given.split, purpose=PURPOSES[given.split], stage=record.name)
+    prompts = prompts[: given.limit]
+    seed = context.seed_of("best_of_n")
+    rollout = stage_answers(context, given.model, prompts, _sampling(given), seed=seed, dtype=given.dtype)
+    named = {name: getattr(given, name) for name in ("reward", "second_reward", "toxicity")}
+    measures: dict[str, Measure] = {"length": lambda _, text: float(num_words(text))}
+    for name, one in named.items():
+        if one is not None:
+            measures[name] = _text_measure(load_reward(one, model=context.model), prompts, rollout)
+    measures |= {name.partition(":")[2]: context.measure(name) for name in given.measures}
+    texts = _by_prompt(rollout.texts, given.num_samples)
+    values = {
+        name: [[measure(prompt, text) for text in row] for prompt, row in zip(prompts, texts, strict=True)]
+        for name, measure in measures.items()
+    }
+    sizes = [2**k for k in range(given.num_samples.bit_length()) if 2**k < given.num_samples]
+    curve = best_of_n_curve(values["reward"], values, [*sizes, given.num_samples], seed=context.seed)
+    best = [
+        place * given.num_samples + max(range(len(row)), key=row.__getitem__)
+        for place, row in enumerate(values["reward"])
+    ]
+    write_answers(record.path / "completions.jsonl", prompts, rollout.rows(best), given.model, force=True)
+    write_stage_report(record, {"best_of_n": curve})
+    return {"num_prompts": len(prompts), "num_completions": len(prompts)}
 
 
 def measure_accuracy(context: Context, record: RunDirectory, given: inputs.AccuracyInputs) -> Facts:
@@ -229,11 +264,13 @@ RUNS: dict[str, Run] = {
     "consensus": reach_consensus,
     "sft": training.train_sft,
     "reward": training.train_reward,
-    "ppo": training.train_ppo,
+    **dict.fromkeys(inputs.ON_POLICY, training.train_on_policy),
     "dpo": training.train_dpo,
     "orpo": training.train_orpo,
     "simpo": training.train_simpo,
     "kto": training.train_kto,
+    "ilql": training.train_ilql,
+    "best_of_n": keep_best,
     "evaluate": evaluate,
     "accuracy": measure_accuracy,
     "audiences": compare_audiences,
@@ -290,9 +327,17 @@ def _entropy(role: Role, rollout: Rollout, tokens_per_microbatch: int) -> Measur
         outputs = policy_outputs(role, prompts, completions, width=entropy.shape[1])
         assert outputs.entropy is not None
         entropy[rows] = outputs.entropy
-    ranks.add_up(entropy)
+    return _mean_over_tokens(ranks.add_up(entropy), rollout)
+
+
+def _sampled_entropy(rollout: Rollout) -> MeasuredJSON:
+    """The same of what was drawn from, by its tokens alone: the mean of minus their logprobs."""
+    return _mean_over_tokens(-rollout.sampled_logprobs, rollout)
+
+
+def _mean_over_tokens(numbers: Tensor, rollout: Rollout) -> MeasuredJSON:
     group = rollout.group[:, None].expand_as(rollout.mask)
-    return bootstrap_mean(entropy[rollout.mask].cpu().numpy(), group[rollout.mask].cpu().numpy()).as_json()
+    return bootstrap_mean(numbers[rollout.mask].cpu().numpy(), group[rollout.mask].cpu().numpy()).as_json()
 
 
 def _by_prompt(texts: Sequence[str], num_samples: int) -> list[list[str]]:

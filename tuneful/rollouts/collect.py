@@ -11,6 +11,7 @@ from torch import Tensor
 from tuneful.engines import ranks
 from tuneful.engines.protocol import Engine
 from tuneful.generation.rollout import Rollout
+from tuneful.generation.sampler import Choose
 from tuneful.generation.sampling import Sampling
 from tuneful.records import Candidates, Completion, Prompt
 from tuneful.rewards.reward import Reward, checked, penalise_missing_end
@@ -26,9 +27,10 @@ def collect(
     missing_eos_penalty: float = 1.0,
     with_values: bool = False,
     with_reference: bool = True,
+    choose: Choose | None = None,
 ) -> Rollout:
     """A scored rollout. Values come out of the decode pass when the value head shares the policy's trunk."""
-    rollout = engine.sample(prompts, sampling, seed=seed, values=with_values)
+    rollout = engine.sample(prompts, sampling, seed=seed, values=with_values, choose=choose)
     values = rollout.values
     if with_values and values is None:
         values = engine.score("value", rollout)

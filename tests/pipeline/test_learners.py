@@ -1,0 +1,237 @@
+"""Every learner as a stage of a recipe on the tiny model: it runs, is cut off, goes on, and leaves what can be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.pipeline.recipes import WORDS, stage_toml
+from tuneful.algorithms import start_up
+from tuneful.data.jsonl import write_jsonl
+from tuneful.errors import ConfigError, ModelError
+from tuneful.models.loading import load_language_model
+from tuneful.pipeline.context import Silent
+from tuneful.pipeline.export import export
+from tuneful.pipeline.inputs import ON_POLICY
+from tuneful.pipeline.recipe import Recipe, load_recipe
+from tuneful.pipeline.run import run_recipe
+
+LORA = {"rank": 2}
+OWN: dict[str, dict[str, Any]] = {
+    "reinforce": {},
+    "rloo": {"samples_per_prompt": 2},
+    "grpo": {"samples_per_prompt": 2},
+    "a2c": {},
+    "ppo": {"epochs": 1},
+    "nlpo": {"epochs": 1, "top_p": 0.5, "min_tokens": 4, "mask_every": 2},
+    "trpo": {"value_epochs": 1, "lora": LORA},
+    "raft": {"samples_per_prompt": 2},
+    "dqn": {"completions_per_update": 4, "updates_per_step": 2, "lora": LORA},
+}
+BY_VALUE = ("dqn", "ilql")
+
+
+class CutOff(Silent):
+    """Stops a stage after its first step, as a person at the keyboard does."""
+
+    def __init__(self, stage: str) -> None:
+        self.at, self.now = stage, ""
+
+    def stage(self, name: str, kind: str) -> None:
+        self.now = name
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if self.now == self.at and done == 2:
+            raise KeyboardInterrupt
+
+
+def prompts_in(folder: Path) -> Path:
+    path = folder / "prompts.jsonl"
+    write_jsonl(path, ({"prompt": f"{one} {other}"} for one in WORDS for other in WORDS[:3]))
+    return path
+
+
+def recipe(folder: Path, *stages: str) -> Recipe:
+    splits = "splits = { reward = 0.3, rl = 0.3, dev = 0.2, test = 0.2 }\n"
+    (folder / "recipe.toml").write_text(splits + "".join(stages))
+    return load_recipe(folder / "recipe.toml")
+
+
+def tuned(kind: str, model: Path, prompts: Path, **more: Any) -> str:
+    settings: dict[str, Any] = {
+        "model": model,
+        "prompts": prompts,
+        "reward": "shorter",
+        "num_steps": 3,
+        "save_every": 1,
+        "evaluate_every": 3,
+        "evaluate_prompts": 4,
+        "prompts_per_step": 4,
+        "max_new_tokens": 6,
+        "optimization": {"learning_rate": 0.01},
+    }
+    return stage_toml("tune", algorithm=kind, **settings | OWN.get(kind, {}) | more)
+
+
+def weights_in(model: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.stem}.{name}": weight
+        for file in model.glob("*.safetensors")
+        for name, weight in load_file(file).items()
+    }
+
+
+@pytest.mark.parametrize("kind", ON_POLICY)
+def test_a_run_that_is_cut_off_ends_where_it_would_have(
+    kind: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_up, "NUM_ROLLOUTS", 16)
+    prompts = prompts_in(tmp_path)
+    judged = stage_toml(
+        "compare",
+        do="evaluate",
+        before=tiny_model_dir,
+        after="@tune",
+        prompts=prompts,
+        reward="shorter",
+        num_samples=2,
+        max_new_tokens=6,
+        limit=6,
+    )
+    whole = recipe(tmp_path, tuned(kind, tiny_model_dir, prompts), judged)
+    out, other = tmp_path / "run", tmp_path / "whole"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(whole, out, display=CutOff("tune"))
+    run_recipe(whole, out)
+    run_recipe(whole, other)
+    rows = [
+        [json.loads(line) for line in (f / "tune" / "metrics.jsonl").read_text().splitlines()] for f in (out, other)
+    ]
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows[0]] == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows[1]
+    ]
+    assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [1, 2, 3]
+    resumed, straight = weights_in(out / "tune" / "model"), weights_in(other / "tune" / "model")
+    assert resumed.keys() == straight.keys()
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    assert json.loads((out / "compare" / "report.json").read_text())["win_rate"]["n"] == 6
+
+
+def test_a_policy_that_speaks_by_value_is_no_plain_model(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_up, "NUM_ROLLOUTS", 16)
+    run_recipe(recipe(tmp_path, tuned("dqn", tiny_model_dir, prompts_in(tmp_path))), tmp_path / "run")
+    model = tmp_path / "run" / "tune" / "model"
+    assert {"guide.json", "guide.safetensors"} <= {file.name for file in model.iterdir()}
+    with pytest.raises(ModelError, match="speaks by value"):
+        load_language_model(model)
+    with pytest.raises(ModelError, match="speaks by value"):
+        export(model, tmp_path / "plain", merge=True)
+
+
+@pytest.mark.parametrize("source", ["completions", "comparisons"])
+def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Of 200 steps on answers of which the short ones score high, it says shorter ones than the model does."""
+    prompts = prompts_in(tmp_path)
+    pairs = tmp_path / "pairs.jsonl"
+    write_jsonl(
+        pairs,
+        (
+            {"prompt": f"{one} {other}", "chosen": "yes", "rejected": "no no no no"}
+            for one in WORDS
+            for other in WORDS[:3]
+        ),
+    )
+    given = {"completions": "@samples", "reward": "shorter"} if source == "completions" else {"comparisons": pairs}
+    stages = [
+        stage_toml("samples", do="generate", model=tiny_model_dir, prompts=prompts, num_samples=4, max_new_tokens=6),
+        stage_toml(
+            "ilql",
+            algorithm="ilql",
+            model=tiny_model_dir,
+            completions_per_step=16,
+            epochs=4,
+            guide_scale=2.0,
+            optimization={"learning_rate": 0.003},
+            **given,
+        ),
+        stage_toml(
+            "compare",
+            do="evaluate",
+            before=tiny_model_dir,
+            after="@ilql",
+            prompts=prompts,
+            reward="shorter",
+            num_samples=4,
+            max_new_tokens=6,
+        ),
+    ]
+    out = tmp_path / "run"
+    run_recipe(recipe(tmp_path, *stages), out)
+    report = json.loads((out / "compare" / "report.json").read_text())
+    assert report["difference"]["length"]["interval"][1] < 0
+    shutil.rmtree(out / "compare")
+    metrics = [json.loads(line) for line in (out / "ilql" / "metrics.jsonl").read_text().splitlines()]
+    assert {"q_loss", "value_loss", "cql_loss", "policy_loss", "state_value", "advantage"} <= metrics[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"completions": "a.jsonl"}, "completions and reward go together"),
+        ({"reward": "shorter"}, "give one of the two"),
+        ({"completions": "a.jsonl", "reward": "shorter", "comparisons": "b.jsonl"}, "give one of the two"),
+    ],
+)
+def test_ilql_needs_scores(settings: dict[str, str], match: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=match):
+        recipe(tmp_path, stage_toml("ilql", algorithm="ilql", model="m", **settings))
+
+
+def test_best_of_n(tiny_model_dir: Path, tmp_path: Path) -> None:
+    stage = stage_toml(
+        "best",
+        do="best_of_n",
+        model=tiny_model_dir,
+        prompts=prompts_in(tmp_path),
+        reward="shorter",
+        num_samples=6,
+        max_new_tokens=6,
+    )
+    run_recipe(recipe(tmp_path, stage), tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "best" / "report.json").read_text())
+    assert [point["n"] for point in report["best_of_n"]] == [1, 2, 4, 6]
+    means = [point["measures"]["reward"]["mean"] for point in report["best_of_n"]]
+    assert means == sorted(means)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "best" / "completions.jsonl").read_text().splitlines()]
+    assert all(len(row["completions"]) == 1 for row in rows)
+    kept = [-len(row["completions"][0]["text"].split()) for row in rows]
+    assert sum(kept) / len(kept) == pytest.approx(-report["best_of_n"][-1]["measures"]["length"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "match"),
+    [
+        ("trpo", {}, "trpo needs lora"),
+        ("trpo", {"lora": LORA, "base_dtype": "bfloat16"}, "gradients of gradients"),
+        ("nlpo", {"sampler": "http://127.0.0.1:1", "lora": LORA}, "leave sampler out"),
+        ("nlpo", {"lora": LORA, "shard": True}, "leave shard out"),
+        ("grpo", {"top_p": 0.9}, '"top_p" is no setting of grpo'),
+        ("nlpo", {"top_k": 9}, '"top_k" is no setting of nlpo'),
+        ("reinforce", {"value": "head"}, 'unknown setting "value"'),
+    ],
+)
+def test_what_a_learner_cannot_do_is_said_before_it_starts(
+    kind: str, settings: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    asked = {"model": "m", "prompts": "p.jsonl", "reward": "shorter"}
+    with pytest.raises(ConfigError, match=match):
+        recipe(tmp_path, stage_toml("tune", algorithm=kind, **asked, **settings))

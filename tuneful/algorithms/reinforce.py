@@ -1,0 +1,188 @@
+"""REINFORCE with a baseline (Williams 1992), and RLOO, whose baseline is the other samples (arXiv 2402.14740).
+
+A completion is one action: its reward is R = score - kl_coef * sum of (log policy - log reference), its advantage
+R - b.
+
+per step:  sample completions, score them
+           loss = - mean over completions of (R - b) log policy(completion), in `minibatches` optimizer steps
+
+baseline b:  "running"        mean R of earlier steps, decaying by `baseline_decay`
+             "leave-one-out"  mean R of the prompt's other completions
+             "none"           0
+From the second optimizer step on, log policy becomes the ratio to the policy that sampled, clipped as in PPO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tuneful.algorithms.metrics import MetricMean
+from tuneful.algorithms.on_policy import (
+    Collector,
+    OnPolicyConfig,
+    batch_of,
+    minibatches,
+    old_logprobs,
+    require_clip,
+    require_minibatches,
+)
+from tuneful.engines.protocol import Engine, Metrics
+from tuneful.errors import ConfigError
+from tuneful.functional.advantages import leave_one_out
+from tuneful.functional.kl import k1
+from tuneful.functional.masking import masked_sum
+from tuneful.functional.policy_losses import ppo_clip_loss
+from tuneful.generation.rollout import Rollout
+from tuneful.models.forward import Outputs
+from tuneful.records import Prompt
+from tuneful.rewards.reward import Reward
+from tuneful.settings import require_at_least
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReinforceConfig(OnPolicyConfig):
+    """Settings of REINFORCE. Counts are per step of the whole run, not per device."""
+
+    table: ClassVar[str] = "reinforce."
+
+    baseline: Literal["running", "leave-one-out", "none"] = "running"
+    """What is subtracted from the reward: the mean of earlier steps, of the prompt's other completions, or nothing."""
+    baseline_decay: float = 0.9
+    """How much of the running baseline each step keeps."""
+    epochs: int = 1
+    """Passes over each step's completions."""
+    minibatches: int = 1
+    """Optimizer steps per epoch, each on all samples of its prompts."""
+    clip: float = 0.2
+    """The ratio of a whole completion is held within [1 - clip, 1 + clip]; it is 1 in a step's first update."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus, which keeps variety while training."""
+
+    def __post_init__(self) -> None:
+        OnPolicyConfig.__post_init__(self)
+        require_minibatches(self)
+        require_clip(self)
+        require_at_least(0, self, self.table, "entropy_coef", hint="0 leaves it out")
+        if not 0 <= self.baseline_decay < 1:
+            raise ConfigError(
+                f"{self.table}baseline_decay must be at least 0 and below 1, got {self.baseline_decay}; 0.9 is usual"
+            )
+        if self.baseline == "leave-one-out" and self.samples_per_prompt < 2:
+            raise ConfigError(
+                f'{self.table}samples_per_prompt must be at least 2 for baseline = "leave-one-out", got '
+                f"{self.samples_per_prompt}; RLOO takes 2 to 4"
+            )
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.num_steps * self.epochs * self.minibatches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RLOOConfig(ReinforceConfig):
+    """Settings of RLOO: REINFORCE whose baseline is the prompt's other completions."""
+
+    table: ClassVar[str] = "rloo."
+
+    samples_per_prompt: int = 4
+    """Completions of each prompt."""
+    baseline: Literal["leave-one-out"] = "leave-one-out"
+    """The mean reward of the prompt's other completions."""
+
+
+class Reinforce:
+    """Learner over prompts and a reward."""
+
+    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: ReinforceConfig) -> None:
+        self.engine = engine
+        self.config = config
+        self.collector = Collector(engine, prompts, reward, config)
+        self.baseline = 0.0
+
+    def step(self) -> Metrics:
+        rollout = self.collector.next_rollout()
+        returns = shaped_returns(rollout, kl_coef=self.collector.kl.coef)
+        baseline = self._baseline(returns)
+        metrics = update(self.engine, rollout, returns - baseline, self.config, seed=self.collector.seed("update"))
+        self._remember(returns)
+        return self.collector.finish(rollout, metrics | {"baseline": float(baseline.mean())})
+
+    def _baseline(self, returns: Tensor) -> Tensor:
+        """What each completion is compared with, [N]."""
+        if self.config.baseline == "leave-one-out":
+            return leave_one_out(returns, self.config.samples_per_prompt)
+        return torch.full_like(returns, self.baseline)
+
+    def _remember(self, returns: Tensor) -> None:
+        if self.config.baseline != "running":
+            return
+        kept = self.config.baseline_decay if self.collector.steps > 0 else 0.0
+        self.baseline = kept * self.baseline + (1 - kept) * float(returns.mean())
+
+    def state(self) -> dict[str, Any]:
+        return self.collector.state() | {"baseline": self.baseline}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.collector.restore(state)
+        self.baseline = state["baseline"]
+
+
+def shaped_returns(rollout: Rollout, *, kl_coef: float) -> Tensor:
+    """score - kl_coef * (log policy - log reference of the whole completion), float32 [N]."""
+    assert rollout.scores is not None and rollout.reference_logprobs is not None
+    difference = k1(rollout.logprobs, rollout.reference_logprobs).masked_fill(~rollout.mask, 0.0)
+    return rollout.scores - kl_coef * difference.sum(-1)
+
+
+def update(engine: Engine, rollout: Rollout, advantages: Tensor, config: ReinforceConfig, *, seed: int) -> Metrics:
+    """One iteration over a collected rollout; advantages: float [N], of whole completions."""
+    seen = MetricMean()
+    for rows in minibatches(rollout.group.tolist(), epochs=config.epochs, parts=config.minibatches, seed=seed):
+        batch = batch_of(rollout, rows, entropy_grad=config.entropy_coef > 0)
+        num_tokens = int(rollout.mask[rows].sum())
+        loss = partial(
+            completion_loss, rollout=rollout, advantages=advantages, rows=rows, config=config, num_tokens=num_tokens
+        )
+        seen.add(engine.forward_backward(batch, loss), grad_norm=engine.step(config.max_grad_norm))
+    return seen.mean() | {"advantage_spread": float(advantages.std(correction=0))}
+
+
+def completion_loss(
+    outputs: Outputs,
+    part: list[int],
+    *,
+    rollout: Rollout,
+    advantages: Tensor,
+    rows: Sequence[int],
+    config: ReinforceConfig,
+    num_tokens: int,
+) -> tuple[Tensor, Metrics]:
+    """Clipped policy loss of whole completions, averaged over the minibatch's, and the entropy bonus of tokens.
+
+    outputs: of rows `part` of the minibatch, which are rows `rows[part]` of the rollout.
+    """
+    assert outputs.logprobs is not None and outputs.entropy is not None
+    at = [rows[k] for k in part]
+    mask = rollout.mask[at]
+    new, old = (
+        logprobs.masked_fill(~mask, 0.0).sum(-1, keepdim=True)
+        for logprobs in (outputs.logprobs, old_logprobs(rollout)[at])
+    )
+    whole = torch.ones_like(new, dtype=torch.bool)
+    pi = ppo_clip_loss(new, old, advantages[at, None], whole, clip=config.clip, num_tokens=len(rows))
+    entropy = masked_sum(outputs.entropy, mask) / num_tokens
+    loss = pi.loss - config.entropy_coef * entropy
+    metrics = {
+        "policy_loss": pi.loss,
+        "entropy": entropy,
+        "clip_fraction": pi.clip_fraction,
+        "approx_kl": pi.approx_kl,
+    }
+    return loss, {name: float(value.detach()) for name, value in metrics.items()}
