@@ -12,7 +12,7 @@ TunefulError
 │   ├── AccessError       to this person or program
 │   ├── GoneError         the item is not in the rater's hands any more
 │   ├── MissingError      what was named is not there
-│   └── UnavailableError  for the moment: the database is busy, full or away, and nothing was changed
+│   └── UnavailableError  for the moment: the database, or who else is asked, is busy, full or away
 └── RunError         a run directory is in use, belongs to another recipe, or cannot be written
 
 The command line prints the message of a TunefulError as one line and exits with 2; any other exception is a bug and
@@ -74,7 +74,8 @@ class MissingError(StoreError):
 
 
 class UnavailableError(StoreError):
-    """The database is busy, full or away; nothing was changed, and asking again may help."""
+    """The database, or a provider that people sign in by, is busy, full or away; nothing was changed, and asking again
+    may help."""
 
 
 class RunError(TunefulError):

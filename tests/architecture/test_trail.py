@@ -19,7 +19,7 @@ WITHOUT_AN_EVENT = {
     "assignment.save_draft": "no judgment yet",
     "submission.submit": "a judgment",
     # Who is there, and with what secret; the trail tells who was let in and as what.
-    "access.log_in": "wrong passwords are counted",
+    "access._by_password": "wrong passwords are counted",
     "access.sign_in": "a session",
     "access.sign_out": "a session",
     "access.sign_out_everywhere": "sessions",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from threading import Thread
 
 import pytest
-import uvicorn
 from fastapi import Request
 from fastapi.responses import RedirectResponse
 
+from tests.web.served import Served
 from tuneful.feedback.access import sign_in
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold, add_items
@@ -20,6 +18,7 @@ from tuneful.feedback.projects import Role, add_rater, create_project, judgments
 from tuneful.feedback.store import Store
 from tuneful.records import Candidates, Completion, Judgment, JudgmentKind, Prompt
 from tuneful.web.app import create_app
+from tuneful.web.provider import Provider
 from tuneful.web.security import SESSION_COOKIE
 
 ANSWERS = (
@@ -38,26 +37,19 @@ ANSWERS = (
 class Site:
     """`url` is where it is served; `moved` seconds are added to its clock."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, provider: Provider | None) -> None:
         self.store = store
         self.moved = 0.0
-        self.app = create_app(store, clock=self.now)
+        self.app = create_app(store, clock=self.now, provider=provider)
         self.app.get("/sign-in/{secret}")(_sign_in)
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
-        self._thread = Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
+        self._served = Served(self.app)
+        self.url = f"http://127.0.0.1:{self._served.port}"
 
     def now(self) -> float:
         return time.time() + self.moved
 
     def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+        self._served.close()
 
     def project(
         self,
@@ -103,9 +95,15 @@ def _sign_in(request: Request, secret: str, next: str) -> RedirectResponse:  # n
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def provider() -> Provider | None:
+    """By which people sign in; none where a module of tests names none."""
+    return None
+
+
+@pytest.fixture
+def site(tmp_path: Path, provider: Provider | None) -> Iterator[Site]:
     store = Store.open(tmp_path / "judgments.db")
-    opened = Site(store)
+    opened = Site(store, provider)
     yield opened
     opened.close()
     store.close()

@@ -168,6 +168,17 @@ def test_a_login_is_taken_once(site: Any) -> None:
     assert invited(site.store, secret, now=site.now()).role == "admin"  # it was not used up
 
 
+def test_without_a_provider_there_is_no_way_to_one(site: Any) -> None:
+    client = signed_in(site, admin(site))
+    secret = invite(site.store, project_id=site.project(), now=site.now())
+    for place in ("/login", f"/invitation/{secret}", "/account"):
+        assert "oidc" not in client.get(place).text
+    for place in ("/login/oidc", f"/invitation/{secret}/oidc", "/account/oidc/unlink"):
+        assert client.post(place).status_code == 404
+    assert client.post("/account/oidc", data={"password": PASSWORD}).status_code == 404
+    assert client.get("/login/oidc/callback?code=1&state=2").status_code == 404
+
+
 def test_sessions_end(site: Any) -> None:
     ada = admin(site)
     secret = sign_in(site.store, ada, now=0.0)

@@ -25,6 +25,9 @@ CHANGES = [route for route in routes() if route[0] not in SAFE_METHODS]
 
 def test_the_routes_are_read() -> None:
     assert ("POST", "/login") in CHANGES
+    assert {path for _, path in CHANGES if "oidc" in path} == {
+        *("/login/oidc", "/invitation/secret/oidc", "/account/oidc", "/account/oidc/unlink"),
+    }
     assert ("POST", f"{API}/a/assignment_id/submit") in CHANGES
     assert len(CHANGES) >= 16
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from tuneful.cli.options import Device, StoreUrl
+from tuneful.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tuneful.web.provider import Provider
+
+OIDC_SECRET: Final = "TUNEFUL_OIDC_SECRET"
 
 
 def command(
@@ -18,6 +25,24 @@ def command(
         typer.Option("--no-worker", help="Start no `tuneful worker` beside the pages; one elsewhere does its work."),
     ] = False,
     device: Device = None,
+    oidc_issuer: Annotated[
+        str | None,
+        typer.Option(help="People also sign in by this provider of OpenID Connect, such as https://id.example.org."),
+    ] = None,
+    oidc_client_id: Annotated[
+        str | None,
+        typer.Option(help="What the provider calls this server; its secret stands in $TUNEFUL_OIDC_SECRET."),
+    ] = None,
+    oidc_name: Annotated[
+        str | None, typer.Option(help="What pages call the provider; its host if this is left out.")
+    ] = None,
+    oidc_domain: Annotated[
+        str | None,
+        typer.Option(
+            help="Whoever has a verified e-mail address of this domain is let in, and belongs to no project until "
+            "invited. Left out, the provider lets nobody in who is not invited."
+        ),
+    ] = None,
 ) -> None:
     """The pages on which people judge answers and their lead looks after them, until Ctrl-C.
 
@@ -38,6 +63,7 @@ def command(
     from tuneful.feedback.store import Store
     from tuneful.web.app import create_app
 
+    provider = provider_of(oidc_issuer, oidc_client_id, oidc_name, oidc_domain)
     opened = Store.open(store)
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +78,11 @@ def command(
     secret = invite_first_admin(opened, now=time.time())
     if secret is not None:
         print(f"nobody is admin yet: open {url}/invitation/{secret} (it works once)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(create_app(opened), log_level="warning", timeout_graceful_shutdown=5))
+    if provider is not None:
+        back = "/login/oidc/callback below the address that people open"
+        print(f"people can sign in with {provider.name}, which has to know its redirect URI: {back}", flush=True)
+    app = create_app(opened, provider=provider)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
     beside: AbstractContextManager[object] = nullcontext()
     if not no_worker:
         beside = Companion("worker", "--store", store, "--until-eof")
@@ -63,3 +93,15 @@ def command(
         pass  # uvicorn has ended all requests and raises what it was told to end by
     finally:
         opened.close()
+
+
+def provider_of(issuer: str | None, client_id: str | None, name: str | None, domain: str | None) -> Provider | None:
+    """The provider that the flags name, with its secret from the environment; None for no flag."""
+    if issuer is None or client_id is None:
+        if (issuer, client_id, name, domain) != (None, None, None, None):
+            raise ConfigError("--oidc-issuer and --oidc-client-id: give both, or no flag that begins with --oidc")
+        return None
+    from tuneful.web.provider import Provider
+
+    secret = os.environ.get(OIDC_SECRET) or None
+    return Provider(issuer, client_id, secret=secret, name=name or "", domain=domain or "")

@@ -9,24 +9,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Update, bindparam, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, delete, insert, select, update
 
 from tuneful.errors import AccessError, MissingError, UnavailableError
 from tuneful.feedback import trail
+from tuneful.feedback.passwords import hash_of, matches
 from tuneful.feedback.projects import Role
-from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import account, invitation, membership, project, rater, session, token
-
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
+from tuneful.feedback.store import Store, require_storable, upsert
+from tuneful.feedback.tables import account, identity, invitation, membership, project, rater, session, token
 
 Scope = Literal["read", "label", "lead"]
 
@@ -49,12 +44,7 @@ FREE_FAILURES: Final = 5
 LONGEST_WAIT: Final = 300.0
 """Seconds that the wait after a wrong password does not exceed."""
 
-HASHED_AT_ONCE: Final = BoundedSemaphore(2)
-"""A hash takes 64 MiB and a core for a while; strangers who try logins must not have all of them."""
-
 NO_WAY_IN: Final = "this login and password do not go together, or were tried too often; then wait five minutes"
-
-SHORTEST_PASSWORD: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,74 +141,86 @@ def accept(
         raise AccessError("the login is empty; choose a name or an e-mail address")
     for text in (login, name, *groups):
         require_storable(text, "the account")
-    hashed = _hash(password)
+    hashed = hash_of(password)
 
     def work(connection: Connection) -> str:
-        opened = _open_invitation(connection, secret, now)
-        if connection.execute(select(account.c.rater).where(account.c.login == login)).first():
+        _open_invitation(connection, secret, now)
+        made = make_person(connection, [login], password=hashed, name=name, groups=groups, now=now)
+        if made is None:
             raise AccessError(f'the login "{login}" is taken; choose another, or log in and open the invitation again')
-        made = str(uuid.uuid4())
-        who: dict[str, Any] = {"id": made, "kind": "human", "name": name.strip() or None, "groups": list(groups)}
-        connection.execute(insert(rater).values(**who, created_at=now))
-        is_admin = opened.role == "admin"
-        row = {"rater": made, "login": login, "password": hashed, "admin": is_admin, "created_at": now}
-        connection.execute(insert(account).values(**row))
-        _use(connection, secret, opened, made, now)
+        use_invitation(connection, secret, made, now=now)
         return made
 
-    try:
-        return store.write(work)
-    except IntegrityError:
-        raise AccessError(f'the login "{login}" was taken this moment; choose another') from None
+    return store.write(work)
+
+
+def make_person(
+    connection: Connection,
+    logins: Iterable[str],
+    *,
+    password: str | None,
+    name: str,
+    groups: Sequence[str] = (),
+    now: float,
+) -> str | None:
+    """The id of a new rater, with an account that opens nothing yet, by the first of these logins that is free; None
+    when all are taken, and then the transaction is not to be kept.
+
+    password: its hash; None for somebody who comes in by a provider alone.
+    """
+    made = str(uuid.uuid4())
+    who: dict[str, Any] = {"id": made, "kind": "human", "name": name.strip() or None, "groups": list(groups)}
+    connection.execute(insert(rater).values(**who, created_at=now))
+    for login in logins:
+        row = upsert(connection, account).values(rater=made, login=login, password=password, created_at=now)
+        put = row.on_conflict_do_nothing(index_elements=["login"]).returning(account.c.rater)
+        if connection.execute(put).first() is not None:
+            return made
+    return None
 
 
 def join(store: Store, secret: str, rater_id: str, *, now: float) -> None:
     """Accept an invitation as somebody who has an account. Raises AccessError as `invited` does."""
-
-    def work(connection: Connection) -> None:
-        opened = _open_invitation(connection, secret, now)
-        if opened.role == "admin":
-            connection.execute(update(account).where(account.c.rater == rater_id).values(admin=True))
-        _use(connection, secret, opened, rater_id, now)
-
-    store.write(work)
+    store.write(lambda connection: use_invitation(connection, secret, rater_id, now=now))
 
 
 def log_in(store: Store, login: str, password: str, *, now: float) -> str:
     """The secret of a new session. Raises AccessError for a wrong login or password, and after several of them also
     for a right one that does not wait."""
-    from argon2.exceptions import VerificationError
+    return sign_in(store, _by_password(store, account.c.login == login.strip().casefold(), password, now), now=now)
 
-    login = login.strip().casefold()
+
+def require_password(store: Store, rater_id: str, password: str, *, now: float) -> None:
+    """Raises AccessError for another password than theirs, as `log_in` does."""
+    _by_password(store, account.c.rater == rater_id, password, now)
+
+
+def _by_password(store: Store, whose: ColumnElement[bool], password: str, now: float) -> str:
+    """The rater of an account. An unknown one takes as long as a known one."""
     with store.read() as connection:
-        found = connection.execute(select(account).where(account.c.login == login)).first()
+        found = connection.execute(select(account).where(whose)).first()
     if found is not None and found.wait_until is not None and found.wait_until > now:
         raise AccessError(NO_WAY_IN)
-    try:
-        # An unknown login takes as long as a known one.
-        with HASHED_AT_ONCE:
-            _hasher().verify(found.password if found is not None else _nobody(), password)
-        if found is None:
-            raise VerificationError
-    except VerificationError:
+    if not matches(password, None if found is None else found.password):
         if found is not None:
             store.write(lambda connection: _note_failure(connection, found.rater, now))
-        raise AccessError(NO_WAY_IN) from None
+        raise AccessError(NO_WAY_IN)
+    assert found is not None
     if found.failures:
         store.write(lambda connection: _forget_failures(connection, found.rater))
-    return sign_in(store, found.rater, now=now)
+    return str(found.rater)
 
 
 def sign_in(store: Store, rater_id: str, *, now: float) -> str:
     """The secret of a new session of a rater."""
+    return store.write(lambda connection: begin_session(connection, rater_id, now=now))
 
-    def work(connection: Connection) -> str:
-        secret = secrets.token_urlsafe(32)
-        row = {"id": digest(secret), "rater": rater_id, "seen_at": now, "created_at": now}
-        connection.execute(insert(session).values(**row))
-        return secret
 
-    return store.write(work)
+def begin_session(connection: Connection, rater_id: str, *, now: float) -> str:
+    secret = secrets.token_urlsafe(32)
+    row = {"id": digest(secret), "rater": rater_id, "seen_at": now, "created_at": now}
+    connection.execute(insert(session).values(**row))
+    return secret
 
 
 def sign_out(store: Store, secret: str) -> None:
@@ -292,28 +294,19 @@ def rater_of(store: Store, login: str) -> str:
 
 def change_password(store: Store, rater_id: str, old: str, new: str, *, now: float) -> None:
     """Also ends all their sessions. Raises AccessError for a wrong old password and a new one that is too short."""
-    with store.read() as connection:
-        login = connection.execute(select(account.c.login).where(account.c.rater == rater_id)).scalar_one()
-    log_in(store, login, old, now=now)
-    hashed = _hash(new)
+    require_password(store, rater_id, old, now=now)
+    hashed = hash_of(new)
     mine = account.c.rater == rater_id
     store.write(lambda connection: connection.execute(update(account).where(mine).values(password=hashed)))
     sign_out_everywhere(store, rater_id)
 
 
-def _hash(password: str) -> str:
-    if len(password) < SHORTEST_PASSWORD:
-        raise AccessError(f"the password has {len(password)} characters; choose one of {SHORTEST_PASSWORD} or more")
-    with HASHED_AT_ONCE:
-        return _hasher().hash(password)
-
-
 def erase(store: Store, rater_id: str, *, by: str | None = None, now: float) -> None:
-    """Forget who a rater is: name, address, groups, account, sessions and tokens. What they judged stays, under their
-    id, which says nothing."""
+    """Forget who a rater is: name, address, groups, account, identities, sessions and tokens. What they judged stays,
+    under their id, which says nothing."""
 
     def work(connection: Connection) -> None:
-        for table in (session, token, account):
+        for table in (session, token, identity, account):
             connection.execute(delete(table).where(table.c.rater == rater_id))
         nobody: dict[str, Any] = {"name": None, "email": None, "groups": []}
         connection.execute(update(rater).where(rater.c.id == rater_id).values(**nobody))
@@ -334,10 +327,14 @@ def _open_invitation(connection: Connection, secret: str, now: float) -> Invited
     return Invited(project=found.project, project_name=found.name, role=found.role)
 
 
-def _use(connection: Connection, secret: str, opened: Invited, rater_id: str, now: float) -> None:
+def use_invitation(connection: Connection, secret: str, rater_id: str, *, now: float) -> None:
+    """Open its doors to somebody who has an account. Raises AccessError as `invited` does."""
+    opened = _open_invitation(connection, secret, now)
     unused = (invitation.c.id == digest(secret), invitation.c.used_at.is_(None))
     if connection.execute(update(invitation).where(*unused).values(used_at=now, used_by=rater_id)).rowcount == 0:
         raise AccessError("this invitation was used this moment; ask for another")
+    if opened.role == "admin":
+        connection.execute(update(account).where(account.c.rater == rater_id).values(admin=True))
     if opened.project is not None:
         _let_in(connection, opened.project, opened.role, rater_id, now)
     about = {"invitation": _named(secret), "role": opened.role}
@@ -389,16 +386,3 @@ def _note_failure(connection: Connection, rater_id: str, now: float) -> None:
 def _forget_failures(connection: Connection, rater_id: str) -> None:
     row = {"failures": 0, "wait_until": None}
     connection.execute(update(account).where(account.c.rater == rater_id).values(**row))
-
-
-@cache
-def _hasher() -> PasswordHasher:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher()
-
-
-@cache
-def _nobody() -> str:
-    """The hash of a password that nobody has."""
-    return _hasher().hash(secrets.token_urlsafe(32))

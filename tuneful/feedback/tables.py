@@ -4,7 +4,7 @@
        ├── prompt ── completion
        ├── item = prompt + completions in stored order + how many raters are asked
        ├── matchup (models that gave the texts of an item again, or gave equal ones)
-       ├── membership ── rater (a person or a model) ── account ── session, token
+       ├── membership ── rater (a person or a model) ── account ── session, token, identity
        ├── invitation
        ├── job (work that pages ask for), snapshot (what was made of the judgments)
        ├── dataset_version (what was exported) ── dataset_part (the newest one's packed file)
@@ -257,14 +257,29 @@ account = Table(
     metadata,
     Column("rater", Text, ForeignKey("rater.id"), primary_key=True),
     Column("login", Text, nullable=False, unique=True),
-    Column("password", Text, nullable=False),
+    Column("password", Text, nullable=True),
     Column("admin", Boolean, nullable=False, server_default=false()),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     _when("wait_until", optional=True),
     _when(),
 )
-"""password: its argon2id hash. failures: wrong passwords since the last right one; after some of them the next try has
-to wait."""
+"""password: its argon2id hash; none of somebody who comes in by a provider alone. failures: wrong passwords since the
+last right one; after some of them the next try has to wait."""
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    _of("rater"),
+    _when(),
+    UniqueConstraint("rater", "issuer"),
+)
+"""Who a rater is to a provider of OpenID Connect: the subject, which means something beside its issuer alone."""
+
+spent_state = Table("spent_state", metadata, _id(), _when("until"), Index("ix_spent_state_until", "until"))
+"""States of sign-ins by a provider that let somebody in, kept until they are too old to be used again. id: the SHA-256
+of one."""
 
 session = Table(
     "session",

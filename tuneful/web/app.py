@@ -16,9 +16,10 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tuneful import __version__
 from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
 from tuneful.feedback.store import Store
-from tuneful.web import accounts, deciding, generating, labeling, leading, programs, quality
+from tuneful.web import accounts, deciding, generating, labeling, leading, oidc, programs, quality
 from tuneful.web.answers import REFUSALS
 from tuneful.web.fitting import Fits
+from tuneful.web.provider import Provider
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
 from tuneful.web.templating import FOLDER, page
 
@@ -32,8 +33,9 @@ STATUS: Final[dict[type[TunefulError], int]] = {
 }
 
 
-def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastAPI:
-    """The pages and, below /api/v1, the routes for programs. clock: seconds since 1970."""
+def create_app(store: Store, *, clock: Callable[[], float] = time.time, provider: Provider | None = None) -> FastAPI:
+    """The pages and, below /api/v1, the routes for programs. clock: seconds since 1970. provider: by which people come
+    in beside their passwords."""
     app = FastAPI(
         title="tuneful",
         version=__version__,
@@ -43,11 +45,11 @@ def create_app(store: Store, *, clock: Callable[[], float] = time.time) -> FastA
         dependencies=[Depends(refuse_strangers)],
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.store, app.state.clock, app.state.progress = store, clock, {}
+    app.state.store, app.state.clock, app.state.progress, app.state.provider = store, clock, {}, provider
     app.state.fits, app.state.measured, app.state.win_rates = Fits(store), {}, {}
     app.add_middleware(Wall)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    pages = (accounts, leading, deciding, quality, generating)
+    pages = (accounts, oidc, leading, deciding, quality, generating)
     for router in (labeling.pages, *(module.router for module in pages)):
         app.include_router(router)
     for router in (labeling.router, leading.exports):

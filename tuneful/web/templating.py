@@ -29,7 +29,8 @@ def page(request: Request, name: str, who: Who | None, *, status: int = 200, **s
     first_visit = not request.cookies.get(SESSION_COOKIE) and not request.cookies.get(VISIT_COOKIE)
     if first_visit:
         request.state.visit = new_visit()
-    values = {"who": who, "csrf": csrf(request), "version": __version__} | shown
+    provider = request.app.state.provider
+    values = {"who": who, "csrf": csrf(request), "version": __version__, "provider": provider and provider.name} | shown
     answer = _templates.TemplateResponse(request, name, values, status_code=status)
     if first_visit:
         set_cookie(request, answer, VISIT_COOKIE, request.state.visit)

@@ -239,7 +239,7 @@ def test_an_old_store_keeps_every_row(url: str, old: str) -> None:
     make_old(url, old)
     store = Store.open(url)
     with store.read() as connection:
-        assert revision(connection) == "0006"
+        assert revision(connection) == "0007"
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     (kept,) = judgments(store, "p")
     assert (kept.ranks, kept.flags, kept.seconds) == ((2, 1), {"a": ("unsafe",)}, 7.5)
@@ -261,7 +261,7 @@ def test_a_migration_that_is_killed_half_way_is_done_by_the_next_start(url: str,
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     Store.open(url).close()
     with bare(url) as connection:
-        assert revision(connection) == "0006"
+        assert revision(connection) == "0007"
         assert set(metadata.tables) <= set(inspect(connection).get_table_names())
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
 

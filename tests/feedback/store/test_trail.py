@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tuneful.feedback.access import accept, erase, invite, join, make_token
 from tuneful.feedback.backup import back_up, restore
 from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.gold import Gold
+from tuneful.feedback.identities import Proof, come_in, link, unlink
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.jobs import claim, deliver, enqueue, finish, stop
 from tuneful.feedback.projects import add_member, create_project, publish_instructions, set_overlap, set_quiz
@@ -177,6 +179,14 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     deliver(store, held, [Candidates(Prompt("new"), known.candidates.completions)], 1, 1, **SETTINGS, now=1.0)
     deliver(store, held, [Candidates(Prompt("new"), known.candidates.completions)], 1, 1, **SETTINGS, now=1.0)
     finish(store, held, message="Ada Lovelace's prompts are done", now=1.0)
+    proof = Proof(
+        issuer="https://id.example", subject="1001", login="", name="", domain="example.org", state="a", until=9.0
+    )
+    link(store, ada, proof, now=1.0)
+    link(store, ada, replace(proof, state="b"), now=1.0)  # the same, so nothing is linked
+    unlink(store, ada, proof.issuer, now=1.0)
+    unlink(store, ada, proof.issuer, now=1.0)  # nothing is left to unlink
+    come_in(store, replace(proof, state="c"), strangers=True, now=1.0)
     erase(store, ada, by=ada, now=1.0)
     assert [row["what"] for row in rows(store)] == [
         *("project made", "items added"),
@@ -184,13 +194,14 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
         *("item decided", "gold answer set", "items added", "quiz set", "overlap set", "judgments recorded"),
         *("dataset written", "token made"),
         *("invitation made", "invitation used", "job asked", "job ended", "job asked", "items delivered", "job ended"),
-        "account erased",
+        *("identity linked", "identity unlinked", "identity linked", "account made", "account erased"),
     ]
     assert {row["what"] for row in rows(store)} == acts() - {"restored"}  # the next test's
-    assert {row["rater"] for row in rows(store)} == {None, ada}
+    (stranger,) = {row["rater"] for row in rows(store)} - {None, ada}
+    assert [row["what"] for row in rows(store) if row["rater"] == stranger] == ["identity linked", "account made"]
     assert trail.check(store).broken is None
     told = json.dumps(rows(store))
-    assert not any(word in told for word in ("Lovelace", "example.org", "laptop", secret))
+    assert not any(word in told for word in ("Lovelace", "example.org", "laptop", secret, "1001"))
 
 
 def test_a_restored_store_goes_on_with_its_trail(store: Store, tmp_path: Path) -> None:
