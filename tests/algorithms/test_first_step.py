@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.algorithms.conftest import WatchedEngine
+from tuneful.algorithms.on_policy import Collector
 from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics
 from tuneful.generation.rollout import Rollout
@@ -111,17 +113,18 @@ class TellingEngine(WatchedEngine):
         return logprobs, values
 
 
-class TellingPPO(PPO):
+class TellingCollector(Collector):
     """Keeps what was collected, and the KL of each completion over the whole vocabulary."""
 
-    rollout: Rollout
+    collected: Rollout
     exact_kl: Tensor
 
-    def collect(self, *arguments: Any, **more: Any) -> Rollout:
-        self.rollout = super().collect(*arguments, **more)
-        self.exact_kl, estimator = self.engine.kl(self.rollout)
+    def rollout(self, *arguments: Any, **more: Any) -> Rollout:
+        self.collected = super().rollout(*arguments, **more)
+        assert isinstance(self.engine, LocalEngine)
+        self.exact_kl, estimator = self.engine.kl(self.collected)
         assert estimator == "exact"
-        return self.rollout
+        return self.collected
 
 
 def roles_of(folder: Path, model: str, *, our_pass: bool) -> Roles:
@@ -180,10 +183,12 @@ def test_ratio_1_and_kl_0(
     config = PPOConfig(
         num_steps=2, prompts_per_step=count, samples_per_prompt=8 // count, max_new_tokens=12, epochs=1, kl_coef=0.1
     )
-    learner = TellingPPO(engine, [Prompt(text) for text in PROMPTS[prompts]], variety, config)
+    asked = [Prompt(text) for text in PROMPTS[prompts]]
+    learner = PPO(engine, asked, variety, config)
+    learner.collector = collector = TellingCollector(engine, asked, variety, config, with_values=True)
 
     metrics = learner.step()
-    rollout = learner.rollout
+    rollout = collector.collected
     assert rollout.values is not None and rollout.reference_logprobs is not None
     assert len({*rollout.mask.sum(-1).tolist()}) > 1
     assert engine.scored == (["reference"] if "head" in model else ["value", "reference"])
@@ -194,7 +199,7 @@ def test_ratio_1_and_kl_0(
     assert apart(logprobs, rollout.logprobs) <= ROUNDING  # so every ratio is 1
     assert (metrics["clip_fraction"], metrics["approx_kl"] < 1e-10) == (0, True)
     assert float((rollout.logprobs - rollout.reference_logprobs).sum(-1).abs().max()) <= ROUNDING
-    assert float(learner.exact_kl.abs().max()) <= ROUNDING
+    assert float(collector.exact_kl.abs().max()) <= ROUNDING
     for found in (logprobs, rollout.logprobs, rollout.reference_logprobs):
         assert apart(found, expected) <= ROUNDING
     for found in (values, rollout.values):
@@ -202,7 +207,7 @@ def test_ratio_1_and_kl_0(
     assert float(expected_values.abs().max()) > 1
 
     again = learner.step()
-    rollout = learner.rollout
+    rollout = collector.collected
     assert rollout.values is not None and rollout.reference_logprobs is not None
     logprobs, values = engine.said_of(rollout)
     assert apart(logprobs, rollout.logprobs) <= ROUNDING
@@ -210,4 +215,4 @@ def test_ratio_1_and_kl_0(
     assert apart(values, rollout.values) <= ROUNDING
     assert apart(rollout.reference_logprobs, plain(theirs, head, rollout)[0]) <= ROUNDING
     assert apart(logprobs, rollout.reference_logprobs) > 1e-2
-    assert float(learner.exact_kl.max()) > 1e-3
+    assert float(collector.exact_kl.max()) > 1e-3

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.end_to_end.small_run import CONFIG, PROMPTS, Trained, roles_of, train, variety
+from tuneful.algorithms.on_policy import Collector
 from tuneful.algorithms.ppo import PPO
 from tuneful.engines import ranks, sharding
 from tuneful.engines.local import LocalEngine
@@ -36,21 +37,22 @@ class StandingEngine(LocalEngine):
         return float(self.gradients[-1].norm())
 
 
-class Watched(PPO):
+class Watched(Collector):
     """Keeps what was sampled."""
 
-    rollout: Rollout
+    sampled: Rollout
 
-    def collect(self, *arguments: Any, **more: Any) -> Rollout:
-        self.rollout = super().collect(*arguments, **more)
-        return self.rollout
+    def rollout(self, *arguments: Any, **more: Any) -> Rollout:
+        self.sampled = super().rollout(*arguments, **more)
+        return self.sampled
 
 
 def next_step(model: Path, checkpoint: Path, trained: Trained) -> dict[str, Any]:
     """What a run that goes on from `checkpoint` has loaded, and what it samples and finds in its next step."""
     roles = roles_of(model, trained)
     engine = StandingEngine(roles, load_tokenizer(model), optimization=CONFIG.optimization, total_steps=CONFIG.updates)
-    learner = Watched(engine, PROMPTS, variety, CONFIG)
+    learner = PPO(engine, PROMPTS, variety, CONFIG)
+    learner.collector = collector = Watched(engine, PROMPTS, variety, CONFIG, with_values=True)
     engine.load(checkpoint)
     learner.restore(json.loads((checkpoint / "learner.json").read_text()))
     loaded = {name: sharding.gathered(weight).clone() for name, weight in roles.weights().items()}
@@ -62,7 +64,7 @@ def next_step(model: Path, checkpoint: Path, trained: Trained) -> dict[str, Any]
     return {
         "weights": loaded,
         "optimizer": moments,
-        "completions": learner.rollout.completions,
+        "completions": collector.sampled.completions,
         "gradients": engine.gradients,
         "metrics": metrics,
     }

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.algorithms.test_first_step import ROUNDING, TellingEngine, TellingPPO, apart
+from tests.algorithms.test_first_step import ROUNDING, TellingCollector, TellingEngine, apart
 from tests.families.families import POLICIES
 from tests.families.test_read import PROMPTS, plain_logprobs, theirs_of
-from tuneful.algorithms.ppo import PPOConfig
+from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import policy_roles
@@ -34,9 +34,10 @@ def nothing(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Ten
 def test_ratio_1_and_kl_0(name: str, folder_of: Callable[[str], Path]) -> None:
     roles = policy_roles(folder_of(name), lora=LoRA(rank=2), value="adapter")
     engine = TellingEngine(roles, load_tokenizer(folder_of(name)), tokens_per_microbatch=60)
-    learner = TellingPPO(engine, PROMPTS, nothing, CONFIG)
+    learner = PPO(engine, PROMPTS, nothing, CONFIG)
+    learner.collector = collector = TellingCollector(engine, PROMPTS, nothing, CONFIG, with_values=True)
     metrics = learner.step()
-    rollout, theirs = learner.rollout, theirs_of(engine)
+    rollout, theirs = collector.collected, theirs_of(engine)
     assert engine.passes > 2
     assert rollout.reference_logprobs is not None
     expected = torch.zeros_like(rollout.logprobs)
@@ -46,6 +47,6 @@ def test_ratio_1_and_kl_0(name: str, folder_of: Callable[[str], Path]) -> None:
     assert apart(trained, rollout.logprobs) <= ROUNDING
     assert (metrics["clip_fraction"], metrics["approx_kl"] < 1e-10) == (0, True)
     assert float((rollout.logprobs - rollout.reference_logprobs).sum(-1).abs().max()) <= ROUNDING
-    assert float(learner.exact_kl.abs().max()) <= ROUNDING
+    assert float(collector.exact_kl.abs().max()) <= ROUNDING
     for found in (trained, rollout.logprobs, rollout.reference_logprobs):
         assert apart(found, expected) <= ROUNDING
