@@ -31,7 +31,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_ragged_line_is_void_where_a_fixed_round_of_the_peer_is_slow(rounds: list[list[str]]) -> None:
     told = ppo.usual(given(), {"samples_per_s": 9.0}, {"gemm_gflops": 220.0})
     assert told == {"baseline_workload": "fixed", "trl_of_baseline": pytest.approx(0.5), "void": True}
-    assert rounds == [["--workload", "fixed", "trl", "1"]]
+    assert rounds == [["--workload", "fixed", "trl", "3"]]
 
 
 def test_a_fixed_line_tells_it_itself(rounds: list[list[str]]) -> None:
