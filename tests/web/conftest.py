@@ -37,7 +37,7 @@ ANSWERS = (
 class Site:
     """`url` is where it is served; `moved` seconds are added to its clock."""
 
-    def __init__(self, store: Store, provider: Provider | None) -> None:
+    def __init__(self, store: Store, provider: Provider | None = None) -> None:
         self.store = store
         self.moved = 0.0
         self.app = create_app(store, clock=self.now, provider=provider)
