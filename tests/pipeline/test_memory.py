@@ -268,7 +268,7 @@ def test_the_message_of_all_gradients_between_ranks_is_planned(
 def test_the_exact_kl_never_holds_all_logits_of_a_pass(dtype: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Of 24 tokens of each of 24 rows, in one pass, two models' logits; and it holds what is planned."""
     ours, make, _ = ppo(small_llama(tiny_model_dir, tmp_path, 8_000), 2_000, LORA, False, dtype=dtype)
-    rollout = ours.sample(make().prompts[:24], Sampling(max_new_tokens=24), seed=0)
+    rollout = ours.sample(make().collector.prompts[:24], Sampling(max_new_tokens=24), seed=0)
     before = tensors(ours.roles)
     with counted(before) as found:
         ours.kl(rollout)
