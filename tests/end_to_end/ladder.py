@@ -120,12 +120,13 @@ def of_dr_grpo(problem: StringProblem) -> dict[str, Any]:
 
 
 def of_grpo(size: int, problem: StringProblem) -> dict[str, Any]:
-    return in_groups(size, problem) | {"spread": "population"}
+    return in_groups(size, problem) | {"spread": "population", "num_steps": 480}
 
 
 def of_trpo(problem: StringProblem) -> dict[str, Any]:
-    """Few completions are a poor sample of the Fisher matrix."""
-    return {"num_steps": 60 if problem.length == 1 else 100, "lam": 1.0, "fisher_share": 1.0, "value_epochs": 4}
+    """Steps of .01 nats are too short to arrive, and few completions a poor sample of the Fisher matrix."""
+    steps = {"num_steps": 60} if problem.length == 1 else {"num_steps": 100, "max_kl": 0.03}
+    return steps | {"lam": 1.0, "fisher_share": 1.0, "value_epochs": 4}
 
 
 ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]] = {
