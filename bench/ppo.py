@@ -296,7 +296,7 @@ def trl(given: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(given.seed)  # heads and adapters are drawn from here
     policy: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     value: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
-    reward = load_scorer(base, seed=given.seed)  # ours' too, whose scores are three times as large as a default head's
+    reward = load_scorer(base, seed=given.seed)  # ours' too: a default head's weights are a third of it
     adapter, reference = None, None
     if given.shape == "lora":
         adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")

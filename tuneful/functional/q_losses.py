@@ -40,13 +40,12 @@ def next_values(values: Tensor, mask: Tensor) -> Tensor:
 
     values: float [N, T], of the states before each token; mask: bool [N, T].
     """
-    shifted = torch.zeros_like(widen(values))
-    following = values.new_zeros(len(values)).to(shifted.dtype)
-    columns = []
+    values = widen(values)
+    following, columns = values.new_zeros(len(values)), []
     for t in reversed(range(values.shape[1])):
         columns.append(torch.where(mask[:, t], following, 0.0))
-        following = torch.where(mask[:, t], widen(values[:, t]), following)
-    return torch.stack(columns[::-1], dim=-1) if columns else shifted
+        following = torch.where(mask[:, t], values[:, t], following)
+    return torch.stack(columns[::-1], dim=-1)
 
 
 def expectile_loss(difference: Tensor, tau: float) -> Tensor:

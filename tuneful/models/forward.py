@@ -295,8 +295,7 @@ class _Completions:
 
     def spread(self, flat: Tensor) -> Tensor:
         """Flat [M] numbers to [R, T], zeros elsewhere."""
-        full = flat.new_zeros(self.mask.shape)
-        return full.masked_scatter(self.mask, flat)
+        return Outputs(self.mask).spread(flat)
 
 
 def _own_logits(role: Role, states: Tensor) -> Tensor:
