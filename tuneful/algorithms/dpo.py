@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from tuneful.algorithms.pairs import Pairs, encode, learn_pairs, sides, summed_logprobs, weighed
+from tuneful.algorithms.pairs import Pairs, PairsConfig, encode, learn_pairs, sides, summed_logprobs, weighed
 from tuneful.data.batching import shuffled_batches
-from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.preference_losses import dpo_loss, ipo_loss, robust_dpo_loss
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
-from tuneful.settings import require_above, require_at_least, require_seed
+from tuneful.settings import require_above
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DPOConfig:
+class DPOConfig(PairsConfig):
     """Settings of DPO and IPO."""
+
+    table: ClassVar[str] = "dpo."
 
     loss: Literal["dpo", "robust", "ipo"] = "dpo"
     """"dpo": -log sigma(beta h), conservative where there is `label_noise`; "robust": the same freed of that noise in
@@ -38,24 +39,10 @@ class DPOConfig:
     label_noise: float = 0.0
     """Probability that a label is the wrong way round. "dpo" then goes for p (1 - label_noise) + (1 - p) label_noise in
     place of p, "robust" for (p - label_noise) / (1 - 2 label_noise)."""
-    pairs_per_step: int = 64
-    """Comparisons per optimizer step."""
-    epochs: int = 1
-    """Passes over the comparisons."""
-    max_tokens: int = 1024
-    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
-    max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
-    optimization: Optimization = Optimization(learning_rate=1e-6, warmup_steps=150)
-    """Optimizer and schedule."""
-    seed: int = 0
-    """Order of the comparisons."""
 
     def __post_init__(self) -> None:
-        require_above(0, self, "dpo.", "beta", hint="the DPO paper uses 0.1")
-        require_at_least(1, self, "dpo.", "pairs_per_step", "epochs", "max_tokens")
-        require_seed(self, "dpo.")
-        require_above(0, self, "dpo.", "max_grad_norm", hint="1 is usual")
+        PairsConfig.__post_init__(self)
+        require_above(0, self, self.table, "beta", hint="the DPO paper uses 0.1")
         if not 0 <= self.label_noise < 0.5:
             raise ConfigError(
                 f"dpo.label_noise must lie between 0 and 1/2, got {self.label_noise}; "
@@ -65,10 +52,6 @@ class DPOConfig:
             raise ConfigError('dpo.loss = "robust" needs label_noise, without which it is "dpo"; 0.1 is usual')
         if self.loss == "ipo" and self.label_noise > 0:
             raise ConfigError('dpo.label_noise is not for loss = "ipo"; leave it out, or choose "dpo" or "robust"')
-
-    def num_steps(self, num_pairs: int) -> int:
-        """Optimizer steps of the whole run."""
-        return -(-num_pairs * self.epochs // self.pairs_per_step)
 
 
 class DPO:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tuneful.algorithms.pairs import Pairs, encode, learn_pairs, sides, weighed
+from tuneful.algorithms.pairs import Pairs, PairsConfig, encode, learn_pairs, sides, weighed
 from tuneful.data.batching import shuffled_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Engine, Metrics
@@ -21,37 +21,23 @@ from tuneful.errors import ConfigError
 from tuneful.functional.preference_losses import orpo_loss
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
-from tuneful.settings import require_above, require_at_least, require_seed
+from tuneful.settings import require_above
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ORPOConfig:
+class ORPOConfig(PairsConfig):
     """Settings of ORPO."""
+
+    table: ClassVar[str] = "orpo."
 
     odds_ratio_coef: float = 0.1
     """Weight of the odds ratio's loss beside the negative log-likelihood: the paper's lambda."""
-    pairs_per_step: int = 64
-    """Comparisons per optimizer step."""
-    epochs: int = 1
-    """Passes over the comparisons."""
-    max_tokens: int = 1024
-    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
-    max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
     optimization: Optimization = Optimization(learning_rate=8e-6, warmup_steps=100)
     """Optimizer and schedule."""
-    seed: int = 0
-    """Order of the comparisons."""
 
     def __post_init__(self) -> None:
-        require_above(0, self, "orpo.", "odds_ratio_coef", hint="the ORPO paper uses 0.1 to 0.25")
-        require_at_least(1, self, "orpo.", "pairs_per_step", "epochs", "max_tokens")
-        require_seed(self, "orpo.")
-        require_above(0, self, "orpo.", "max_grad_norm", hint="1 is usual")
-
-    def num_steps(self, num_pairs: int) -> int:
-        """Optimizer steps of the whole run."""
-        return -(-num_pairs * self.epochs // self.pairs_per_step)
+        PairsConfig.__post_init__(self)
+        require_above(0, self, self.table, "odds_ratio_coef", hint="the ORPO paper uses 0.1 to 0.25")
 
 
 class ORPO:

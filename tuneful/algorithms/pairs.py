@@ -5,18 +5,50 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from tuneful.data.templates import pair_ids
+from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Loss, Metrics
 from tuneful.functional.preference_losses import pair_accuracy
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.models.ragged import Ids
 from tuneful.records import Comparison
+from tuneful.settings import require_above, require_at_least, require_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairsConfig:
+    """Settings of every learner over comparisons."""
+
+    table: ClassVar[str] = ""
+    """What stands before a setting's name in errors, for example "dpo."."""
+
+    pairs_per_step: int = 64
+    """Comparisons per optimizer step."""
+    epochs: int = 1
+    """Passes over the comparisons."""
+    max_tokens: int = 1024
+    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
+    optimization: Optimization = Optimization(learning_rate=1e-6, warmup_steps=150)
+    """Optimizer and schedule."""
+    seed: int = 0
+    """Order of the comparisons."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, self.table, "pairs_per_step", "epochs", "max_tokens")
+        require_seed(self, self.table)
+        require_above(0, self, self.table, "max_grad_norm", hint="1 is usual")
+
+    def num_steps(self, num_pairs: int) -> int:
+        """Optimizer steps of the whole run."""
+        return -(-num_pairs * self.epochs // self.pairs_per_step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tuneful.algorithms.pairs import Pairs, encode, learn_pairs, sides, weighed
+from tuneful.algorithms.pairs import Pairs, PairsConfig, encode, learn_pairs, sides, weighed
 from tuneful.data.batching import shuffled_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Engine, Metrics
@@ -21,12 +21,14 @@ from tuneful.errors import ConfigError
 from tuneful.functional.preference_losses import simpo_loss
 from tuneful.models.forward import Outputs
 from tuneful.records import Comparison
-from tuneful.settings import require_above, require_at_least, require_seed
+from tuneful.settings import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SimPOConfig:
+class SimPOConfig(PairsConfig):
     """Settings of SimPO."""
+
+    table: ClassVar[str] = "simpo."
 
     beta: float = 2.0
     """Reward units per nat of the mean log-probability of a token."""
@@ -34,27 +36,13 @@ class SimPOConfig:
     """What the chosen side's reward is to lead by, in the same units: the paper's gamma."""
     pairs_per_step: int = 128
     """Comparisons per optimizer step."""
-    epochs: int = 1
-    """Passes over the comparisons."""
-    max_tokens: int = 1024
-    """Prompt and completion together, in a recipe at most the model's context; longer prompts are cut on the left."""
-    max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
     optimization: Optimization = Optimization(learning_rate=5e-7, schedule="cosine", warmup_steps=50)
     """Optimizer and schedule."""
-    seed: int = 0
-    """Order of the comparisons."""
 
     def __post_init__(self) -> None:
-        require_above(0, self, "simpo.", "beta", hint="the SimPO paper uses 2 to 2.5")
-        require_at_least(0, self, "simpo.", "target_margin", hint="the SimPO paper uses 0.5 to 1.5")
-        require_at_least(1, self, "simpo.", "pairs_per_step", "epochs", "max_tokens")
-        require_seed(self, "simpo.")
-        require_above(0, self, "simpo.", "max_grad_norm", hint="1 is usual")
-
-    def num_steps(self, num_pairs: int) -> int:
-        """Optimizer steps of the whole run."""
-        return -(-num_pairs * self.epochs // self.pairs_per_step)
+        PairsConfig.__post_init__(self)
+        require_above(0, self, self.table, "beta", hint="the SimPO paper uses 2 to 2.5")
+        require_at_least(0, self, self.table, "target_margin", hint="the SimPO paper uses 0.5 to 1.5")
 
 
 class SimPO:

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 
-from tuneful.algorithms.dpo import DPOConfig
 from tuneful.algorithms.ilql import ILQL
 from tuneful.algorithms.kto import KTOConfig
 from tuneful.algorithms.on_policy import Collector, OnPolicyConfig
-from tuneful.algorithms.orpo import ORPOConfig
+from tuneful.algorithms.pairs import PairsConfig
 from tuneful.algorithms.reward_model import RewardModel
 from tuneful.algorithms.sft import SFT
-from tuneful.algorithms.simpo import SimPOConfig
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.data.templates import pair_ids, prompt_ids
 from tuneful.engines import ranks
@@ -154,9 +152,7 @@ def plan_reward(engine: LocalEngine, learner: RewardModel, normalised: Sequence[
     return Plan(always=plan.always, phases={**plan.phases, "normalising": answering}, rough=plan.rough)
 
 
-def plan_pairs(
-    engine: LocalEngine, comparisons: Sequence[Comparison], config: DPOConfig | ORPOConfig | SimPOConfig
-) -> Plan:
+def plan_pairs(engine: LocalEngine, comparisons: Sequence[Comparison], config: PairsConfig) -> Plan:
     """Of a learner over comparisons; of many of these, as many as are quickly encoded, long and short."""
     by_length = sorted(
         comparisons, key=lambda c: len(c.prompt.text) + max(len(c.chosen), len(c.rejected)), reverse=True
