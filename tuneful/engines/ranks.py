@@ -7,6 +7,7 @@ gradients are summed and never averaged. In a process of its own there is one ra
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -49,10 +50,16 @@ def process_group() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
+    atexit.register(_leave)  # after an error, once it is told: a process that exits with the group's threads can abort
     yield
     # Not after an error: the others may be gone. A connection must not close while another rank still reads from it.
     dist.barrier()
-    dist.destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def rank() -> int:
