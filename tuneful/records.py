@@ -129,6 +129,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """One rater's order of several answers to a prompt: 1 is best, equal numbers tie, None was not ranked.
+
+    slope: how sharply the rater tells better from worse, beside a careful one; below 0 reads the scale upside down.
+    """
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ranks: tuple[int | None, ...]
+    slope: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class UnpairedPreference:
     """One answer to a prompt and whether it is a good one, said without another to compare it with.
 

@@ -182,8 +182,8 @@ def pair_case(path: Path) -> tuple[Callable[[int], LocalEngine], Batch, Any]:
         completions=[c for g in groups for c in g.completions],
         units=units,
     )
-    starts = {u: units.index(u) for u in range(3)}
-    loss = partial(reward_model.pair_loss, groups=groups, units=units, starts=starts, center_coef=0.01)
+    places = reward_model.Places(units, {u: units.index(u) for u in range(3)})
+    loss = partial(reward_model.pair_loss, groups=groups, places=places, center_coef=0.01)
     return lambda tokens: engine(reward_roles(path), path, tokens), batch, loss
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import consensus
-from tuneful.feedback.export import to_comparisons
-from tuneful.records import Judgment, Prompt
+from tuneful.feedback.export import rankings_of, to_comparisons
+from tuneful.feedback.slopes import PRIOR_SLOPE
+from tuneful.records import Candidates, Completion, Judgment, Prompt
 
 PROMPT = Prompt("How do I fix a tap?")
 TEXTS = {"a": (PROMPT, "Change the washer."), "b": (PROMPT, "No idea."), "c": (PROMPT, "Go away.")}
@@ -39,3 +42,20 @@ def test_a_completion_without_text_is_named() -> None:
 def test_texts_of_two_prompts_are_refused() -> None:
     with pytest.raises(DataError, match="answer different prompts"):
         to_comparisons(consensus(agreed()), TEXTS | {"c": (Prompt("Other?"), "Go away.")})
+
+
+def test_rankings_keep_each_raters_order_and_weigh_it_by_the_rater() -> None:
+    judged = [Candidates(PROMPT, tuple(Completion(text, id=name) for name, (_, text) in TEXTS.items()))]
+    said = [replace(j, ranks=(2, 1, None)) if j.rater == "ben" else j for j in agreed()]
+    corrected = replace(agreed()[0], id="later", ranks=(1, 2, 2), replaces="ann")
+    first, second = rankings_of([*said, corrected], judged)
+    assert first.completions == second.completions == ("No idea.", "Change the washer.", "Go away.")
+    assert {first.ranks, second.ranks} == {(2, 1, None), (1, 2, 2)}
+    slopes = {r.rater: r.reliability / PRIOR_SLOPE for r in consensus([*said, corrected]).raters}
+    assert {(r.ranks, r.slope) for r in (first, second)} == {((2, 1, None), slopes["ben"]), ((1, 2, 2), slopes["ann"])}
+
+
+def test_a_ranking_of_what_has_no_text_is_named() -> None:
+    judged = [Candidates(PROMPT, (Completion("Change the washer.", id="a"),))]
+    with pytest.raises(DataError, match='completion "b" has no text'):
+        rankings_of(agreed(), judged)

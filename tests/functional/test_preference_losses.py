@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Callable
 
@@ -10,10 +11,12 @@ from torch.testing import assert_close
 
 from tuneful.functional.preference_losses import (
     bradley_terry_loss,
+    classifier_loss,
     dpo_loss,
     ipo_loss,
     kto_loss,
     orpo_loss,
+    plackett_luce_loss,
     robust_dpo_loss,
     simpo_loss,
 )
@@ -353,3 +356,43 @@ def test_half_precision_is_widened_before_anything_is_taken_apart() -> None:
     assert simpo_loss(*small, beta=2.0, target_margin=1.0).dtype == torch.float32
     kto = kto_loss(tensor([-256.0], dtype=torch.bfloat16), tensor([True]), beta=0.01, reference_point=0.25)
     assert_close(kto, tensor([1 / (1 + math.exp(-2.5625))]))
+
+
+def ranked(scores: list[float], ranks: list[int]) -> float:
+    return float(plackett_luce_loss(tensor([scores]), tensor([ranks]))[0])
+
+
+def test_a_ranking_of_three_by_hand() -> None:
+    # First of (1, 0, -1): ln(e + 1 + 1/e) - 1 = .407606. Then of (0, -1): ln(1 + 1/e) = .313262. The last is alone.
+    assert ranked([1.0, 0.0, -1.0], [1, 2, 3]) == pytest.approx(0.720868, abs=1e-6)
+    assert ranked([0.0, -1.0, 1.0], [2, 3, 1]) == pytest.approx(0.720868, abs=1e-6)
+
+
+def test_a_ranking_of_two_is_a_pair_and_a_tie_both_its_orders() -> None:
+    as_pair = float(bradley_terry_loss(tensor([0.3]), tensor([-0.9])))
+    exchanged = float(bradley_terry_loss(tensor([-0.9]), tensor([0.3])))
+    assert ranked([0.3, -0.9], [1, 2]) == pytest.approx(as_pair)
+    assert ranked([0.3, -0.9], [1, 1]) == pytest.approx(as_pair + exchanged)
+
+
+def test_all_orders_of_four_are_one_of_them() -> None:
+    orders = tensor(list(itertools.permutations((1, 2, 3, 4))))
+    scores = tensor([0.4, -1.2, 2.0, 0.1]).expand(24, 4)
+    assert float((-plackett_luce_loss(scores, orders)).exp().sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_was_not_ranked_is_nobodys_rival_and_gets_no_gradient() -> None:
+    scores = tensor([[1.0, 50.0, 0.0, -1.0]], requires_grad=True)
+    loss = plackett_luce_loss(scores, tensor([[1, 0, 2, 3]])).sum()
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.720868, abs=1e-6)
+    assert scores.grad is not None
+    assert scores.grad[0, 1] == 0
+    # dL/dr of the first: its share of the first choice less 1, e / (e + 1 + 1/e) - 1 = -.334759.
+    assert float(scores.grad[0, 0]) == pytest.approx(-0.334759, abs=1e-6)
+
+
+def test_direct_feedback_by_hand() -> None:
+    # s = 2: -ln sigma(2) = .126928, -ln sigma(-2) = 2.126928; a quarter of the one and three of the other: 1.626928.
+    losses = classifier_loss(tensor([0.0, 2.0, 2.0, 2.0]), tensor([1.0, 1.0, 0.0, 0.25]))
+    assert losses.tolist() == pytest.approx([math.log(2), 0.126928, 2.126928, 1.626928], abs=1e-6)

@@ -165,6 +165,29 @@ def test_normalised_scores_have_mean_0_and_deviation_1(reward: LearnedReward) ->
     assert_close(scores.std(correction=0), torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
+def test_a_score_of_which_length_is_taken_says_nothing_of_it(model: Any, tiny_tokenizer: Any) -> None:
+    """Raw -2, 6, 2 of answers of 1, 3 and 2 words lie on the line 4 words - 6; a fourth of 2 words is 4 above it."""
+    answers = [Completion("no"), Completion("yes you can"), Completion("go on"), Completion("go on")]
+
+    class Line(LearnedReward):
+        def raw(self, prompts: Any, completions: Any) -> torch.Tensor:
+            return torch.tensor([-2.0, 6.0, 2.0, 6.0])[: len(completions)]
+
+    reward = Line(Role("reward", model, head=model.score), tiny_tokenizer)
+    scaled = reward.normalised_on(PROMPTS[:1] * 4, answers, length_control=True)
+    # Words 1, 3, 2, 2 are -1, 1, 0, 0 from their mean: slope (2 + 6) / 2 = 4. What is left: -6, -6, -6, -2.
+    assert scaled.length_slope == pytest.approx(4.0)
+    scores = scaled(PROMPTS[:1] * 4, answers)
+    deviation = 3**0.5  # mean -5, deviations -1, -1, -1, 3: variance 12 / 4
+    assert_close(scores, torch.tensor([-1.0, -1.0, -1.0, 3.0]) / deviation)
+
+
+def test_answers_of_one_length_have_no_slope(model: Any, tiny_tokenizer: Any) -> None:
+    reward = Fixed(Role("reward", model, head=model.score), tiny_tokenizer)
+    answers = [replace(COMPLETIONS[0], text="no"), replace(COMPLETIONS[0], text="yes")]
+    assert reward.normalised_on(PROMPTS[:2], answers, length_control=True).length_slope == 0.0
+
+
 def test_a_constant_reward_is_refused(reward: LearnedReward) -> None:
     with pytest.raises(RewardError, match="it has learned nothing"):
         reward.normalised_on(PROMPTS[:1] * 3, COMPLETIONS[:1] * 3)
@@ -186,6 +209,10 @@ def test_saved_and_loaded(reward: LearnedReward, model: Any, tiny_tokenizer: Any
     save_model(model, tiny_tokenizer, tmp_path / "reward")
     bare = LearnedReward.load(tmp_path / "reward")
     assert (bare.gain, bare.bias) == (1.0, 0.0)
+    write_reward_file(tmp_path / "reward", {"gain": 0.25, "bias": -0.5, "length_slope": 0.5})
+    controlled = LearnedReward.load(tmp_path / "reward")
+    words = torch.tensor([float(len(c.text.split())) for c in COMPLETIONS])
+    assert_close(controlled(PROMPTS, COMPLETIONS), 0.25 * (bare(PROMPTS, COMPLETIONS) - 0.5 * words) - 0.5)
     write_reward_file(tmp_path / "reward", {"gain": 0.25, "bias": -0.5})
     loaded = load_reward(str(tmp_path / "reward"))
     assert isinstance(loaded, LearnedReward)

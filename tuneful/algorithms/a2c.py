@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.algorithms.on_policy import Collector, OnPolicyConfig, batch_of, require_discounts
+from tuneful.algorithms.on_policy import (
+    OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
+    batch_of,
+    require_discounts,
+)
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.functional.advantages import gae, shape_rewards
 from tuneful.functional.masking import masked_mean, masked_sum
@@ -48,30 +54,26 @@ class A2CConfig(OnPolicyConfig):
         require_discounts(self)
 
 
-class A2C:
+class A2C(OnPolicyLearner):
     """Learner over prompts and a reward."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: A2CConfig) -> None:
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config, with_values=True)
+    config: A2CConfig
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: A2CConfig) -> None:
+        super().__init__(engine, prompts, reward, config, with_values=True)
+
+    def learn(self, rollout: Rollout) -> Metrics:
         return self.collector.finish(rollout, update(self.engine, rollout, self.config, kl_coef=self.collector.kl.coef))
 
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
+    def read(self, rollout: Rollout) -> Reading:
+        rewards, advantages, _ = _estimated(rollout, self.config, self.collector.kl.coef)
+        return Reading(rewards, advantages)
 
 
 def update(engine: Engine, rollout: Rollout, config: A2CConfig, *, kl_coef: float) -> Metrics:
     """One A2C iteration over a collected rollout; kl_coef is the controller's current value."""
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
-    advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
+    assert rollout.values is not None
+    _, advantages, returns = _estimated(rollout, config, kl_coef)
     batch = batch_of(rollout, range(len(rollout)), with_values=True, entropy_grad=config.entropy_coef > 0)
     loss = partial(a2c_loss, advantages=advantages, returns=returns, mask=rollout.mask, config=config)
     seen = MetricMean()
@@ -80,6 +82,13 @@ def update(engine: Engine, rollout: Rollout, config: A2CConfig, *, kl_coef: floa
         "value": float(masked_mean(rollout.values, rollout.mask)),
         "explained_variance": float(explained_variance(rollout.values, returns, rollout.mask)),
     }
+
+
+def _estimated(rollout: Rollout, config: A2CConfig, kl_coef: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, advantages and returns of tokens."""
+    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
+    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
+    return rewards, *gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
 
 
 def a2c_loss(

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.algorithms.on_policy import Collector, OnPolicyConfig
+from tuneful.algorithms.on_policy import OnPolicyConfig, OnPolicyLearner
 from tuneful.data.templates import prompt_ids
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.protocol import Batch, Engine, Metrics
@@ -98,23 +98,26 @@ class Played(NamedTuple):
     score: float
 
 
-class DQN:
+class DQN(OnPolicyLearner):
     """Learner over prompts and a reward. Needs a LocalEngine whose roles have `QHeads`."""
+
+    config: DQNConfig
+    engine: LocalEngine
 
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: DQNConfig) -> None:
         if not isinstance(engine, LocalEngine) or not isinstance(engine.roles.heads, QHeads):
             raise ConfigError("dqn needs the LocalEngine and roles with QHeads: it chooses tokens by value")
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config)
+        super().__init__(engine, prompts, reward, config)
         self.heads = engine.roles.heads
         self.replay: list[Played] = []
         engine.beside |= {f"target.{name}": weight for name, weight in self.heads.target.named_parameters()}
         engine.guide = self._guide()
 
-    def step(self) -> Metrics:
+    def draw(self) -> Rollout:
         self.engine.guide = self._guide()
-        rollout = self.collector.next_rollout(self._choose)
+        return self.collector.next_rollout(self._choose)
+
+    def learn(self, rollout: Rollout) -> Metrics:
         self.replay = [*self.replay, *_played(rollout)][-self.config.replay :]
         draw = random.Random(self.collector.seed("replay"))
         beta = self.collector.kl.coef if self.config.leash == "soft" else None

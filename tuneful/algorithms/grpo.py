@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import (
     Averaging,
-    Collector,
     OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
     batch_of,
     minibatches,
     old_logprobs,
@@ -34,8 +35,6 @@ from tuneful.functional.masking import masked_sum
 from tuneful.functional.policy_losses import kl_loss, ppo_clip_loss
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
-from tuneful.records import Prompt
-from tuneful.rewards.reward import Reward
 from tuneful.settings import require_at_least
 
 
@@ -73,26 +72,21 @@ class GRPOConfig(OnPolicyConfig):
         return self.num_steps * self.epochs * self.minibatches
 
 
-class GRPO:
+class GRPO(OnPolicyLearner):
     """Learner over prompts and a reward."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: GRPOConfig) -> None:
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config)
+    config: GRPOConfig
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def learn(self, rollout: Rollout) -> Metrics:
         metrics = update(
             self.engine, rollout, self.config, kl_coef=self.collector.kl.coef, seed=self.collector.seed("update")
         )
         return self.collector.finish(rollout, metrics)
 
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
+    def read(self, rollout: Rollout) -> Reading:
+        assert rollout.scores is not None
+        advantages = group_advantages(rollout.scores, self.config.samples_per_prompt, spread=self.config.spread)
+        return self.collector.reading(rollout, advantages, kl_coef=0.0)
 
 
 def update(engine: Engine, rollout: Rollout, config: GRPOConfig, *, kl_coef: float, seed: int) -> Metrics:

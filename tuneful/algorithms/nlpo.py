@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tuneful.algorithms import ppo
-from tuneful.algorithms.on_policy import Collector
+from tuneful.algorithms.on_policy import OnPolicyLearner, Reading
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.data.templates import prompt_ids
 from tuneful.engines.local import LocalEngine
@@ -55,23 +55,26 @@ class NLPOConfig(PPOConfig):
             )
 
 
-class NLPO:
+class NLPO(OnPolicyLearner):
     """Learner over prompts and a reward. Needs the engine of this process, whose policy it copies."""
+
+    config: NLPOConfig
+    engine: LocalEngine
 
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: NLPOConfig) -> None:
         if not isinstance(engine, LocalEngine) or engine.roles.policy is None:
             raise ConfigError("nlpo needs the LocalEngine: its mask policy reads along while the policy is sampled")
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config, with_values=True)
+        super().__init__(engine, prompts, reward, config, with_values=True)
         self.policy = engine.roles.policy
         self.mask = second_policy(self.policy, "mask")
         engine.beside |= {f"mask.{name}": weight for name, weight in own_weights(self.mask).items()}
 
-    def step(self) -> Metrics:
+    def draw(self) -> Rollout:
         if self.collector.steps % self.config.mask_every == 0:
             follow(self.mask, self.policy)
-        rollout = self.collector.next_rollout(self._choose if self.config.top_p < 1 else None)
+        return self.collector.next_rollout(self._choose if self.config.top_p < 1 else None)
+
+    def learn(self, rollout: Rollout) -> Metrics:
         metrics = ppo.update(
             self.engine,
             rollout,
@@ -81,18 +84,15 @@ class NLPO:
         )
         return self.collector.finish(rollout, metrics | {"allowed": _mean_allowed(rollout)})
 
+    def read(self, rollout: Rollout) -> Reading:
+        return ppo.read(rollout, self.config, kl_coef=self.collector.kl.coef)
+
     def _choose(self, prompts: Sequence[Prompt]) -> Choose:
         longest = self.config.max_prompt_tokens
         ids = [prompt_ids(prompt, self.engine.tokenizer, max_tokens=longest) for prompt in prompts]
         sampling = self.config.sampling
         beside = Lockstep(self.mask, ids, num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens)
         return _Nucleus(beside, self.config, end=self.engine.tokenizer.eos_token_id)
-
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
 
 
 class _Nucleus:

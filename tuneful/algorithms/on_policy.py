@@ -7,6 +7,7 @@ per step:  the next prompts of a shuffled order are answered by the current poli
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from tuneful.data.batching import shuffled_batches, shuffled_epochs
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
+from tuneful.functional.advantages import shape_rewards
 from tuneful.functional.masking import masked_sum
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose
@@ -130,6 +132,18 @@ def require_discounts(config: Any) -> None:
         raise ConfigError(f"{config.table}lam must lie between 0 and 1, got {config.lam}; the PPO paper uses 0.95")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a learner makes of a rollout before it updates on it, float32 [N, T] each, for people to look at.
+
+    rewards: of tokens, the leash's share in each where the learner has it in the reward. advantages: what the loss
+    weighs a token's log-probability by; that of a whole completion stands on each of its tokens.
+    """
+
+    rewards: Tensor
+    advantages: Tensor
+
+
 class Collector:
     """A step's answers, and what follows an update. `steps` and the KL controller are all its state."""
 
@@ -175,6 +189,14 @@ class Collector:
             choose=choose,
         )
 
+    def reading(self, rollout: Rollout, of_completions: Tensor, *, kl_coef: float) -> Reading:
+        """That of a learner with one advantage per completion, float [N], and this much of the KL in its reward."""
+        assert rollout.scores is not None and rollout.reference_logprobs is not None
+        rewards = shape_rewards(
+            rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef
+        )
+        return Reading(rewards, of_completions[:, None].expand_as(rollout.mask))
+
     def finish(self, rollout: Rollout, metrics: Metrics, *, logprobs: Tensor | None = None) -> Metrics:
         """End the step in which the policy was updated on `rollout`; the update's metrics and those of the answers.
 
@@ -201,6 +223,44 @@ class Collector:
     def restore(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         self.kl.restore(state["kl"])
+
+
+class OnPolicyLearner(ABC):
+    """A learner over prompts and a reward: it answers, and learns from its answers."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        config: OnPolicyConfig,
+        *,
+        with_values: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.collector = Collector(engine, prompts, reward, config, with_values=with_values)
+
+    def step(self) -> Metrics:
+        return self.learn(self.draw())
+
+    def draw(self) -> Rollout:
+        """What the policy answers in this step."""
+        return self.collector.next_rollout()
+
+    @abstractmethod
+    def learn(self, rollout: Rollout) -> Metrics:
+        """Update on what `draw` gave, which ends the step."""
+
+    def read(self, rollout: Rollout) -> Reading:
+        """What `learn` would make of a rollout. Raises ConfigError where the learner knows no advantages."""
+        raise ConfigError(f"{self.config.table[:-1]} knows no advantages of tokens; it learns by their values")
+
+    def state(self) -> dict[str, Any]:
+        return self.collector.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.collector.restore(state)
 
 
 def batch_of(rollout: Rollout, rows: Sequence[int], *, with_values: bool = False, entropy_grad: bool = False) -> Batch:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import (
-    Collector,
     OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
     batch_of,
     minibatches,
     old_logprobs,
@@ -94,8 +95,10 @@ class PPOConfig(OnPolicyConfig):
         return self.num_steps * self.epochs * self.minibatches
 
 
-class PPO:
+class PPO(OnPolicyLearner):
     """Learner over prompts and a reward; with `ptx_coef` also over pretraining rows (prompt ids, completion ids)."""
+
+    config: PPOConfig
 
     def __init__(
         self,
@@ -107,13 +110,10 @@ class PPO:
     ) -> None:
         if (config.ptx_coef > 0) != bool(pretraining):
             raise ConfigError("ppo.ptx_coef and pretraining rows go together: give both, or neither")
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config, with_values=True)
+        super().__init__(engine, prompts, reward, config, with_values=True)
         self.pretraining = pretraining
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def learn(self, rollout: Rollout) -> Metrics:
         metrics = update(
             self.engine,
             rollout,
@@ -124,11 +124,8 @@ class PPO:
         )
         return self.collector.finish(rollout, metrics)
 
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
+    def read(self, rollout: Rollout) -> Reading:
+        return read(rollout, self.config, kl_coef=self.collector.kl.coef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +178,27 @@ def update(
 
 def experience_of(rollout: Rollout, config: PPOConfig, *, kl_coef: float) -> Experience:
     """Rewards of tokens, advantages and returns of a collected rollout."""
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    in_reward = kl_coef if config.kl_estimator == "k1" else 0.0
+    assert rollout.values is not None and rollout.reference_logprobs is not None
     mask = rollout.mask
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, mask, kl_coef=in_reward)
-    if config.whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False)
+    rewards = _rewards(rollout, config, kl_coef)
     advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Experience(old_logprobs(rollout), rollout.reference_logprobs, rollout.values, advantages, returns, mask)
+
+
+def read(rollout: Rollout, config: PPOConfig, *, kl_coef: float) -> Reading:
+    """The rewards and advantages of `experience_of`."""
+    return Reading(_rewards(rollout, config, kl_coef), experience_of(rollout, config, kl_coef=kl_coef).advantages)
+
+
+def _rewards(rollout: Rollout, config: PPOConfig, kl_coef: float) -> Tensor:
+    assert rollout.scores is not None and rollout.reference_logprobs is not None
+    in_reward = kl_coef if config.kl_estimator == "k1" else 0.0
+    rewards = shape_rewards(
+        rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=in_reward
+    )
+    return whiten(rewards, rollout.mask, shift_mean=False) if config.whiten_rewards else rewards
 
 
 def ppo_loss(

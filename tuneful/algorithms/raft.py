@@ -8,22 +8,27 @@ per step:  sample completions of each prompt, score them, subtract kl_coef * log
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
-from tuneful.algorithms.on_policy import Collector, OnPolicyConfig, batch_of, minibatches, require_minibatches
+from tuneful.algorithms.on_policy import (
+    OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
+    batch_of,
+    minibatches,
+    require_minibatches,
+)
 from tuneful.algorithms.reinforce import shaped_returns
 from tuneful.algorithms.sft import nll_loss
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Rollout
-from tuneful.records import Prompt
-from tuneful.rewards.reward import Reward
 from tuneful.settings import require_at_least
 
 
@@ -67,16 +72,12 @@ class RAFTConfig(OnPolicyConfig):
         return self.num_steps * self.epochs * self.minibatches
 
 
-class RAFT:
+class RAFT(OnPolicyLearner):
     """Learner over prompts and a reward."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: RAFTConfig) -> None:
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config)
+    config: RAFTConfig
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def learn(self, rollout: Rollout) -> Metrics:
         seed = self.collector.seed("update")
         returns = shaped_returns(rollout, kl_coef=self.collector.kl.coef)
         rows = chosen(returns, self.config, seed=seed)
@@ -84,11 +85,12 @@ class RAFT:
         metrics = update(self.engine, rollout.rows(rows), self.config, seed=seed)
         return self.collector.finish(rollout, metrics | {"kept_reward": float(rollout.scores[rows].mean())})
 
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
+    def read(self, rollout: Rollout) -> Reading:
+        """The advantage of what is imitated is 1, of all else 0."""
+        coef = self.collector.kl.coef
+        rows = chosen(shaped_returns(rollout, kl_coef=coef), self.config, seed=self.collector.seed("update"))
+        kept = torch.zeros(len(rollout)).index_fill(0, torch.tensor(rows), 1.0)
+        return self.collector.reading(rollout, kept.to(rollout.mask.device), kl_coef=coef)
 
 
 def chosen(returns: Tensor, config: RAFTConfig, *, seed: int) -> list[int]:

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import (
-    Collector,
     OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
     batch_of,
     minibatches,
     old_logprobs,
@@ -97,22 +98,26 @@ class RLOOConfig(ReinforceConfig):
     """The mean reward of the prompt's other completions."""
 
 
-class Reinforce:
+class Reinforce(OnPolicyLearner):
     """Learner over prompts and a reward."""
 
+    config: ReinforceConfig
+
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: ReinforceConfig) -> None:
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config)
+        super().__init__(engine, prompts, reward, config)
         self.baseline = 0.0
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def learn(self, rollout: Rollout) -> Metrics:
         returns = shaped_returns(rollout, kl_coef=self.collector.kl.coef)
         baseline = self._baseline(returns)
         metrics = update(self.engine, rollout, returns - baseline, self.config, seed=self.collector.seed("update"))
         self._remember(returns)
         return self.collector.finish(rollout, metrics | {"baseline": float(baseline.mean())})
+
+    def read(self, rollout: Rollout) -> Reading:
+        coef = self.collector.kl.coef
+        returns = shaped_returns(rollout, kl_coef=coef)
+        return self.collector.reading(rollout, returns - self._baseline(returns), kl_coef=coef)
 
     def _baseline(self, returns: Tensor) -> Tensor:
         """What each completion is compared with, [N]."""

@@ -17,15 +17,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import (
-    Collector,
     OnPolicyConfig,
+    OnPolicyLearner,
+    Reading,
     batch_of,
     minibatches,
     require_discounts,
@@ -92,8 +93,11 @@ class TRPOConfig(OnPolicyConfig):
         return self.num_steps * self.value_epochs
 
 
-class TRPO:
+class TRPO(OnPolicyLearner):
     """Learner over prompts and a reward. Moves the policy's weights by itself, so it needs the LocalEngine."""
+
+    config: TRPOConfig
+    engine: LocalEngine
 
     def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: TRPOConfig) -> None:
         if not isinstance(engine, LocalEngine) or engine.roles.policy is None:
@@ -103,13 +107,10 @@ class TRPO:
         if engine.roles.policy.half:
             raise ConfigError("trpo needs float32, in which a gradient of a gradient is a number; leave base_dtype out")
         engine.roles.policy.model.set_attn_implementation("eager")
-        self.engine = engine
-        self.config = config
-        self.collector = Collector(engine, prompts, reward, config, with_values=True)
+        super().__init__(engine, prompts, reward, config, with_values=True)
         self.old = second_policy(engine.roles.policy, "old")
 
-    def step(self) -> Metrics:
-        rollout = self.collector.next_rollout()
+    def learn(self, rollout: Rollout) -> Metrics:
         metrics = update(
             self.engine,
             self.old,
@@ -121,16 +122,14 @@ class TRPO:
         )
         return self.collector.finish(rollout, metrics)
 
+    def read(self, rollout: Rollout) -> Reading:
+        rewards, advantages, _ = _estimated(rollout, self.config, self.collector.kl.coef)
+        return Reading(rewards, advantages)
+
     def _schedule(self) -> float:
         """The learning rate's share of its peak in this step of the run."""
         optimization = self.config.optimization
         return optimization.rate(self.collector.steps, self.config.num_steps) / optimization.learning_rate
-
-    def state(self) -> dict[str, Any]:
-        return self.collector.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.collector.restore(state)
 
 
 def update(
@@ -140,13 +139,10 @@ def update(
 
     old: a role that is given the weights from before the step. shrunk: the share of `max_kl` that holds in this step.
     """
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    assert engine.roles.policy is not None
+    assert engine.roles.policy is not None and rollout.values is not None
     policy, mask = engine.roles.policy, rollout.mask
     follow(old, policy)
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef)
-    advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
-    advantages = whiten(advantages, mask)
+    _, advantages, returns = _estimated(rollout, config, kl_coef)
 
     weights = list(own_weights(policy).values())
     gradient, entropy = _surrogate_gradient(engine, rollout, advantages, weights)
@@ -191,6 +187,15 @@ def fisher_product(
         assert isinstance(along, Tensor)
         total += _flat(torch.autograd.grad(along, weights))
     return total
+
+
+def _estimated(rollout: Rollout, config: TRPOConfig, kl_coef: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, whitened advantages and returns of tokens."""
+    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
+    mask = rollout.mask
+    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef)
+    advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+    return rewards, whiten(advantages, mask), returns
 
 
 def _surrogate_gradient(

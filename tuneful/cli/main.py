@@ -8,7 +8,23 @@ import warnings
 
 import typer
 
-from tuneful.cli import adapt, demo, doctor, evaluate, export, generate, label, quality, run, score, serve, web, worker
+from tuneful.cli import (
+    adapt,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    label,
+    quality,
+    run,
+    score,
+    serve,
+    trace,
+    web,
+    worker,
+)
 from tuneful.errors import TunefulError
 
 app = typer.Typer(
@@ -25,6 +41,8 @@ app.command("train")(run.train_command)
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
+app.command("compare")(compare.command)
+app.command("trace")(trace.command)
 label.app.command("adapt")(adapt.command)
 label.app.command("quality")(quality.command)
 app.add_typer(label.app, name="label")

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 from tuneful.errors import ConfigError, DataError, did_you_mean
-from tuneful.records import Candidates, Comparison, Demonstration, Prompt, UnpairedPreference
+from tuneful.records import Candidates, Comparison, Demonstration, Prompt, Ranking, UnpairedPreference
 
-R = TypeVar("R", Prompt, Candidates, Demonstration, Comparison, UnpairedPreference)
+R = TypeVar("R", Prompt, Candidates, Demonstration, Comparison, Ranking, UnpairedPreference)
 
 Purpose = Literal["train", "stop", "report"]
 
@@ -92,7 +92,7 @@ class Splits(Generic[R]):
         return {prompt_of(record).id: name for name, records in self._sets.items() for record in records}
 
 
-def prompt_of(record: Prompt | Candidates | Demonstration | Comparison | UnpairedPreference) -> Prompt:
+def prompt_of(record: Prompt | Candidates | Demonstration | Comparison | Ranking | UnpairedPreference) -> Prompt:
     """A prompt itself, and the prompt of a record that has one."""
     return record if isinstance(record, Prompt) else record.prompt
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -75,6 +76,40 @@ def frontier(points: Points, *, name: str) -> str:
         axes.plot(*zip(*points, strict=True), "o", color=_GROUND, markersize=4.2, markeredgecolor=_AFTER)
         axes.plot(*points[-1], "o", color=_AFTER, markersize=5, markeredgecolor=_GROUND)
         axes.set_xlabel("KL from the reference, nats per completion")
+
+    return _svg(draw, title=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A learner in a plot of several: the moments of its run, and where it ended, with the interval of its height."""
+
+    curve: Points
+    end: tuple[float, float]
+    interval: tuple[float, float] | None = None
+
+
+def learners(series: Sequence[Series], *, start: float | None, over: str, log: bool, name: str) -> str:
+    """Where each learner ended (y), marked with its number from 1, against `over` (x), with the run that led there.
+
+    start: the height before any training, as a line. log: x on a logarithmic axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        if log:
+            axes.set_xscale("log")
+        if start is not None:
+            axes.axhline(start, color=_BEFORE, linewidth=1.0, linestyle=(0, (4, 3)))
+        for number, one in enumerate(series, start=1):
+            along = [(x, y) for x, y in one.curve if x > 0 or not log]
+            if along:
+                axes.plot(*zip(*along, strict=True), color=_AFTER, linewidth=1.0, alpha=0.45)
+            x, y = one.end
+            if one.interval is not None:
+                axes.plot((x, x), one.interval, color=_AFTER, linewidth=1.2, alpha=0.7)
+            axes.plot(x, y, "o", color=_GROUND, markersize=9, markeredgecolor=_AFTER, zorder=3)
+            axes.text(x, y, str(number), color=_AFTER, zorder=4, ha="center", va="center_baseline", fontsize=6.5)
+        axes.set_xlabel(over)
 
     return _svg(draw, title=name)
 

@@ -77,6 +77,7 @@ def write_report(
         frontiers=_frontiers(rows),
         distributions=_distributions(seen.get("distributions") or {}),
         labelers=_labelers(seen.get("labelers") or []),
+        learners=_learners(seen),
         stages=_stages(seen.get("seconds") or {}),
         pairs=pairs[:MAX_SAMPLES],
         rollouts=rollouts[-MAX_SAMPLES:],
@@ -245,6 +246,43 @@ def _labelers(labelers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for rater in sorted(labelers, key=lambda r: -r["reliability"])
     ]
+
+
+_COSTS = {
+    "kl": "KL from the reference, nats per completion",
+    "samples": "completions drawn",
+    "seconds": "seconds of training",
+}
+"""What the gain of a learner is drawn against."""
+
+
+def _learners(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Plots of what several learners reached against what it cost; none for a report of something else."""
+    rows, shown = report.get("learners") or [], []
+    measure = str(report.get("measure"))
+    for cost, axis in _COSTS.items():
+        placed = [(row, _value(row[cost])) for row in rows]
+        series = [_series(row, at, cost, measure) for row, at in placed if at is not None]
+        if len(series) == len(rows) > 0:
+            starts = {round(row["before"][measure], 9) for row in rows}
+            title = f"{label(measure)} against {cost if cost != 'kl' else 'KL'}"
+            plot = plots.learners(
+                series,
+                start=starts.pop() if len(starts) == 1 else None,
+                over=axis,
+                log=cost == "samples" and all(one.end[0] > 0 for one in series),
+                name=title,
+            )
+            shown.append({"title": title, "plot": Markup(plot)})
+    return shown
+
+
+def _series(row: Mapping[str, Any], at: float, cost: str, measure: str) -> plots.Series:
+    """A learner's line: its curve as it was measured on dev prompts, its end as on the prompts of the evaluation."""
+    before, gain = row["before"][measure], row["difference"][measure]
+    low, high = gain["interval"]
+    curve = tuple((point[cost], point["measure"]) for point in row["curve"])
+    return plots.Series(curve, (at, before + gain["mean"]), (before + low, before + high))
 
 
 def _stages(seconds: Mapping[str, Any]) -> list[dict[str, Any]]:

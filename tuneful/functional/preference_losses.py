@@ -46,6 +46,28 @@ def bradley_terry_loss(
     return (weight * loss).sum() / (weight.sum() if num_groups is None else num_groups)
 
 
+def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
+    """Negative log-likelihood of whole rankings, float32 [R]: at each place the one that stands there is chosen among
+    all that are left, by softmax of their scores (Plackett 1975, Luce 1959).
+
+    scores: rewards, float [R, K]. ranks: int [R, K], 1 is best; 0 was not ranked and is among nobody's rivals. Those of
+    equal rank are each chosen among their equals and all behind them (Breslow 1974). A ranking of two is one
+    Bradley-Terry pair; a tie of two is the pair in both its orders.
+    """
+    scores, ranked = widen(scores), ranks > 0
+    rivals = ranked[:, None, :] & (ranks[:, None, :] >= ranks[:, :, None])
+    among = scores[:, None, :].masked_fill(~rivals, -torch.inf).logsumexp(-1)
+    return (among - scores).masked_fill(~ranked, 0.0).sum(-1)
+
+
+def classifier_loss(scores: Tensor, good: Tensor) -> Tensor:
+    """Loss of a classifier on direct feedback, float32 [N]: -good log sigma(s) - (1 - good) log sigma(-s), s the score.
+
+    scores: rewards, float [N], which become log-odds. good: float [N], 1, 0, or a probability between.
+    """
+    return _soft_label_loss(widen(scores), good)
+
+
 def pair_accuracy(margin: Tensor) -> Tensor:
     """1 where the chosen side is ahead, ½ at a tie, 0 where it is behind. margin: [P] -> float32 [P]."""
     return (margin > 0).float() + 0.5 * (margin == 0).float()

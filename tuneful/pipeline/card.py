@@ -100,10 +100,12 @@ def _scale(subject: Subject) -> list[str]:
     if not {"gain", "bias"} <= subject.reward.keys():
         return []
     gain, bias = number(subject.reward["gain"], 4), number(subject.reward["bias"], 4)
+    slope = subject.reward.get("length_slope", 0.0)
+    raw = f"(raw - {number(slope, 4)} × words)" if slope else "raw"
     line = (
         "- This model's head gives raw scores. `reward.json` has what gives the run's reference completions mean 0 and "
-        f"standard deviation 1: score = gain × raw + bias, gain {gain}, bias {bias}. The head has no bias term to hold "
-        "it, so this is left to whoever reads the score."
+        f"standard deviation 1: score = gain × {raw} + bias, gain {gain}, bias {bias}. The head has no bias term to "
+        "hold it, so this is left to whoever reads the score."
     )
     return [line]
 

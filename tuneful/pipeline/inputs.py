@@ -58,6 +58,7 @@ MAKES: Mapping[str, tuple[str, ...]] = {
 TAKES: Mapping[str, str] = {
     "completions": "completions",
     "judgments": "judgments",
+    "rankings": "judgments",
     "comparisons": "comparisons",
     "demonstrations": "comparisons",
     "preferences": "comparisons",
@@ -242,14 +243,23 @@ class RewardInputs(TrainingInputs):
 
     model: ModelInput
     """Language model, encoder or reward model to start from."""
-    comparisons: DataInput
+    comparisons: DataInput | None = None
     """`@stage` that made them, a file or a data set."""
+    rankings: JudgmentsInput | None = None
+    """In their place whole rankings, each rater's apart and weighed by how far the rater can be trusted: `@stage` that
+    labeled or collected, or a judgments file. Needs `completions`."""
+    completions: DataInput | None = None
+    """Of `rankings`: `@stage` that generated or collected what was ranked, or a completions file."""
+    preferences: DataInput | None = None
+    """In their place good and bad answers: a file of labels, or comparisons, whose two sides become one answer each."""
     normalise_prompts: PromptsInput
     """Prompts on whose reference completions scores get mean 0 and standard deviation 1 (split rl)."""
     normalise_model: ModelInput
     """The reference that answers them."""
     normalise_samples: int = 256
     """How many completions that takes."""
+    length_control: bool = False
+    """Take from every score what its number of words says of it, by the line that fits the reference completions."""
     test: TestInput | None = None
     """Held-out comparisons for the report."""
     max_new_tokens: int = 128
@@ -260,6 +270,10 @@ class RewardInputs(TrainingInputs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(16, self, "", "normalise_samples")
+        if [self.comparisons, self.rankings, self.preferences].count(None) != 2:
+            raise ConfigError("a reward learns from comparisons, from rankings or from preferences; give one of them")
+        if (self.rankings is None) != (self.completions is None):
+            raise ConfigError("rankings and completions go together: the judgments, and the answers that were ranked")
         require_at_least(1, self, "", "max_new_tokens", "max_prompt_tokens")
 
 

@@ -190,6 +190,31 @@ def load_recipe(path: Path, overrides: Iterable[str] = (), *, seed: int | None =
     return Recipe(str(path), header.seed, header.splits, kept, header.held_out)
 
 
+def recorded_recipe(table: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe that `run.json` holds: what `as_table` gave. Raises ConfigError where settings have changed since."""
+    return Recipe(
+        source, table["seed"], table["splits"], tuple(_recorded(s, source) for s in table["stages"]), table["held_out"]
+    )
+
+
+def _recorded(table: Mapping[str, Any], source: str) -> Stage:
+    name, kind, where = table["name"], table["kind"], f"{source}: stage {table['name']}"
+    if kind in ACTIONS:
+        return Stage(name, kind, build(ACTIONS[kind], _given(table["inputs"]), where=where), None)
+    inputs_type, config_type = ALGORITHMS[kind]
+    taken_in: Any = build(inputs_type, _given(table["inputs"]), where=where)
+    return Stage(name, kind, taken_in, build(config_type, _given(table["config"]), where=where))
+
+
+def _given(table: Any) -> Any:
+    """A table without the settings that were left out, which JSON has as null."""
+    if isinstance(table, list):
+        return [_given(one) for one in table]
+    if isinstance(table, Mapping):
+        return {name: _given(value) for name, value in table.items() if value is not None}
+    return table
+
+
 def shipped_recipe(name: str) -> Path:
     """The file of a recipe that comes with tuneful, installed or in a clone."""
     package = Path(__file__).parent.parent

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneful.algorithms.kto import unpair
-from tuneful.data.formats import Kind, kinds, read
+from tuneful.data.formats import Kind, kinds, read, read_candidates
 from tuneful.data.splits import Purpose
 from tuneful.errors import DataError
 from tuneful.feedback.consensus import Consensus
+from tuneful.feedback.export import rankings_of
+from tuneful.feedback.judgments import read_judgments
 from tuneful.pipeline.context import Context
-from tuneful.records import Comparison, Completion, Demonstration, Prompt, UnpairedPreference
+from tuneful.records import Comparison, Completion, Demonstration, Prompt, Ranking, UnpairedPreference
 
 
 def training_demonstrations(context: Context, reference: str, *, stage: str = "") -> list[Demonstration]:
@@ -33,6 +35,16 @@ def training_answers(context: Context, reference: str, *, stage: str = "") -> li
     if "unpaired" in kinds(context.file(reference, "comparisons.jsonl")):
         return _kept(context, reference, "unpaired", ("reward",), purpose="train", stage=stage)
     return unpair(training_comparisons(context, reference, stage=stage))
+
+
+def training_rankings(context: Context, judgments: str, completions: str, *, stage: str = "") -> list[Ranking]:
+    """Rankings to train on, as `training_comparisons`, each with its rater's slope beside a careful one's."""
+    said = read_judgments(context.file(judgments, "judgments.jsonl"))
+    offered = read_candidates(context.file(completions, "completions.jsonl"))
+    kept = context.rows(rankings_of(said, offered), judgments, ("reward",), purpose="train", stage=stage)
+    if not kept:
+        raise DataError(f"{judgments}: no ranking in it is of a prompt in the reward split; change the shares")
+    return kept
 
 
 def training_completions(context: Context, reference: str, *, stage: str = "") -> list[tuple[Prompt, Completion]]:

@@ -19,16 +19,20 @@ from tuneful.models.forward import reward_scores, shares_prompts
 from tuneful.models.loading import head_of, is_scorer, load_scorer, load_tokenizer, read_reward_file
 from tuneful.models.roles import Role, reward_on
 from tuneful.records import Completion, Prompt
+from tuneful.rewards.rules import longer
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedReward:
-    """score = gain * raw + bias (InstructGPT, arXiv 2203.02155: mean 0 on reference completions; here std 1 too)."""
+    """score = gain * (raw - length_slope * words) + bias, of mean 0 on reference completions (InstructGPT, arXiv
+    2203.02155), here of standard deviation 1 too."""
 
     role: Role
     tokenizer: Any
     gain: float = 1.0
     bias: float = 0.0
+    length_slope: float = 0.0
+    """What a word more is worth on reference completions, in raw scores, and is taken off; 0 leaves length alone."""
     max_tokens: int | None = None
     """Longest prompt + completion; prompts are cut on the left first (`encode`). None: the model's context."""
     tokens_per_batch: int = TOKENS_PER_PASS
@@ -60,12 +64,16 @@ class LearnedReward:
             load_tokenizer(path, needs_end=role.head is not None),
             gain=facts.get("gain", 1.0),
             bias=facts.get("bias", 0.0),
+            length_slope=facts.get("length_slope", 0.0),
             max_tokens=facts.get("max_tokens"),
         )
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
         """float32 [N] normalised scores."""
-        return self.gain * self.raw(prompts, completions) + self.bias
+        raw = self.raw(prompts, completions)
+        if self.length_slope:
+            raw = raw - self.length_slope * longer(prompts, completions).to(raw.device)
+        return self.gain * raw + self.bias
 
     @torch.no_grad()
     def raw(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
@@ -82,16 +90,27 @@ class LearnedReward:
         ended = completion.ended
         return encode_pair(prompt, completion.text, self.tokenizer, self.role, self.max_tokens, ended=ended)
 
-    def normalised_on(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> LearnedReward:
-        """This reward rescaled to mean 0 and standard deviation 1 on reference completions."""
-        raw = self.raw(prompts, completions)
+    def normalised_on(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, length_control: bool = False
+    ) -> LearnedReward:
+        """This reward rescaled to mean 0 and standard deviation 1 on reference completions.
+
+        length_control: what the least-squares line of their scores over their words says of length is taken off first,
+        so that on them a score says nothing of length (Singhal et al. 2023, arXiv 2310.03716, on what it says else).
+        """
+        raw, slope = self.raw(prompts, completions), 0.0
+        if length_control:
+            words = longer(prompts, completions).to(raw.device)
+            away = words - words.mean()
+            slope = float((away * raw).sum() / away.square().sum()) if away.any() else 0.0
+            raw = raw - slope * words
         spread = float(raw.std(correction=0))
         if not spread > 1e-6:
             raise RewardError(
                 f"the reward model gives all {len(raw)} reference completions the score {float(raw.mean()):.3g}; "
                 "it has learned nothing: more comparisons, more steps or a higher learning rate"
             )
-        return replace(self, gain=1 / spread, bias=-float(raw.mean()) / spread)
+        return replace(self, gain=1 / spread, bias=-float(raw.mean()) / spread, length_slope=slope)
 
 
 def refuse_language_model(path: str | Path) -> None:

@@ -136,8 +136,8 @@ class RunDirectory:
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and directory of the newest whole checkpoint."""
-        checkpoints = self._checkpoints()
-        return checkpoints[-1] if checkpoints else None
+        found = checkpoints(self.path)
+        return found[-1] if found else None
 
     def resume_logs(self, checkpoint: Path | None) -> None:
         """Cuts the logs back to where they were at `checkpoint`; without one, to nothing."""
@@ -159,18 +159,20 @@ class RunDirectory:
     ) -> None:
         self.close()
 
-    def _checkpoints(self) -> list[tuple[int, Path]]:
-        found = ((_STEP.fullmatch(path.name), path) for path in (self.path / "checkpoints").glob("step-*"))
-        return sorted((int(match[1]), path) for match, path in found if match)
-
     def _keep_newest(self, keep: int) -> None:
-        for _, old in self._checkpoints()[:-keep]:
+        for _, old in checkpoints(self.path)[:-keep]:
             _remove_checkpoint(old)
 
     def _log_sizes(self) -> dict[str, int]:
         for log in (self.metrics, self.samples):
             log.sync()
         return {log.path.name: log.size() for log in (self.metrics, self.samples)}
+
+
+def checkpoints(stage: Path) -> list[tuple[int, Path]]:
+    """Step and directory of every whole checkpoint in a stage's run directory, the newest last."""
+    found = ((_STEP.fullmatch(path.name), path) for path in (stage / "checkpoints").glob("step-*"))
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 @contextmanager
