@@ -1,0 +1,518 @@
+"""PPO, RLOO, GRPO and DPO beside TRL's in the demo world: what is learned, for how much KL, samples and time.
+
+    python bench/peer_learners.py --out runs/peer --trl trl-1.12 --search        # seed 100, dev prompts
+    python bench/peer_learners.py --out runs/peer --trl trl-1.12 [--seeds 3]     # with what the search found
+
+PPO is that of TRL 1.12.0, the last release that has it, in the folder --trl; the others are of the TRL installed. Both
+sides begin with `demo:base`, are given the same reward model or the same pairs, the same number of completions, epochs
+and minibatches, and the same search: three learning rates by two leashes (`SEARCH`), one seed, judged on dev prompts by
+true utility. Then seeds that were not searched with. Answers, consensus and reward model are made once, by the first
+stages of recipes/demo_learners.toml. DPO of ours reads the consensus's p, as it is made to; TRL's knows sides alone.
+
+Every ten steps either side's policy answers 100 dev prompts by our sampler, outside of what is timed: the curve of true
+utility over KL, samples and seconds. In the end it answers 200 prompts, four times each. Every run is a process of its
+own and a line in `OUT/peer.jsonl`; what is there is not run again. Told, for each method, are the true utility that
+both reach, their difference with its interval (Welch's t over seeds), and the seconds of training in which ours first
+reaches what the peer ends with, over the peer's seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import scipy.stats
+from demo_learners import RECIPE, SHARED, run
+
+METHODS = ("ppo", "rloo", "grpo", "dpo")
+SIDES = ("ours", "trl")
+STEPS, COMPLETIONS, GROUP, NEW_TOKENS = 110, 64, 4, 48
+EPOCHS, MINIBATCHES = 2, 2
+EVERY = 10
+SEARCH_SEED = 100
+SEARCH: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
+    "ppo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
+    "rloo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
+    "grpo": ((1e-4, 3e-4, 1e-3), (0.03, 0.1)),
+    "dpo": ((1e-4, 3e-4, 1e-3), (0.03, 0.1)),
+}
+"""Learning rates, and what holds the policy back: the KL coefficient, or beta of DPO."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of one side. learning_rate, leash: see SEARCH."""
+
+    side: str
+    method: str
+    seed: int
+    learning_rate: float
+    leash: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (self.side, self.method, self.seed, self.learning_rate, self.leash)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--trl", type=Path, required=True, help="the folder that holds TRL 1.12.0")
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.job:
+        print(json.dumps(train(Job(**json.loads(given.job)), given)))
+        return
+    stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+    run(given.out / "shared", [stages[name] for name in SHARED], SEARCH_SEED)
+    results = given.out / "peer.jsonl"
+    for method in given.only:
+        for job in jobs(method, results, given):
+            if job.key not in {tuple(line["key"]) for line in told(results)}:
+                measure(job, results, given)
+    if given.search:
+        return
+    table = {method: compared(method, told(results)) for method in given.only}
+    if given.json:
+        print(json.dumps({"bench": "peer_learners", "seeds": given.seeds, **table}))
+        return
+    for method, row in table.items():
+        low, high = row["interval"]
+        reached = f"{row['time_to_reach']:.2f}" if row["time_to_reach"] is not None else "not reached"
+        print(
+            f"{method:<5} ours {row['ours']:+.3f} (KL {row['ours_kl']:.2f}), TRL {row['trl']:+.3f} (KL "
+            f"{row['trl_kl']:.2f}), difference {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]; seconds "
+            f"{row['seconds']:.2f} of TRL's, its end reached after {reached} of them"
+        )
+
+
+def jobs(method: str, results: Path, given: argparse.Namespace) -> list[Job]:
+    """What is to be run for a method: the search, or seeds with what it found, the sides in turn."""
+    rates, leashes = SEARCH[method]
+    if given.search:
+        return [Job(side, method, SEARCH_SEED, lr, leash) for lr in rates for leash in leashes for side in SIDES]
+    best = {side: found(side, method, told(results)) for side in SIDES}
+    return [Job(side, method, seed, *best[side]) for seed in range(given.seeds) for side in SIDES]
+
+
+def found(side: str, method: str, lines: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Learning rate and leash that reached the highest true utility on dev prompts in the search."""
+    own = [line for line in lines if line["key"][:3] == [side, method, SEARCH_SEED]]
+    if len(own) < 6:
+        raise SystemExit(f"{method}, {side}: {len(own)} of 6 runs of the search are there; run --search first")
+    _, _, _, rate, leash = max(own, key=lambda line: line["dev"])["key"]
+    return rate, leash
+
+
+def told(results: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (results.read_text().splitlines() if results.exists() else ())]
+
+
+def measure(job: Job, results: Path, given: argparse.Namespace) -> None:
+    """Train in a process of its own and keep the line."""
+    own = ["--out", str(given.out), "--trl", str(given.trl), "--steps", str(given.steps)]
+    command = [sys.executable, __file__, *own, "--job", json.dumps(job.__dict__)]
+    ran = subprocess.run(command, capture_output=True, check=False, text=True)
+    if ran.returncode:
+        raise SystemExit(f"{job} failed:\n{ran.stderr[-3000:]}")
+    line = {"key": list(job.key), **json.loads(ran.stdout.strip().splitlines()[-1])}
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(
+        f"{job} test {line['test']:+.3f} dev {line['dev']:+.3f} KL {line['kl']:.2f} {line['seconds']:.0f} s", flush=True
+    )
+
+
+def compared(method: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Both sides over the seeds that were not searched with."""
+    own = {
+        side: [line for line in lines if line["key"][:2] == [side, method] and line["key"][2] != SEARCH_SEED]
+        for side in SIDES
+    }
+    test = {side: [line["test"] for line in of] for side, of in own.items()}
+    interval = scipy.stats.ttest_ind(test["ours"], test["trl"], equal_var=False).confidence_interval()
+    seconds = {side: statistics.mean(line["seconds"] for line in of) for side, of in own.items()}
+    goal = statistics.mean(line["curve"][-1]["utility"] for line in own["trl"])
+    reached = [next((p["seconds"] for p in line["curve"] if p["utility"] >= goal), None) for line in own["ours"]]
+    known = [at for at in reached if at is not None]
+    return {
+        **{side: statistics.mean(of) for side, of in test.items()},
+        **{f"{side}_kl": statistics.mean(line["kl"] for line in of) for side, of in own.items()},
+        "difference": statistics.mean(test["ours"]) - statistics.mean(test["trl"]),
+        "interval": [interval.low, interval.high],
+        "seconds": seconds["ours"] / seconds["trl"],
+        "time_to_reach": statistics.mean(known) / seconds["trl"] if len(known) == len(reached) else None,
+    }
+
+
+@dataclass
+class Ground:
+    """What both sides are given, and how their policies are judged."""
+
+    out: Path
+    seed: int
+    curve: list[dict[str, float]] = field(default_factory=list)
+    spent: float = 0.0
+    """Seconds of training so far."""
+    _since: float = 0.0
+
+    @cached_property
+    def context(self) -> Any:
+        from tuneful.demo.run import shipped_worlds
+        from tuneful.pipeline.context import Context, Silent
+        from tuneful.pipeline.recipe import load_recipe
+
+        recipe = load_recipe(RECIPE, seed=SEARCH_SEED)
+        return Context.of(recipe, self.out / "shared", shipped_worlds(), Silent())
+
+    @cached_property
+    def base(self) -> str:
+        path: str = self.context.model("demo:base")
+        return path
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from tuneful.models.loading import load_tokenizer
+
+        return load_tokenizer(self.base)
+
+    @cached_property
+    def reference(self) -> Any:
+        from tuneful.models.loading import load_language_model
+        from tuneful.models.roles import Role
+
+        return Role("reference", load_language_model(self.base))
+
+    @cached_property
+    def reward(self) -> Any:
+        from tuneful.rewards.learned import LearnedReward
+
+        return LearnedReward.load(self.out / "shared" / "reward" / "model")
+
+    def prompts(self, split: str, purpose: str) -> list[Any]:
+        found: list[Any] = self.context.prompts("demo:prompts").read(split, purpose=purpose, stage="peer")
+        return found
+
+    def pairs(self) -> list[Any]:
+        from tuneful.pipeline.rows import training_comparisons
+
+        pairs: list[Any] = training_comparisons(self.context, "@consensus", stage="peer")
+        return pairs
+
+    def start(self) -> None:
+        """The clock of training runs from here."""
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        self.spent += time.perf_counter() - self._since
+
+    def look(self, policy: Any, samples: int) -> None:
+        """A point of the curve; the clock stands meanwhile."""
+        self.pause()
+        utility, kl = self.judged(policy, self.prompts("dev", "stop")[:100], 1)
+        self.curve.append({"samples": samples, "seconds": self.spent, "kl": kl, "utility": utility})
+        self.start()
+
+    def judged(self, policy: Any, prompts: list[Any], samples: int) -> tuple[float, float]:
+        """Mean true utility of a policy's answers, and its KL from the base in nats per answer."""
+        from tuneful.engines.local import LocalEngine
+        from tuneful.generation.sampling import Sampling
+        from tuneful.models.roles import Role, Roles
+
+        training = policy.training
+        policy.eval()
+        engine = LocalEngine(Roles(policy=Role("policy", policy), reference=self.reference), self.tokenizer)
+        rollout = engine.sample(prompts, Sampling(num_samples=samples, max_new_tokens=NEW_TOKENS), seed=self.seed)
+        kl, _ = engine.kl(rollout)
+        policy.train(training)
+        utility = self.context.measure("demo:true_utility")
+        rows = zip(rollout.group.tolist(), rollout.texts, strict=True)
+        return statistics.mean(utility(prompts[g], text) for g, text in rows), float(kl.mean())
+
+    def ended(self, policy: Any) -> dict[str, Any]:
+        """What a run has to tell."""
+        test, kl = self.judged(policy, self.prompts("test", "report")[:200], 4)
+        dev, _ = self.judged(policy, self.prompts("dev", "stop")[:100], 4)
+        return {"test": test, "dev": dev, "kl": kl, "seconds": self.spent, "curve": self.curve}
+
+
+def train(job: Job, given: argparse.Namespace) -> dict[str, Any]:
+    if job.side == "trl" and job.method == "ppo":
+        sys.path.insert(0, str(given.trl.resolve()))
+    ground = Ground(given.out, job.seed)
+    if job.side == "ours":
+        return ours(job, ground, given.steps)
+    sides: dict[str, Callable[..., Any]] = {"ppo": trl_ppo, "rloo": trl_group, "grpo": trl_group, "dpo": trl_dpo}
+    with tempfile.TemporaryDirectory() as folder:
+        return ground.ended(sides[job.method](job, ground, given.steps, folder))
+
+
+def ours(job: Job, ground: Ground, steps: int) -> dict[str, Any]:
+    from tuneful.algorithms.dpo import DPO, DPOConfig
+    from tuneful.algorithms.grpo import GRPO, GRPOConfig
+    from tuneful.algorithms.ppo import PPO, PPOConfig
+    from tuneful.algorithms.reinforce import Reinforce, RLOOConfig
+    from tuneful.engines.local import LocalEngine
+    from tuneful.engines.optimization import Optimization
+    from tuneful.models.roles import policy_roles
+
+    optimization = Optimization(learning_rate=job.learning_rate)
+    sampled: dict[str, Any] = {
+        "num_steps": steps,
+        "max_new_tokens": NEW_TOKENS,
+        "kl_coef": job.leash,
+        "epochs": EPOCHS,
+        "minibatches": MINIBATCHES,
+        "optimization": optimization,
+        "seed": job.seed,
+    }
+    grouped = sampled | {"prompts_per_step": COMPLETIONS // GROUP, "samples_per_prompt": GROUP}
+    roles = policy_roles(ground.base, value="head" if job.method == "ppo" else None, seed=job.seed)
+    assert roles.policy is not None
+    learner: Any
+    if job.method == "dpo":
+        pairs = ground.pairs()
+        config: Any = DPOConfig(beta=job.leash, optimization=optimization, seed=job.seed)
+        steps = config.num_steps(len(pairs))
+        engine = LocalEngine(roles, ground.tokenizer, optimization=optimization, total_steps=steps)
+        ground.start()
+        learner = DPO(engine, pairs, config, ground.tokenizer)
+    else:
+        made: dict[str, tuple[type, Any]] = {
+            "ppo": (PPO, PPOConfig(**sampled, prompts_per_step=COMPLETIONS)),
+            "rloo": (Reinforce, RLOOConfig(**grouped)),
+            "grpo": (GRPO, GRPOConfig(**grouped)),
+        }
+        learn, config = made[job.method]
+        engine = LocalEngine(roles, ground.tokenizer, optimization=optimization, total_steps=config.updates)
+        ground.start()
+        learner = learn(engine, ground.prompts("rl", "train"), ground.reward, config)
+    drawn = 0 if job.method == "dpo" else COMPLETIONS
+    ground.look(roles.policy.model, 0)
+    for step in range(1, steps + 1):
+        learner.step()
+        if step % EVERY == 0 or step == steps:
+            ground.look(roles.policy.model, step * drawn)
+    ground.pause()
+    return ground.ended(roles.policy.model)
+
+
+def trl_settings(job: Job, folder: str) -> dict[str, Any]:
+    """What all trainers of the peer are told."""
+    return {
+        "output_dir": folder,
+        "learning_rate": job.learning_rate,
+        "lr_scheduler_type": "linear",
+        "adam_epsilon": 1e-5,
+        "max_grad_norm": 1.0,
+        "seed": job.seed,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+def watching(ground: Ground, policy: Any, every: int, samples: Callable[[int], int]) -> Any:
+    """A callback that starts the clock and looks at the policy every so many optimizer steps."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ground.start()
+            ground.look(policy, 0)
+
+        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                ground.look(policy, samples(state.global_step))
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            ground.pause()
+
+    return Watch()
+
+
+def trl_ppo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    from tuneful.data.batching import shuffled_batches
+    from tuneful.data.templates import prompt_ids
+    from tuneful.models.loading import load_scorer
+
+    torch.manual_seed(job.seed)
+    policy: Any = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    reference: Any = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    value: Any = AutoModelForSequenceClassification.from_pretrained(ground.base, num_labels=1, dtype=torch.float32)
+    torch.nn.init.zeros_(value.score.weight)  # as ours begins
+    scored = ppo_trainer.get_reward
+
+    def normalised(model: Any, rows: Any, pad: int, context: int) -> Any:
+        logits, scores, lengths = scored(model, rows, pad, context)
+        if model is trainer.reward_model:
+            scores = ground.reward.gain * scores + ground.reward.bias
+        return logits, scores, lengths
+
+    ppo_trainer.get_reward = normalised
+    prompts = ground.prompts("rl", "train")
+    batch = shuffled_batches(len(prompts), COMPLETIONS, job.seed)
+    asked = [prompts[k] for step in range(steps) for k in batch(step)]
+    ids = [prompt_ids(prompt, ground.tokenizer, max_tokens=None) for prompt in asked]
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            **trl_settings(job, folder),
+            per_device_train_batch_size=COMPLETIONS // MINIBATCHES,
+            gradient_accumulation_steps=MINIBATCHES,
+            local_rollout_forward_batch_size=COMPLETIONS,
+            num_mini_batches=MINIBATCHES,
+            num_ppo_epochs=EPOCHS,
+            total_episodes=COMPLETIONS * steps,
+            response_length=NEW_TOKENS,
+            temperature=1.0,
+            missing_eos_penalty=1.0,
+            stop_token="eos",
+            num_sample_generations=0,
+            kl_coef=job.leash,
+        ),
+        processing_class=AutoTokenizer.from_pretrained(ground.base, padding_side="left"),
+        model=policy,
+        ref_model=reference,
+        reward_model=load_scorer(ground.out / "shared" / "reward" / "model"),
+        value_model=value,
+        train_dataset=Dataset.from_dict({"input_ids": ids}),
+        eval_dataset=Dataset.from_dict({"input_ids": ids[:2]}),
+        callbacks=[watching(ground, policy, EVERY, lambda step: step * COMPLETIONS)],
+    )
+    from ppo import accumulate
+
+    accumulate(trainer.accelerator, 1)
+    trainer.train()
+    return policy
+
+
+def trl_group(job: Job, ground: Ground, steps: int, folder: str) -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    from tuneful.data.templates import prompt_ids
+    from tuneful.records import Completion
+    from tuneful.rewards.reward import checked, penalise_missing_end
+
+    torch.manual_seed(job.seed)
+    tokenizer = AutoTokenizer.from_pretrained(ground.base, padding_side="left")
+    policy: Any = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    prompts = {}
+    for prompt in ground.prompts("rl", "train"):
+        own = prompt_ids(prompt, ground.tokenizer, max_tokens=None)
+        text = tokenizer.decode(own, clean_up_tokenization_spaces=False)
+        text = text if tokenizer(text)["input_ids"] == own else text.removeprefix(tokenizer.bos_token)
+        assert tokenizer(text)["input_ids"] == own, text
+        prompts[text] = prompt
+
+    def reward(prompts_: list[str], completion_ids: list[list[int]]) -> list[float]:
+        asked = [prompts[text] for text in prompts_]
+        answers = [
+            Completion(
+                ground.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                tuple(ids),
+                "eos" if ids and ids[-1] == tokenizer.eos_token_id else "length",
+            )
+            for ids in completion_ids
+        ]
+        scores: list[float] = penalise_missing_end(checked(ground.reward, asked, answers), answers, 1.0).tolist()
+        return scores
+
+    settings = trl_settings(job, folder) | {
+        "num_generations": GROUP,
+        "per_device_train_batch_size": COMPLETIONS // MINIBATCHES,
+        "gradient_accumulation_steps": 1,
+        "steps_per_generation": MINIBATCHES,
+        "num_iterations": EPOCHS,
+        "max_steps": steps * EPOCHS * MINIBATCHES,
+        "max_completion_length": NEW_TOKENS,
+        "temperature": 1.0,
+        "beta": job.leash,
+        "epsilon": 0.2,
+    }
+    config, trainer = (GRPOConfig, GRPOTrainer) if job.method == "grpo" else (RLOOConfig, RLOOTrainer)
+    of_step = EPOCHS * MINIBATCHES
+    trainer(
+        model=policy,
+        reward_funcs=lambda prompts, completion_ids, **_: reward(prompts, completion_ids),
+        args=config(**settings),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        processing_class=tokenizer,
+        callbacks=[watching(ground, policy, EVERY * of_step, lambda step: step // of_step * COMPLETIONS)],
+    ).train()
+    return policy
+
+
+def trl_dpo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    from tuneful.data.templates import pair_ids
+
+    torch.manual_seed(job.seed)
+    tokenizer = AutoTokenizer.from_pretrained(ground.base)
+    policy: Any = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    rows = []
+    for pair in ground.pairs():
+        sides = [
+            pair_ids(pair.prompt, text, ground.tokenizer, max_tokens=None) for text in (pair.chosen, pair.rejected)
+        ]
+        rows.append({"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]})
+
+    class Given(DPOTrainer):
+        """Takes ids as they are: those that ours reads."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    trainer = Given(
+        model=policy,
+        ref_model=AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32),
+        args=DPOConfig(
+            **trl_settings(job, folder),
+            per_device_train_batch_size=COMPLETIONS,
+            num_train_epochs=1,
+            beta=job.leash,
+            max_length=None,
+            precompute_ref_log_probs=True,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[watching(ground, policy, EVERY, lambda _: 0)],
+    )
+    trainer.train()
+    return policy
+
+
+if __name__ == "__main__":
+    main()
