@@ -22,6 +22,7 @@ from tuneful.cli import (
     score,
     serve,
     trace,
+    translate,
     web,
     worker,
 )
@@ -51,6 +52,7 @@ app.command("worker")(worker.command)
 app.command("export")(export.command)
 app.command("serve")(serve.command)
 app.command("doctor")(doctor.command)
+app.command("translate")(translate.command)
 
 
 def main() -> None:
