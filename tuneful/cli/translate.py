@@ -85,4 +85,4 @@ def _print(found: Translation, out: Path) -> None:
             )
             console.print(f"  {escape(settings)}\n    [dim]{escape(why)}[/]")
     if found.at_default:
-        console.print(f"{found.at_default} more stand at the tool's default and change nothing")
+        console.print(f"{found.at_default} more stand at the tool's default, or have no effect there")

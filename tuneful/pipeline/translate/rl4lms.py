@@ -74,6 +74,7 @@ def read(tree: Mapping[str, Any], where: str, *, devices: int = 1, rows: int | N
     known = [*DEFAULTS, "supervised"]
     if algorithm not in known:
         raise ConfigError(f'{where}: alg.id = "{algorithm}" is unknown{did_you_mean(algorithm, known)}')
+    r.put("algorithm", "sft" if algorithm == "supervised" else algorithm, "alg.id")
     if algorithm == "supervised":
         _supervised(r)
         return _ended(r, algorithm, "sft")
@@ -105,20 +106,27 @@ def _inputs(r: Reading, algorithm: str) -> None:
     _reward(r)
     policy = r.text("alg.policy.id", "causal_lm_actor_critic_policy")
     if "seq2seq" in policy:
-        r.put(
-            "value", "head", "alg.policy.id", note="RL4LMs has a model of its own, which cannot be an encoder-decoder"
-        )
+        note = "there a model of its own, which an encoder-decoder cannot be here"
+        r.put("value", "head", "alg.policy.id", note=note)
         r.lose("alg.policy.id", "the value function is a head on the policy's trunk; theirs is a copy of the model")
     else:
         r.put("value", "model", "alg.policy.id", note="a model of its own, as there")
     if algorithm == "trpo":
-        r.put("lora", {"rank": 16, "alpha": 32}, note="trpo needs an adapter; RL4LMs trains all weights")
+        r.put("lora", {"rank": 16, "alpha": 32}, "alg.id", note="trpo needs an adapter; RL4LMs trains all weights")
+        r.lose("alg.id", "RL4LMs trains all weights, and trpo here an adapter: see lora")
 
 
 def _data(r: Reading, ours: str, what: str) -> None:
     pool = r.text("datapool.id", "")
     shown = show({"id": pool, "args": r.value("datapool.args", {})})
-    r.put(ours, f"{what}.jsonl", "datapool.id", note=f"to be written: the train split of {shown}", pending=True)
+    r.put(
+        ours,
+        f"{what}.jsonl",
+        "datapool.id",
+        "datapool.args",
+        note=f"to be written: the train split of {shown}",
+        pending=True,
+    )
 
 
 def _reward(r: Reading) -> None:
@@ -135,7 +143,8 @@ def _reward(r: Reading) -> None:
     note = f"to be written: what RL4LMs's {name} gives an answer"
     note += f" with {show(arguments)}" if arguments else ""
     note += "; prompts and answers are all that it is given, no reference texts"
-    r.put("reward", f"./reward.py:{name}", "reward_fn.id", note=note, pending=True)
+    theirs = (f"{args}{argument}" for argument in arguments)
+    r.put("reward", f"./reward.py:{name}", "reward_fn.id", *theirs, note=note, pending=True)
 
 
 def _amounts(r: Reading, algorithm: str) -> int:
@@ -260,7 +269,7 @@ def _penalty(r: Reading, per_step: int) -> None:
         return
     note = f"nats per answer: {show(per_token)} per token, if all {length} are written; less where answers end before"
     r.put("kl_target", per_token * length, target, "env.args.max_episode_length", note=note)
-    note = f"RL4LMs moves the coefficient by a tenth of the error in each iteration, here of {per_step} answers"
+    note = f"RL4LMs moves the coefficient by a tenth of the error in an iteration; answers in one: {per_step}"
     r.put("kl_horizon", 10 * per_step, target, note=note)
 
 

@@ -79,19 +79,19 @@ def batch(r: Reading, prefix: str = "") -> tuple[int, tuple[str, ...], str]:
     return size, names, f"on {r.devices} device{'s' if r.devices > 1 else ', or say --devices'}"
 
 
-def offline_steps(r: Reading, ours: str, prefix: str = "") -> int | None:
-    """Rows of a step, and epochs. Returns the optimizer steps of the whole run, where they are known."""
-    per_step, names, note = batch(r, prefix)
-    r.put(ours, per_step, *names, note=note)
+def offline_steps(r: Reading, ours: str, prefix: str = "", note: str = "") -> int | None:
+    """Rows of a step, and epochs; note: how steps differ. Returns the optimizer steps of the whole run, where known."""
+    per_step, names, devices = batch(r, prefix)
+    r.put(ours, per_step, *names, note=f"{devices}; {note}" if note else devices)
     passes, limit = f"{prefix}num_train_epochs", f"{prefix}max_steps"
     epochs, most = r.number(passes, 3.0), int(r.number(limit, -1))
     if most <= 0:
-        r.lose_unless(True, limit, "")
+        r.value(limit)
         whole = max(1, round(epochs))
         r.put("epochs", whole, passes, note="" if whole == epochs else "rounded")
         r.lose_unless(whole == epochs, passes, f"passes are whole here: {whole}")
         return None if r.rows is None else math.ceil(r.rows * whole / per_step)
-    r.lose_unless(True, passes, "")
+    r.value(passes)
     if r.rows is None:
         note = f"to be set: {most} steps of {per_step} rows are {most * per_step} / rows passes; or say --rows"
         r.put("epochs", 1, limit, note=note, pending=True)
@@ -143,11 +143,11 @@ def _warmup(r: Reading, prefix: str, schedule: str, steps: int | None, steps_eac
     name = f"{prefix}warmup_steps"
     said = r.number(name, 0)
     if f"{prefix}warmup_ratio" in r.given and said == 0:  # of transformers before 5
-        r.lose_unless(True, name, "")
+        r.value(name)
         name = f"{prefix}warmup_ratio"
         said = r.number(name, 0.0)
     else:
-        r.lose_unless(True, f"{prefix}warmup_ratio", "")
+        r.value(f"{prefix}warmup_ratio")
     if said == 0 or schedule == "constant":
         r.put("optimization.warmup_steps", 0, name, note="transformers' constant schedule has none" if said else "")
         return

@@ -63,13 +63,13 @@ class Translation:
     counterparts: tuple[Counterpart, ...]
     lost: tuple[Lost, ...]
     at_default: int
-    """Settings without counterpart that stand at the tool's default and change nothing."""
+    """Settings without counterpart that stand at the tool's default, or have no effect there."""
 
     def recipe(self, opening: str = "") -> str:
         """The text of the recipe; opening: a comment at its head."""
         above = [line for one in self.counterparts if one.ours in HEADER for line in _line(one)]
         below = [line for one in self.counterparts if one.ours not in HEADER for line in _line(one)]
-        stage = ["[[stage]]", f'name = "{self.algorithm}"', f'algorithm = "{self.algorithm}"', *below]
+        stage = ["[[stage]]", f'name = "{self.algorithm}"', *below]
         return "\n".join([*([f"# {opening}"] if opening else []), *above, "", *stage, ""])
 
 
@@ -86,7 +86,8 @@ class Reading:
     """Rows of the training data, from which numbers of steps follow."""
     counterparts: list[Counterpart] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
-    at_default: int = 0
+    placed: set[str] = field(default_factory=set)
+    """The settings that have a counterpart."""
     seen: dict[str, Any] = field(default_factory=dict)
     """The settings that were asked for, with their default where the file is silent."""
 
@@ -138,6 +139,7 @@ class Reading:
     def put(self, ours: str, value: Any, *theirs: str, note: str = "", pending: bool = False) -> None:
         """A setting of the recipe that follows from settings which were read; see Counterpart."""
         shown = ", ".join(f"{name} = {show(self.seen[name])}{self._whose(name)}" for name in theirs)
+        self.placed.update(theirs)
         self.counterparts.append(Counterpart(shown, ours, value, note, pending))
 
     def lose(self, name: str, why: str, group: Group = "learned") -> None:
@@ -149,8 +151,6 @@ class Reading:
         self.value(name)
         if not harmless:
             self.lose(name, why, group)
-        elif name in self.given:
-            self.at_default += 1
 
     def sweep(self, table: Mapping[str, str], group: Group, prefix: str = "") -> None:
         """Settings without counterpart: by reason, `name=default` each. None is asked for that the file does not say;
@@ -168,7 +168,9 @@ class Reading:
         for name, value in self.given.items():
             if name not in self.seen:
                 self.lost.append(Lost(name, value, f"not known of {known}", "unknown"))
-        return Translation(tool, kind, algorithm, tuple(self.counterparts), tuple(self.lost), self.at_default)
+        told = self.placed | {one.name for one in self.lost}
+        at_default = len(set(self.given) - told)
+        return Translation(tool, kind, algorithm, tuple(self.counterparts), tuple(self.lost), at_default)
 
     def _whose(self, name: str) -> str:
         return "" if name in self.given else " (default)"

@@ -26,15 +26,15 @@ def read(r: Reading, kind: str | None = None) -> Translation:
     Raises ConfigError naming the setting, and for settings that several classes have.
     """
     kind = kind or kind_of(r)
-    if r.value("world_size") is not None:  # PPOConfig's, which the trainer fills in
+    if kind == "ppo" and r.value("world_size") is not None:  # which the trainer fills in
         r.devices = r.whole("world_size", 1)
-    r.whole("seed", 42, least=0)
-    r.put("seed", r.seen["seed"], "seed")
+    r.put("algorithm", kind)
+    r.put("seed", r.whole("seed", 42, least=0), "seed")
     READERS[kind](r)
-    for table in (known.LEARNED[kind], known.EVERY_LEARNED, known.SCRIPT_LEARNED):
-        r.sweep(table, "learned")
-    for table in (known.OTHER[kind], known.EVERY_OTHER, known.SCRIPT_OTHER):
-        r.sweep(table, "other")
+    r.sweep(known.LEARNED[kind], "learned")
+    r.sweep(known.OTHER[kind], "other")
+    r.sweep({**known.EVERY_LEARNED, **known.SCRIPT_LEARNED}, "learned")
+    r.sweep({**known.EVERY_OTHER, **known.SCRIPT_OTHER}, "other")
     training_arguments(r)
     version = known.PPO_VERSION if kind == "ppo" else known.VERSION
     return r.finish("TRL", known.CLASSES[kind], kind, known=f"{known.CLASSES[kind]} in TRL {version}")
@@ -101,11 +101,12 @@ def _ppo(r: Reading) -> None:
 def _ppo_steps(r: Reading, size: int) -> int | None:
     """Iterations, where they are known."""
     episodes = r.value("total_episodes")
-    r.lose_unless(True, "max_steps", "")
+    why = "the PPOTrainer does not read it; it counts episodes"
+    r.lose_unless(r.number("max_steps", -1) <= 0, "max_steps", why, "other")
     if episodes is not None:
         steps = math.ceil(r.whole("total_episodes", 1) / size)
         r.put("num_steps", steps, "total_episodes", note=f"{size} to a step")
-        r.lose_unless(True, "num_train_epochs", "")
+        r.value("num_train_epochs")
         return steps
     return _steps_of_epochs(r, size)
 
@@ -128,7 +129,7 @@ def _grpo(r: Reading) -> None:
         note = "k3 times the ratio: k2 has the same gradient on average" if corrected else ""
         r.put("kl_estimator", "k2" if corrected else "k3", "use_bias_correction_kl", note=note)
     else:
-        r.lose_unless(True, "use_bias_correction_kl", "")
+        r.value("use_bias_correction_kl")
     loss = r.text("loss_type", "dapo")
     if loss in AVERAGING:
         note = "over the tokens of the step, there of the micro-batch" if loss == "bnpo" else ""
@@ -189,10 +190,10 @@ def _group(r: Reading, *, samples: int, beta: float, clip: float | None = None) 
     if most > 0:
         note = f"{updates} optimizer steps each" if updates > 1 else ""
         r.put("num_steps", math.ceil(most / updates), "max_steps", note=note)
-        r.lose_unless(True, "num_train_epochs", "")
+        r.value("num_train_epochs")
         steps: int | None = most
     else:
-        r.lose_unless(True, "max_steps", "")
+        r.value("max_steps")
         found = _steps_of_epochs(r, prompts)
         steps = None if found is None else found * updates
     r.put("kl_coef", r.number("beta", beta), "beta")
@@ -212,7 +213,7 @@ def _dpo(r: Reading) -> None:
     _data(r, "comparisons", OFFLINE)
     _model(r)
     _lora(r)
-    steps = offline_steps(r, "pairs_per_step")
+    steps = offline_steps(r, "pairs_per_step", note="pairs of one prompt share weight 1 here")
     r.put("beta", r.number("beta", 0.1), "beta")
     losses = r.value("loss_type", ["sigmoid"])
     losses = losses if isinstance(losses, list) else [losses]
@@ -255,7 +256,7 @@ def _reward_model(r: Reading) -> None:
     )
     r.put("normalise_model", model, note="to be set: the supervised model, which answers them", pending=True)
     _lora(r)
-    steps = offline_steps(r, "prompts_per_step")
+    steps = offline_steps(r, "prompts_per_step", note="prompts with all their pairs, which share weight 1")
     coef = r.value("center_rewards_coefficient")
     r.put(
         "center_coef",
@@ -333,8 +334,8 @@ def _lora(r: Reading) -> None:
     if not r.flag("use_peft", False):
         for name in names:
             if name in r.given:
-                whole = r.value(name) in (None, False, "float32", "auto") or name.startswith("lora")
-                r.lose_unless(whole, name, "weights that train are float32", "other")
+                harmless = r.value(name) in (None, False, "float32", "auto") or name.startswith("lora")
+                r.lose_unless(harmless, name, "weights that train are float32", "other")
         return
     r.put(
         "lora", {"rank": r.whole("lora_r", 16), "alpha": r.whole("lora_alpha", 32)}, "use_peft", "lora_r", "lora_alpha"
@@ -346,7 +347,7 @@ def _lora(r: Reading) -> None:
     precision = "dtype" if "dtype" in r.given else "torch_dtype"
     if r.flag("load_in_4bit", False):
         r.put("base_dtype", "nf4", "load_in_4bit")
-        r.lose_unless(True, precision, "")
+        r.value(precision)
     elif r.text(precision, "float32") == "bfloat16":
         r.put("base_dtype", "bfloat16", precision)
     else:
