@@ -12,10 +12,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pipeline.recipes import WORDS
 from tuneful.algorithms.kl_control import AdaptiveKL
+from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError
 from tuneful.functional.value_losses import clipped_value_loss
 from tuneful.pipeline.recipe import Stage, load_recipe
+from tuneful.pipeline.run import run_recipe
 from tuneful.pipeline.translate.file import translate
 from tuneful.pipeline.translate.translation import Translation, flatten
 from tuneful.rewards.classifier import Classifier
@@ -272,6 +275,8 @@ def test_supervised_of_rl4lms(tmp_path: Path) -> None:
     assert (optimizer.learning_rate, optimizer.schedule, optimizer.weight_decay) == (1e-5, "constant", 0.01)
     assert lost(found, "learned") == {"alg.model_type"}
     assert lost(found, "unknown") == set()
+    tree["alg"]["model_type"], tree["tokenizer"]["truncation_side"] = "seq2seq", "right"
+    assert lost(read(tmp_path, tree)[0], "learned") == {"tokenizer.truncation_side"}
 
 
 def test_ppo_of_trl_by_hand(tmp_path: Path) -> None:
@@ -286,6 +291,9 @@ def test_ppo_of_trl_by_hand(tmp_path: Path) -> None:
     assert (stage.inputs.model, stage.inputs.reward, stage.inputs.value_from) == ("small", "judge", "judge")
     assert recipe.seed == 42
     assert lost(found, "learned") == set()
+    parts, _, _ = read(tmp_path, PPO_OF_TRL.replace("num_mini_batches: 1", "num_mini_batches: 2"))
+    [note] = [one.note for one in parts.counterparts if one.ours == "minibatches"]
+    assert "it steps once an epoch" in note
     without, _, _ = read(tmp_path, PPO_OF_TRL.replace("stop_token: eos", "kl_estimator: k3"))
     assert lost(without, "learned") == {"stop_token", "kl_estimator"}
 
@@ -435,6 +443,24 @@ def test_every_setting_is_accounted_for(
     mapped = {name for name in names if any(f"{name} = " in one.theirs for one in found.counterparts)}
     told = mapped | {one.name for one in found.lost if not one.silent}
     assert len(set(names) - told) == found.at_default
+
+
+def test_a_translated_recipe_runs(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told to be written is written, and the stage trains: 4 x 12 = 48 tokens, 6 to an answer."""
+    monkeypatch.chdir(tmp_path)
+    small = {"tokenizer__model_name": str(tiny_model_dir), "alg__policy__args__model_name": str(tiny_model_dir)}
+    small |= {"env__n_envs": 4, "alg__args__n_steps": 12, "env__args__max_episode_length": 6}
+    small |= {"alg__args__batch_size": 12, "train_evaluation__n_iters": 1, "train_evaluation__eval_every": 1}
+    _, _, recipe = read(tmp_path, rl4lms(**small, reward_fn={"id": "brevity", "args": {}}))
+    (tmp_path / "reward.py").write_text(
+        "def brevity(prompts, completions):\n    return [-len(c.text) for c in completions]"
+    )
+    write_jsonl(tmp_path / "prompts.jsonl", ({"prompt": f"{one} {other}"} for one in WORDS for other in WORDS))
+    run_recipe(recipe, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/nlpo/metrics.jsonl").read_text().splitlines()]
+    [trained] = [row for row in rows if row["kind"] == "train"]
+    assert trained["kl_coef"] == 0.2
+    assert trained["length_tokens"] <= 6
 
 
 def test_json_is_read_as_well(tmp_path: Path) -> None:

@@ -303,6 +303,8 @@ def _supervised(r: Reading) -> None:
     r.put("model", r.text("alg.model_name"), "alg.model_name")
     tokenizer = r.text("tokenizer.model_name", r.seen["alg.model_name"])
     r.lose_unless(tokenizer == r.seen["alg.model_name"], "tokenizer.model_name", "the tokenizer is the model's own")
+    side = r.text("tokenizer.truncation_side", "left")  # which the environment of the others sets anew
+    r.lose_unless(side == "left", "tokenizer.truncation_side", "prompts that are too long lose their beginning here")
     _data(r, "demonstrations", "demonstrations")
     causal = r.text("alg.model_type", "causal") == "causal"
     r.lose_unless(not causal, "alg.model_type", "theirs learns the prompt, too; here the answer alone is learned")
