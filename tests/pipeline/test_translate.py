@@ -500,7 +500,12 @@ def test_a_converted_value_is_explained_at_its_line(tmp_path: Path) -> None:
         ("learning_rate: 1.0e-5", {}, "no setting tells whose they are"),
         ("{beta: 0.1, desirable_weight: 1.0}", {}, "desirable_weight is of KTOConfig, which is not translated"),
         (GRPO, {"devices": 1, "kind": "grop"}, 'no settings are called "grop"; did you mean "grpo"?'),
-        (GRPO.replace("num_generations: 8", "num_generations: 6"), {}, "no groups of num_generations = 6; say on how"),
+        (
+            GRPO.replace("num_generations: 8", "num_generations: 6"),
+            {},
+            "on 1 device, or say --devices, and are no groups of num_generations = 6",
+        ),
+        (GRPO + "reward_weights: [a]\n", {}, 'reward_weights = ["a"]: write a list of numbers'),
         (GRPO + "reward_weights: [1.0, 2.0]\n", {}, "reward_weights: 2 numbers for 1 rewards"),
     ],
 )

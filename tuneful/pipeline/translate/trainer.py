@@ -76,7 +76,12 @@ def batch(r: Reading, prefix: str = "") -> tuple[int, tuple[str, ...], str]:
     """Rows of an optimizer step on all devices, the settings they follow from, and what to say of it."""
     names = (f"{prefix}per_device_train_batch_size", f"{prefix}gradient_accumulation_steps")
     size = r.whole(names[0], 8) * r.whole(names[1], 1) * r.devices
-    return size, names, f"on {r.devices} device{'s' if r.devices > 1 else ', or say --devices'}"
+    return size, names, on_devices(r)
+
+
+def on_devices(r: Reading) -> str:
+    """How many devices were counted."""
+    return f"on {r.devices} devices" if r.devices > 1 else "on 1 device, or say --devices"
 
 
 def offline_steps(r: Reading, ours: str, prefix: str = "", note: str = "") -> int | None:

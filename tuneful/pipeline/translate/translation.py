@@ -118,6 +118,17 @@ class Reading:
         self.seen[name] = int(value)
         return int(value)
 
+    def numbers(self, name: str) -> list[float] | None:
+        """A list of numbers; None where there is none."""
+        value = self.value(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or any(
+            isinstance(one, bool) or not isinstance(one, int | float) for one in value
+        ):
+            raise self._error(name, value, "write a list of numbers")
+        return [float(one) for one in value]
+
     def flag(self, name: str, default: bool) -> bool:
         value = self.value(name, default)
         if value is None:

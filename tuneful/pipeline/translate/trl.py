@@ -8,7 +8,7 @@ from typing import Final
 
 from tuneful.errors import ConfigError
 from tuneful.pipeline.translate import trl_settings as known
-from tuneful.pipeline.translate.trainer import batch, offline_steps, optimization, training_arguments
+from tuneful.pipeline.translate.trainer import batch, offline_steps, on_devices, optimization, training_arguments
 from tuneful.pipeline.translate.translation import Reading, Translation, show
 
 ON_POLICY: Final = {"reward": 0.0, "rl": 0.95, "dev": 0.05, "test": 0.0}
@@ -145,9 +145,9 @@ def _grpo(r: Reading) -> None:
 
 
 def _rloo(r: Reading) -> None:
-    held, clip = r.value("reward_clip_range"), None
-    if isinstance(held, list | tuple) and len(held) == 2 and held[0] == -held[1]:
-        clip = float(held[1])
+    held, clip = r.numbers("reward_clip_range"), None
+    if held is not None and len(held) == 2 and held[0] == -held[1]:
+        clip = held[1]
     elif held is not None:
         r.lose("reward_clip_range", "a reward is held within plus and minus a number")
     _group(r, samples=2, beta=0.05, clip=clip)
@@ -159,43 +159,7 @@ def _group(r: Reading, *, samples: int, beta: float, clip: float | None = None) 
     _model(r)
     _lora(r)
     _reward(r, clip)
-    per_device, accumulated = r.whole("per_device_train_batch_size", 8), r.whole("gradient_accumulation_steps", 1)
-    size, epochs = r.whole("num_generations", samples), r.whole("num_iterations", 1)
-    names = ["per_device_train_batch_size", "gradient_accumulation_steps"]
-    generated, slices = r.value("generation_batch_size"), r.value("steps_per_generation")
-    if generated is not None:
-        generated = r.whole("generation_batch_size", 1)
-        names = ["generation_batch_size", *names]
-    if slices is not None:
-        slices = r.whole("steps_per_generation", 1)
-        names = [*names, "steps_per_generation"]
-    if generated is not None and slices is not None:  # both are there once the class has filled them in
-        r.devices = max(1, generated // (per_device * slices))
-    pass_size = per_device * r.devices
-    slices = slices or (accumulated if generated is None else max(1, generated // pass_size))
-    generated = generated or pass_size * slices
-    if slices < accumulated:  # several batches of answers are one step, which the same policy gave
-        generated, slices = generated * accumulated // slices, accumulated
-    if generated % size:
-        whose = f"{generated} completions are sampled together on {r.devices} device{'s' if r.devices > 1 else ''}"
-        mend = "say on how many devices it ran, --devices"
-        raise ConfigError(f"{r.where}: {whose}, which are no groups of num_generations = {size}; {mend}")
-    prompts, parts = generated // size, round(slices / accumulated)
-    r.put("prompts_per_step", prompts, *names, "num_generations", note=f"{generated} answers; {_on(r.devices)}")
-    r.put("samples_per_prompt", size, "num_generations")
-    r.put("minibatches", min(parts, generated), *names, note="rounded" if slices % accumulated else "")
-    r.put("epochs", epochs, "num_iterations")
-    updates = epochs * parts
-    most = int(r.number("max_steps", -1))
-    if most > 0:
-        note = f"{updates} optimizer steps each" if updates > 1 else ""
-        r.put("num_steps", math.ceil(most / updates), "max_steps", note=note)
-        r.value("num_train_epochs")
-        steps: int | None = most
-    else:
-        r.value("max_steps")
-        found = _steps_of_epochs(r, prompts)
-        steps = None if found is None else found * updates
+    steps = _answers(r, samples)
     r.put("kl_coef", r.number("beta", beta), "beta")
     r.put("clip", r.number("epsilon", 0.2), "epsilon")
     r.put("max_new_tokens", r.whole("max_completion_length", 512), "max_completion_length")
@@ -209,6 +173,41 @@ def _group(r: Reading, *, samples: int, beta: float, clip: float | None = None) 
     optimization(r, learning_rate=1e-6, steps=steps)
 
 
+def _answers(r: Reading, samples: int) -> int | None:
+    """Prompts, samples, minibatches and steps of GRPO and RLOO. Returns the optimizer steps, where they are known.
+
+    samples: of a prompt, by default. A generation batch is cut into `steps_per_generation` slices, one to a device's
+    pass, and an optimizer step takes `gradient_accumulation_steps` of them.
+    """
+    per_device, accumulated = r.whole("per_device_train_batch_size", 8), r.whole("gradient_accumulation_steps", 1)
+    size, epochs = r.whole("num_generations", samples), r.whole("num_iterations", 1)
+    said = [name for name in ("generation_batch_size", "steps_per_generation") if r.value(name) is not None]
+    generated = r.whole("generation_batch_size", 1) if "generation_batch_size" in said else None
+    slices = r.whole("steps_per_generation", 1) if "steps_per_generation" in said else None
+    if generated is not None and slices is not None:  # the class has filled them in
+        r.devices = max(1, generated // (per_device * slices))
+    slices = slices or (accumulated if generated is None else max(1, generated // (per_device * r.devices)))
+    generated = generated or per_device * r.devices * slices
+    if slices < accumulated:  # several batches of answers are one step, which the same policy gave
+        generated, slices = generated * accumulated // slices, accumulated
+    if generated % size:
+        whose = f"{generated} completions are sampled together {on_devices(r)}"
+        raise ConfigError(f"{r.where}: {whose}, and are no groups of num_generations = {size}")
+    prompts, parts = generated // size, round(slices / accumulated)
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps", *said)
+    r.put("prompts_per_step", prompts, *names, "num_generations", note=f"{generated} answers; {on_devices(r)}")
+    r.put("samples_per_prompt", size, "num_generations")
+    r.put("minibatches", parts, *names, note="rounded" if slices % accumulated else "")
+    r.put("epochs", epochs, "num_iterations")
+    updates, most = epochs * parts, int(r.number("max_steps", -1))
+    if most <= 0:
+        found = _steps_of_epochs(r, prompts)
+        return None if found is None else found * updates
+    r.put("num_steps", math.ceil(most / updates), "max_steps", note=f"{updates} optimizer steps each")
+    r.value("num_train_epochs")
+    return most
+
+
 def _dpo(r: Reading) -> None:
     _data(r, "comparisons", OFFLINE)
     _model(r)
@@ -216,8 +215,7 @@ def _dpo(r: Reading) -> None:
     steps = offline_steps(r, "pairs_per_step", note="pairs of one prompt share weight 1 here")
     r.put("beta", r.number("beta", 0.1), "beta")
     losses = r.value("loss_type", ["sigmoid"])
-    losses = losses if isinstance(losses, list) else [losses]
-    smoothing, [first, *more] = r.number("label_smoothing", 0.0), losses or [None]
+    smoothing, [first, *more] = r.number("label_smoothing", 0.0), losses if isinstance(losses, list) else [losses]
     if more or first not in DPO_LOSSES:
         r.lose("loss_type", f"one loss of {', '.join(DPO_LOSSES)} has a counterpart; dpo stands in the recipe")
     elif first == "robust" and smoothing == 0:
@@ -227,7 +225,7 @@ def _dpo(r: Reading) -> None:
     if first == "robust" and not more and smoothing:
         r.put("label_noise", smoothing, "label_smoothing")
     else:
-        why = f"{first} does not read it in TRL 1; in releases that did, sigmoid with it is label_noise"
+        why = f"TRL {known.VERSION} does not read it for {first}; in older releases sigmoid with it is label_noise"
         r.lose_unless(smoothing == 0, "label_smoothing", why, "other")
     _longest(r, "TRL cuts the end of a row, here prompts lose their beginning first")
     optimization(r, learning_rate=1e-6, steps=steps)
@@ -277,10 +275,6 @@ READERS: Final[Mapping[str, Callable[[Reading], None]]] = {
 }
 
 
-def _on(devices: int) -> str:
-    return f"on {devices} device{'s' if devices > 1 else ', or say --devices'}"
-
-
 def _data(r: Reading, ours: str, splits: Mapping[str, float], note: str = "all rows train") -> None:
     """The splits, and where the rows are."""
     r.put("splits", splits, note=note)
@@ -312,7 +306,7 @@ def _reward(r: Reading, clip: float | None) -> None:
     note = "to be written: gives one number for each answer" if functions else ""
     if not names:
         names, note = ["./reward.py:reward"], "to be written: the reward_funcs that TRL's trainer is given"
-    weights = r.value("reward_weights")
+    weights = r.numbers("reward_weights")
     if weights is not None or len(names) > 1:
         weights = weights or [1.0] * len(names)
         if len(weights) != len(names):
@@ -320,7 +314,7 @@ def _reward(r: Reading, clip: float | None) -> None:
             raise ConfigError(f"{r.where}: reward_weights: {found}; name the rewards, in reward_funcs")
         if clip is not None:
             r.lose("reward_clip_range", "each part of a sum is held by a clip of its own")
-        parts = [{"reward": name, "weight": float(weight)} for name, weight in zip(names, weights, strict=True)]
+        parts = [{"reward": name, "weight": weight} for name, weight in zip(names, weights, strict=True)]
         r.put("reward", parts, *theirs, "reward_weights", note=note, pending=bool(note))
     elif clip is not None:
         r.put("reward", [{"reward": names[0], "clip": clip}], *theirs, note=note, pending=bool(note))
