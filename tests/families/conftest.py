@@ -1,4 +1,4 @@
-"""Each family's tiny model, written once."""
+"""Each family's tiny model, written once, and what learners train on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.families.families import save
+from tests.pipeline.recipes import WORDS
+from tuneful.data.jsonl import write_jsonl
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,12 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
         return folders[name]
 
     return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Prompts of words that the tiny models know, with a good and a bad answer."""
+    path = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"{one} {WORDS[0]}", "chosen": "yes please", "rejected": "no no"} for one in WORDS]
+    write_jsonl(path, rows)
+    return path

@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM
 
-from tests.pipeline.recipes import WORDS, stage_toml
+from tests.pipeline.recipes import stage_toml
 from tests.pipeline.test_learners import BY_VALUE, LORA, OWN, recipe, weights_in
 from tuneful.algorithms import start_up
-from tuneful.data.jsonl import write_jsonl
-from tuneful.engines.local import LocalEngine
+from tuneful.errors import ConfigError
 from tuneful.evaluation import plots
 from tuneful.generation.sampling import Sampling
 from tuneful.pipeline.answers import engine_of
@@ -51,6 +50,14 @@ STARTS = {"dpo": log(2), "dpo, robust": log(2), "dpo, ipo": 4.0, "kto": 0.5}
 """The loss where policy and reference are one; IPO's is (1 / 2 beta)^2."""
 CASES = [(one, lora) for one in (*ON_POLICY, *OFFLINE) for lora in (False, True) if lora or one != "trpo"]
 SAMPLING = Sampling(num_samples=2, max_new_tokens=6)
+UNFIT = {
+    "value": ({"value": "model"}, 'value = "model" cannot follow a {}, an encoder-decoder, .* "head" or "adapter"'),
+    "value_from": ({"value": "adapter", "value_from": "@reward", "lora": LORA}, "value_from: .* of a {} .* leave"),
+    "share_base": ({"share_base": True, "reward": "@reward", "lora": LORA}, "share_base: .* of a {} .* leave"),
+    "recompute_layers": ({"recompute_layers": True}, "recompute_layers: .* is a {}; leave recompute_layers out"),
+    "shard": ({"shard": True}, "shard: .* is a {}; leave shard out"),
+}
+"""Settings that are refused, and what is said."""
 
 
 class Killed(Silent):
@@ -67,14 +74,6 @@ class Killed(Silent):
             shutil.copytree(self.run, self.kept)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "data.jsonl"
-    rows = [{"prompt": f"{one} {WORDS[0]}", "chosen": "yes please", "rejected": "no no"} for one in WORDS]
-    write_jsonl(path, rows)
-    return path
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few answers before the first step, no curves in reports."""
@@ -87,7 +86,7 @@ def tuned(learner: str, model: Path, data: Path, *, lora: bool) -> str:
     settings |= {"lora": LORA} if lora else {}
     if learner in OFFLINE:
         source = "preferences" if learner == "kto" else "comparisons"
-        return stage_toml("tune", algorithm=learner.split(",")[0], **settings, **OFFLINE[learner], **{source: data})
+        return stage_toml("tune", algorithm=learner.partition(",")[0], **settings, **OFFLINE[learner], **{source: data})
     settings |= {name: value for name, value in QUICK[learner].items() if name != "lora"}
     settings |= {"prompts": data, "reward": "shorter", "num_steps": 2, "prompts_per_step": 4, "max_new_tokens": 5}
     return stage_toml("tune", algorithm=learner, evaluate_every=8, evaluate_prompts=2, **settings)
@@ -126,6 +125,7 @@ def test_a_stage(
     assert_answers(again / "tune" / "model", folder_of(name) if lora else None)
 
 
+@torch.no_grad()
 def assert_answers(folder: Path, base: Path | None) -> None:
     """What is loaded from `folder` answers, with the log-probabilities of transformers' and PEFT's own model."""
     engine = engine_of(str(folder), note=lambda _: None)
@@ -148,7 +148,6 @@ def assert_answers(folder: Path, base: Path | None) -> None:
         assert_close(sampled, drawn.gather(-1, said).squeeze(-1), atol=1e-4, rtol=0)
 
 
-@torch.no_grad()
 def plain_pass(model: Any, prompt: list[int], completion: list[int]) -> tuple[Tensor, Tensor]:
     """Logprobs [T, V] and the decoder's states [T, d] before the tokens of one row, by transformers alone."""
     config = model.config
@@ -158,7 +157,6 @@ def plain_pass(model: Any, prompt: list[int], completion: list[int]) -> tuple[Te
     return out.logits[0].log_softmax(-1), out.decoder_hidden_states[-1][0]
 
 
-@torch.no_grad()
 def by_value(guide: Any, base: Tensor, states: Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Logprobs [T, V] of base + scale * (Q - V) over the likeliest tokens of the base, mixed with those alone."""
     heads = guide.heads.target if guide.target else guide.heads.q
@@ -167,3 +165,39 @@ def by_value(guide: Any, base: Tensor, states: Tensor, *, epsilon: float = 0.0) 
     weighed, alone = base + guide.scale * advantage, base
     among, proposed = (one.masked_fill(out, -torch.inf).softmax(-1) for one in (weighed, alone))
     return ((1 - epsilon) * among + epsilon * proposed).log()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("setting", UNFIT)
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    setting: str, name: str, folder_of: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
+    """Of the last stage, whose model the first one will have made."""
+    more, told = UNFIT[setting]
+    model = folder_of(name)
+    stages = [
+        stage_toml("sft", algorithm="sft", model=model, demonstrations=data),
+        stage_toml(
+            "reward", algorithm="reward", model="@sft", comparisons=data, normalise_prompts=data, normalise_model=model
+        ),
+        stage_toml("tune", algorithm="ppo", model="@sft", prompts=data, **{"reward": "shorter"} | more),
+    ]
+    with pytest.raises(ConfigError, match=f"recipe.toml: stage tune: {told.format(name.lower())}") as error:
+        run_recipe(recipe(tmp_path, *stages), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adapters_on_a_reward_model_are_refused_before_the_stages_before_it(
+    name: str, folder_of: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
+    model = folder_of(name)
+    judging = {"comparisons": data, "normalise_prompts": data, "normalise_model": model, "lora": LORA}
+    stages = [
+        stage_toml("sft", algorithm="sft", model=model, demonstrations=data),
+        stage_toml("reward", algorithm="reward", model="@sft", **judging),
+    ]
+    with pytest.raises(ConfigError, match="stage reward: lora on an encoder reward model is not supported; leave lora"):
+        run_recipe(recipe(tmp_path, *stages), tmp_path / "run")
+    assert not (tmp_path / "run" / "sft").exists()

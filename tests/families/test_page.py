@@ -109,7 +109,7 @@ REFUSALS: dict[str, tuple[type[TunefulError], str, Callable[[Callable[[str], Pat
     "a value model beside an encoder-decoder": (
         ConfigError,
         (
-            'value = "model" cannot follow an encoder-decoder, which keeps prompt and answer apart; '
+            'value = "model" cannot follow a bart, an encoder-decoder, which keeps prompt and answer apart; '
             'set value = "head" or "adapter"'
         ),
         lambda folder_of, _: policy_roles(folder_of("BART"), value="model"),

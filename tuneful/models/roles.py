@@ -27,6 +27,7 @@ from tuneful.models.adapters import AdapterSet, LoRA
 from tuneful.models.llama import is_llama_like
 from tuneful.models.loading import (
     Dtype,
+    encoder_decoder,
     head_of,
     is_adapter,
     is_scorer,
@@ -37,6 +38,9 @@ from tuneful.models.loading import (
 )
 
 ValueKind = Literal["head", "adapter", "model"]
+
+LORA_ON_ENCODER = "lora on an encoder reward model is not supported; leave lora out to train all weights"
+"""The refusal of adapters where a reward model has no `score` head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,12 @@ def check_roles(
     value: ValueKind | None = None,
     value_from: str | Path | None = None,
     share_base: bool = False,
+    family: str | None = None,
 ) -> None:
-    """Raises ConfigError for settings of roles that cannot stand together."""
+    """Raises ConfigError for settings of roles that cannot stand together.
+
+    family: the type of the policy where that is an encoder-decoder, see `encoder_decoder`.
+    """
     if not adapters and dtype != "float32":
         raise ConfigError(f'base_dtype = "{dtype}" needs lora: weights in {dtype} would round small updates away')
     if not adapters and share_base:
@@ -137,6 +145,23 @@ def check_roles(
         raise ConfigError('value = "adapter" needs adapters; set lora, or value = "head" or "model"')
     if value_from is not None and value == "head":
         raise ConfigError('value_from needs value = "adapter" or "model": a head alone reads the policy\'s trunk')
+    if family is None:
+        return
+    if value == "model":
+        raise ConfigError(
+            f'value = "model" cannot follow a {family}, an encoder-decoder, which keeps prompt and answer apart; '
+            'set value = "head" or "adapter"'
+        )
+    if value_from is not None:
+        raise ConfigError(
+            f"value_from: the reward model of a {family} reads prompt and answer in one row, a value the states of the "
+            "answer; leave value_from out"
+        )
+    if share_base:
+        raise ConfigError(
+            f"share_base: the reward model of a {family} trains all its weights, so it is no adapter on a base; leave "
+            "share_base out"
+        )
 
 
 def policy_roles(
@@ -159,7 +184,9 @@ def policy_roles(
     (InstructGPT, arXiv 2203.02155); without one it starts from the policy's weights and estimates 0. dtype: of the
     frozen base; adapters and heads are float32 whatever it is. device: of all; None: CUDA when there is one.
     """
-    check_roles(adapters=lora is not None, dtype=dtype, value=value, value_from=value_from)
+    check_roles(
+        adapters=lora is not None, dtype=dtype, value=value, value_from=value_from, family=encoder_decoder(path)
+    )
     model = load_language_model(path, dtype=dtype, device=device)
     frozen = None
     if reference is not None:
@@ -202,7 +229,7 @@ def reward_roles(
     if lora is None:
         return Roles(reward=Role("reward", model, head=head, weights=named_weights("reward", model)))
     if head is None:
-        raise ConfigError("lora on an encoder reward model is not supported; leave lora out to train all weights")
+        raise ConfigError(LORA_ON_ENCODER)
     model.requires_grad_(False)
     adapters = AdapterSet(model)
     adapters.add("reward", lora, seed=seed, with_head="score")
@@ -264,11 +291,6 @@ def _value_role(
     facts = read_reward_file(Path(start)) if start is not None else {}
     gain, bias = facts.get("gain", 1.0), facts.get("bias", 0.0)
     if kind == "model":
-        if policy.model.config.is_encoder_decoder:
-            raise ConfigError(
-                'value = "model" cannot follow an encoder-decoder, which keeps prompt and answer apart; '
-                'set value = "head" or "adapter"'
-            )
         model = load_scorer(start or path, seed=seed, device=str(policy.device))
         weight = torch.zeros(1, width) if start is None else scalar_head(model).weight.detach()
         head = _head(gain * weight, policy.device, bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from tuneful.data.formats import read_prompts
 from tuneful.data.sources import fetched, resolve
@@ -15,8 +15,8 @@ from tuneful.evaluation.comparison import Measure
 from tuneful.generation.sampling import fold
 from tuneful.models.loading import encoder_decoder
 from tuneful.pipeline.evaluated import Evaluated
-from tuneful.pipeline.inputs import JUDGED, Kind, marked, named
-from tuneful.pipeline.recipe import Recipe
+from tuneful.pipeline.inputs import JUDGED, Kind, TrainingInputs, marked, named
+from tuneful.pipeline.recipe import Recipe, Stage
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.rewards.load import refuse_missing
 from tuneful.rewards.rules import read_words
@@ -254,6 +254,20 @@ class Context:
                     encoder_decoder(text)
             except TunefulError as error:
                 raise type(error)(f"{setting}: {error}") from error
+
+    def family(self, given: Any, unmade: Mapping[str, Stage]) -> str | None:
+        """The type of the encoder-decoder that a stage trains, by configs alone; None for other models and stages.
+
+        unmade: stages before it that are not done, whose models will be of the family that they start from. Models of
+        worlds are decoders.
+        """
+        if not isinstance(given, TrainingInputs):
+            return None
+        model: str = cast("Any", given).model
+        while model.startswith("@"):
+            name = model[1:]
+            model = unmade[name].inputs.model if name in unmade else str(self.out / name / "model")
+        return None if self._of_world(model) else encoder_decoder(model)
 
     def raters(self, reference: str) -> Raters:
         found = self._made(reference, "raters")

@@ -16,6 +16,7 @@ from tuneful.engines import ranks
 from tuneful.errors import ConfigError, DataError, RunError, TunefulError
 from tuneful.evaluation.report import write_json, write_report
 from tuneful.pipeline.context import Context, Display, Silent, World, data_hashes
+from tuneful.pipeline.families import refuse_unfit
 from tuneful.pipeline.live import LiveReport
 from tuneful.pipeline.recipe import Recipe, Stage
 from tuneful.pipeline.stages import WITHOUT_MODELS, run_stage
@@ -43,8 +44,9 @@ def run_recipe(
     While it runs, `out/report.html` and that of a stage that trains show how far it is. Among several ranks all call
     it; rank 0 writes and speaks, the others return {}, or end after it where it ends by an error between stages.
     worlds: what `world:name` in the recipe refers to. track: trackers that are shown what is measured; ConfigError,
-    before anything is done, for one that is not installed. TunefulError, likewise, for a name that no world offers, and
-    for a file, model or reward that is not to be found and that a stage names which is not done. Raises RunError when
+    before anything is done, for one that is not installed. TunefulError, likewise, for a name that no world offers, for
+    a file, model or reward that is not to be found and that a stage names which is not done, and for a setting of such
+    a stage that its model's family does not allow. Raises RunError when
     `out` holds a run of another recipe, or an unfinished one and a file or model that it read has changed since.
     """
     if ranks.rank() > 0:
@@ -150,7 +152,8 @@ def _follow(recipe: Recipe, out: Path, worlds: Mapping[str, World]) -> None:
 
 
 def _refuse_missing(recipe: Recipe, context: Context, *, force: bool) -> None:
-    """TunefulError for what a stage names and there is not; what only stages read that are done may be gone."""
+    """TunefulError for what a stage names and there is not, and for what its model's family cannot do; what only stages
+    read that are done may be gone."""
     for stage in recipe.stages:
         try:
             context.refuse_unknown(stage.inputs)
@@ -166,8 +169,12 @@ def _refuse_missing(recipe: Recipe, context: Context, *, force: bool) -> None:
                 raise DataError(f"{recipe.source}: held_out: {error}") from None
     for number, stage in enumerate(recipe.stages):
         if stage.name in undone:
+            before = {one.name: one for one in recipe.stages[:number]}
             try:
-                context.refuse_missing(stage.inputs, [before.name for before in recipe.stages[:number]])
+                context.refuse_missing(stage.inputs, list(before))
+                family = context.family(stage.inputs, {name: before[name] for name in undone if name in before})
+                if family is not None:
+                    refuse_unfit(stage.inputs, family)
             except TunefulError as error:
                 raise type(error)(f"{recipe.source}: stage {stage.name}: {error}") from error
 
