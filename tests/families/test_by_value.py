@@ -35,7 +35,7 @@ from tuneful.models.roles import Role, policy_roles
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Completion, Prompt
 
-pytestmark = pytest.mark.parametrize("name", NAMES)
+EACH = pytest.mark.parametrize("name", NAMES)
 SETTINGS: dict[str, Any] = {
     "num_steps": 4,
     "prompts_per_step": 4,
@@ -68,6 +68,7 @@ def heads(name: str, folder_of: Callable[[str], Path]) -> QHeads:
     return made
 
 
+@EACH
 @pytest.mark.parametrize("rows", [2, 256], ids=["in waves", "at once"])
 @pytest.mark.parametrize("beside", [False, True], ids=["own proposals", "those of another"])
 @torch.no_grad()
@@ -104,6 +105,7 @@ def test_what_a_guided_policy_draws_from(
         assert rollout.allowed[row] == left
 
 
+@EACH
 @torch.no_grad()
 def test_what_values_are_read_off_and_what_is_proposed(name: str, folder_of: Callable[[str], Path]) -> None:
     """The decoder's last states, and the likeliest tokens there, of rows of different lengths."""
@@ -129,6 +131,7 @@ def build(request: pytest.FixtureRequest, name: str, folder_of: Callable[[str], 
     return engine
 
 
+@EACH
 def test_nlpo_with_the_whole_probability_is_ppo(build: Build) -> None:
     """Step by step, bit for bit."""
     masked = NLPO(build(), PROMPTS, variety, NLPOConfig(**SETTINGS, top_p=1.0))
@@ -140,6 +143,7 @@ def test_nlpo_with_the_whole_probability_is_ppo(build: Build) -> None:
         assert masked.engine.weight_hash() == plain.engine.weight_hash()  # type: ignore[attr-defined]
 
 
+@EACH
 def test_nlpo_draws_from_the_nucleus_of_the_policy_as_it_was(build: Build) -> None:
     """In the second step the mask is the policy of the first; an update's ratios are 1 among what the mask left."""
     engine = build()
@@ -161,6 +165,7 @@ def test_nlpo_draws_from_the_nucleus_of_the_policy_as_it_was(build: Build) -> No
             assert token in rollout.allowed[row][t]
 
 
+@EACH
 @pytest.mark.parametrize("learner", BY_VALUE)
 def test_a_policy_that_speaks_by_value_is_judged(
     learner: str, name: str, folder_of: Callable[[str], Path], data: Path, tmp_path: Path
@@ -181,3 +186,26 @@ def test_a_policy_that_speaks_by_value_is_judged(
     assert means == sorted(means)
     kept = [json.loads(line) for line in (tmp_path / "run" / "best" / "completions.jsonl").read_text().splitlines()]
     assert [len(row["completions"]) for row in kept] == [1, 1, 1]
+
+
+@torch.no_grad()
+def test_no_row_begins_beside_a_base_that_cannot_have_it(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Gemma's rows enter as others leave; those of the T5 that proposes its tokens cannot: base + 4 for the end."""
+    monkeypatch.setattr(decoding, "MAX_ROWS", 4)
+    tokenizer = load_tokenizer(folder_of("Gemma"))
+    model, base = (load_language_model(folder_of(name)) for name in ("Gemma", "T5"))
+    heads = QHeads(model.config.hidden_size, size := model.config.vocab_size)
+    for head in heads.q:
+        head[2].bias[END] = 4.0
+    guide = Guide(heads=heads, scale=1.0, top_k=size, base=Role("base", base))
+    sampling = Sampling(num_samples=2, max_new_tokens=24)
+    hook = guide.choose([prompt_ids(prompt, tokenizer, max_tokens=None) for prompt in PROMPTS], sampling)
+    rollout = Sampler(Role("policy", model), tokenizer).sample(PROMPTS, sampling, seed=1, choose=hook)
+    assert len(set(rollout.mask.sum(-1).tolist())) > 3
+    for row, completion in enumerate(rollout.completions):
+        logits, _ = plain_pass(base, rollout.prompts[row], completion)
+        logits[:, END] += 4.0
+        expected = logits.log_softmax(-1).gather(-1, tensor(completion)[:, None]).squeeze(-1)
+        assert_close(rollout.sampled_logprobs[row, : len(completion)], expected, atol=1e-4, rtol=0)

@@ -52,6 +52,7 @@ class _ByValue:
 
     def __init__(self, guide: Guide, beside: Lockstep | None, temperature: float, epsilon: float) -> None:
         self.guide, self.beside, self.temperature, self.epsilon = guide, beside, temperature, epsilon
+        self.waves = None if beside is None else beside.waves
 
     def admit(self, rows: Tensor) -> None:
         if self.beside is not None:

@@ -29,6 +29,11 @@ class Lockstep:
         self._drawn: dict[int, int] = {}  # not read yet
         self._hidden: Tensor | None = None
 
+    @property
+    def waves(self) -> str | None:
+        """Why none of its rows may begin while others are under way; the hook passes it on. None where one may."""
+        return self._decoding.waves
+
     def admit(self, rows: Tensor) -> None:
         """Begin these rows, int64 [n]: all samples of some prompts."""
         self._catch_up()

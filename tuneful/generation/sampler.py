@@ -32,6 +32,7 @@ row must be left, and what is left must be finite: GenerationError otherwise.
 
 A hook that keeps something for each row may have methods `admit` and `drop` too: they are told the numbers of the rows
 that begin and of those that have ended, int64 [n]; and `drawn`, told row numbers and the ids drawn for them, int64 [R].
+Where it has `waves`, which is not None, no row begins while others are under way (see decoding.Decoding).
 """
 
 
@@ -116,12 +117,13 @@ class Sampler:
         total = len(waiting) * samples
         drawn = _Drawn(len(ids) * samples, keep_allowed=keep_allowed)
         decoding = begin_decoding(self.policy, rows=min(room, total), longest=longest)
+        in_waves = self.waves or decoding.waves is not None or getattr(choose, "waves", None) is not None
         rows = np.empty(0, dtype=np.int64)
         hidden: Tensor | None = None
         while waiting or len(rows):
             free = (room - len(rows)) // samples
             enough = min(len(waiting), room // samples // 4 + 1)  # a few prompts cost nearly as much as many
-            if waiting and (len(rows) == 0 or (not self.waves and decoding.waves is None and free >= enough)):
+            if waiting and (len(rows) == 0 or (not in_waves and free >= enough)):
                 # The longest first: too small a memory shows at once, and like lengths go together.
                 entering = [waiting.pop() for _ in range(min(free, len(waiting)))]
                 begun = (np.array(entering)[:, None] * samples + np.arange(samples)).flatten()
