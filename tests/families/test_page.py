@@ -25,14 +25,19 @@ from transformers import (
 )
 
 from tests.families.families import BART, BY_TURNS, FAMILIES, GEMMA, GROUPED, IDS, REWARDS, SHAPE, TRAINED
+from tests.families.test_learners import CASES, NAMES
 from tuneful.errors import ConfigError, ModelError, TunefulError
 from tuneful.generation.decoding import refuse_other_cache, why_waves
 from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_scorer
-from tuneful.models.roles import Role, ValueKind, policy_roles, reward_roles
+from tuneful.models.roles import Role, ValueKind, check_roles, policy_roles, reward_roles
+from tuneful.pipeline.families import refuse_unfit
+from tuneful.pipeline.inputs import MAKES, DPOInputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "families.md"
-TABLE = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+LEARNERS = ROWS[next(i for i, line in enumerate(ROWS) if line.startswith("| learner |")) :]
+TABLE = ROWS[: -len(LEARNERS)]
 VALUES: tuple[ValueKind, ...] = ("head", "adapter", "model")
 
 
@@ -75,6 +80,20 @@ def test_the_table_holds_these_families() -> None:
     assert [line.split(" | ")[0].removeprefix("| ") for line in TABLE[1:]] == [*FAMILIES]
 
 
+def test_the_table_of_learners_says_what_is_run() -> None:
+    """All of them, as tests/families/test_learners.py and, for SFT, test_run.py do."""
+    tried = {one: ["adapters"] for one, lora in CASES if lora} | {"sft": ["all weights", "adapters"]}
+    for one, lora in CASES:
+        if not lora:
+            tried[one] = ["all weights", "adapters"]
+    told = [line.strip("| ").split(" | ") for line in LEARNERS[1:]]
+    assert {row[0].strip("`"): row[1:3] for row in told} == {
+        one: [", ".join(weights)] * len(NAMES) for one, weights in tried.items() if "," not in one
+    }
+    trains = {kind for kind, makes in MAKES.items() if makes == ("a model",)}
+    assert {row[0].strip("`") for row in told} == trains
+
+
 def of_other_family(folder: Path) -> Path:
     MBartForConditionalGeneration(MBartConfig(vocab_size=20, **BART)).save_pretrained(folder)  # type: ignore[arg-type]
     return folder
@@ -113,6 +132,35 @@ REFUSALS: dict[str, tuple[type[TunefulError], str, Callable[[Callable[[str], Pat
             'set value = "head" or "adapter"'
         ),
         lambda folder_of, _: policy_roles(folder_of("BART"), value="model"),
+    ),
+    "values from its reward model": (
+        ConfigError,
+        (
+            "value_from: the reward model of a t5 reads prompt and answer in one row, a value the states of the "
+            "answer; leave value_from out"
+        ),
+        lambda folder_of, _: policy_roles(folder_of("T5"), value="adapter", value_from="r", lora=LoRA(rank=2)),
+    ),
+    "one base for policy and reward": (
+        ConfigError,
+        (
+            "share_base: the reward model of a t5 trains all its weights, so it is no adapter on a base; leave "
+            "share_base out"
+        ),
+        lambda *_: check_roles(adapters=True, share_base=True, family="t5"),
+    ),
+    "layers computed again": (
+        ConfigError,
+        (
+            "recompute_layers: only for Llama, Mistral and Qwen, and the model is a t5; leave recompute_layers out and "
+            "lower tokens_per_microbatch"
+        ),
+        lambda *_: refuse_unfit(DPOInputs(model="m", comparisons="c", recompute_layers=True), "t5"),
+    ),
+    "layers split over processes": (
+        ConfigError,
+        "shard: only for Llama, Mistral and Qwen, and the model is a t5; leave shard out",
+        lambda *_: refuse_unfit(DPOInputs(model="m", comparisons="c", shard=True), "t5"),
     ),
     "adapters on an encoder's reward model": (
         ConfigError,
