@@ -20,12 +20,12 @@ def refuse_unfit(given: inputs.TrainingInputs, family: str) -> None:
         if given.lora is not None:
             raise ConfigError(LORA_ON_ENCODER)
         return
-    valued = isinstance(given, inputs.ActorCriticInputs)
+    valued = given if isinstance(given, inputs.ActorCriticInputs) else None
     check_roles(
         adapters=given.lora is not None,
         dtype=given.base_dtype,
-        value=given.value if valued else None,
-        value_from=given.value_from if valued else None,
+        value=None if valued is None else valued.value,
+        value_from=None if valued is None else valued.value_from,
         share_base=isinstance(given, inputs.OnPolicyInputs) and given.share_base,
         family=family,
     )
