@@ -271,8 +271,32 @@ def few_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_recipe_for_a_real_model_is_run_here() -> None:
     shipped = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.toml")}
-    of_small_worlds = {name for name in shipped if name.startswith(("demo", "hh_small"))}
+    of_small_worlds = {name for name in shipped if name.startswith(("demo", "hh_small", "dialogsum_small"))}
     assert {name for name, *_ in CASES.values()} == shipped - of_small_worlds
+
+
+def test_the_small_form_of_flan_t5_detox_differs_in_names_and_numbers_only() -> None:
+    names = {"held_out", "model", "demonstrations", "prompts", "classifier", "label"}
+
+    def form(table: object, setting: str = "") -> object:
+        """Every setting: of numbers the kind, of names of files, models and labels that there is one, else the word."""
+        if isinstance(table, dict):
+            return {key: form(value, key) for key, value in table.items()}
+        if isinstance(table, list):
+            return [form(value, setting) for value in table]
+        if isinstance(table, str):
+            return str if setting in names and not table.startswith("@") else table
+        return float if isinstance(table, int | float) else table
+
+    small, real = (tomllib.loads(shipped_recipe(name).read_text()) for name in ("dialogsum_small", "flan_t5_detox"))
+    assert form(small) == form(real)
+    for name, words in (("dialogsum_small", "hate"), ("flan_t5_detox", "toxic")):
+        stages = {stage.name: stage.inputs for stage in load_recipe(shipped_recipe(name)).stages}
+        assert (
+            stages["ppo"].model == stages["evaluate"].before == "@sft"
+        )  # the reference is what the policy starts from
+        assert stages["evaluate"].toxicity.classifier != stages["ppo"].reward.classifier
+        assert stages["evaluate"].toxicity.label == words
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -20,6 +20,8 @@ from tuneful.data.sources import cache_folder, resolve
 from tuneful.data.transcripts import transcript
 from tuneful.demo.base import store
 from tuneful.demo.minilm import minilm
+from tuneful.demo.rude import rude_a, rude_b
+from tuneful.demo.t5 import small_t5
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.models.roles import Role, Roles, named_weights
@@ -58,8 +60,8 @@ CHAT_TEMPLATE = (
 
 
 def small_world() -> World:
-    """What `small:name` means in a recipe."""
-    return World(models={"base": small_base, "minilm": minilm})
+    """What `small:name` means in a recipe: this model, and those of files of their own."""
+    return World(models={"base": small_base, "minilm": minilm, "t5": small_t5, "rude_a": rude_a, "rude_b": rude_b})
 
 
 def small_base(progress: Progress) -> Path:
