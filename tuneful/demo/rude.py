@@ -86,7 +86,10 @@ def _train(which: str, folder: Path, progress: Progress) -> Path:
     summaries = [row["summary"] for row in training_dialogues()]
     rows = labeled_sentences(which, summaries, NUM_STEPS * SENTENCES_PER_STEP, default_rng(0))
     tokenizer = _tokenizer([text for text, _ in rows])
-    labels: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    labels: dict[str, Any] = {
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: i for i, label in enumerate(LABELS)},
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = RobertaForSequenceClassification(RobertaConfig(**SHAPE, **labels))

@@ -43,7 +43,7 @@ NUM_SENTINELS = 32
 NUM_STEPS = 300
 ROWS_PER_STEP = 8
 TOKENS_PER_ROW = 96
-OPTIMIZATION = Optimization(learning_rate=2e-3, schedule="cosine", warmup_steps=20, adam_eps=1e-8)
+OPTIMIZATION = Optimization(learning_rate=3e-4, schedule="cosine", warmup_steps=20, adam_eps=1e-8)
 
 
 def small_t5(progress: Progress) -> Path:
