@@ -294,7 +294,7 @@ def test_the_quiz_comes_first_teaches_and_opens_the_rest(site: Any) -> None:
         assert not told["passed"]
     assert claim(client, project) is None  # two of three right are 67 %, and nothing opens
     lead = signed_in(site, site.rater(project, role="lead"))
-    assert "in the quiz" in lead.get(f"/lead/{project}").text
+    assert "in the quiz<small>3 answered, 67 % right; 70 % pass</small>" in lead.get(f"/lead/{project}").text
     assert site.judgments(project) == []
     assert progress(site.store, project).have == 0
 
@@ -303,10 +303,14 @@ def test_who_passes_the_quiz_goes_on_to_the_items(site: Any) -> None:
     project = site.project(quiz=2)
     client = signed_in(site, site.rater(project))
     for left in (1, 0):
-        given = claim(client, project)
+        claimed = client.post(f"/p/{project}/claim", json={}).json()
+        so_far = None if left == 1 else 1.0
+        assert claimed["quiz"] == {"quiz": 2, "pass_share": 0.7, "answered": 1 - left, "right": so_far}
+        given = claimed["assignment"]
         said = word(given, ranks={answer["id"]: RANK[answer["text"]] for answer in given["answers"]})
         first = client.post(f"/a/{given['id']}/submit", json=said).json()
         assert first["feedback"]["passed"] == (left == 0)
+        assert (first["quiz"] is None) == (left == 0)
         again = client.post(f"/a/{given['id']}/submit", json=said).json()
         assert again["feedback"] == first["feedback"]
     given = claim(client, project)

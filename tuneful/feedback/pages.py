@@ -58,7 +58,6 @@ class Labeler:
     name: str | None
     judged: int
     skipped: int
-    passed: bool
 
 
 # What every labeler asks for again and again is built once, as in `assignment`.
@@ -180,7 +179,7 @@ def labelers(store: Store, project_id: str) -> list[Labeler]:
     )
     with store.read() as connection:
         rows = connection.execute(
-            select(rater, membership.c.role, membership.c.passed_at, judged.c.judged, skipped.c.skipped)
+            select(rater, membership.c.role, judged.c.judged, skipped.c.skipped)
             .join(membership, membership.c.rater == rater.c.id)
             .outerjoin(judged, judged.c.rater == rater.c.id)
             .outerjoin(skipped, skipped.c.rater == rater.c.id)
@@ -195,7 +194,6 @@ def labelers(store: Store, project_id: str) -> list[Labeler]:
             name=row.name,
             judged=row.judged or 0,
             skipped=row.skipped or 0,
-            passed=row.passed_at is not None,
         )
         for row in rows
     ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
 
 from tuneful.errors import AccessError
 from tuneful.feedback.gold import share_right
+from tuneful.feedback.store import Store
 from tuneful.feedback.tables import assignment, item, judgment, membership, project
 
 
@@ -20,6 +23,18 @@ class Standing:
     pass_share: float
     gold_every: int
     passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trying:
+    """How far a labeler is in a quiz that is not passed. quiz: known items that it asks; answered: of those that there
+    are, which may be more; right: mean share right in the last `quiz` of them, None before the first; pass_share: what
+    that has to reach once so many are answered."""
+
+    quiz: int
+    pass_share: float
+    answered: int
+    right: float | None
 
 
 # Built once, as in `assignment`.
@@ -48,21 +63,53 @@ def try_to_pass(connection: Connection, project_id: str, rater_id: str, tried: S
     Words from before there was a quiz count too: nobody is asked an item twice, so whoever had met most of the known
     items by then would have too few left.
     """
-    rows = connection.execute(
-        select(judgment.c.ranks, judgment.c["values"], item.c.gold)
-        .join(item, item.c.id == judgment.c.item)
-        .where(judgment.c.project == project_id, judgment.c.rater == rater_id, item.c.gold.is_not(None))
-        # The first word, for the answer is known after it. Not IS NULL: SQLite would read all first words of the store.
-        .where(func.coalesce(judgment.c.replaces, "") == "")
-        .order_by(judgment.c.created_at.desc(), judgment.c.id)
-        .limit(tried.quiz)
-    ).all()
-    shares = [share_right(row.gold, row.ranks, row._mapping["values"]) for row in rows]
+    shares = _shares(connection, project_id, judgment.c.rater == rater_id).get(rater_id, [])[: tried.quiz]
     passed = len(shares) == tried.quiz and sum(shares) / len(shares) >= tried.pass_share
     if passed:
         mine = (membership.c.project == project_id, membership.c.rater == rater_id)
         connection.execute(update(membership).where(*mine).values(passed_at=now))
     return passed
+
+
+def trying(store: Store, project_id: str, *, rater_id: str | None = None) -> dict[str, Trying]:
+    """The members of a project who have a quiz to pass, by rater; of one rater where one is named."""
+    members = (
+        select(membership.c.rater)
+        .join(project, project.c.id == membership.c.project)
+        .where(membership.c.project == project_id, project.c.quiz > 0)
+        .where(membership.c.passed_at.is_(None), membership.c.role != "lead")
+    )
+    if rater_id is not None:
+        members = members.where(membership.c.rater == rater_id)
+    with store.read() as connection:
+        raters = connection.execute(members).scalars().all()
+        if not raters:
+            return {}
+        asked = connection.execute(select(project.c.quiz, project.c.pass_share).where(project.c.id == project_id)).one()
+        shares = _shares(connection, project_id, judgment.c.rater.in_(raters))
+    found = {}
+    for one in raters:
+        mine = shares.get(one, [])
+        last = mine[: asked.quiz]
+        right = sum(last) / len(last) if last else None
+        found[one] = Trying(quiz=asked.quiz, pass_share=asked.pass_share, answered=len(mine), right=right)
+    return found
+
+
+def _shares(connection: Connection, project_id: str, of: ColumnElement[bool]) -> Mapping[str, list[float]]:
+    """By rater, what was right in the first words on known items, the newest first."""
+    rows = connection.execute(
+        select(judgment.c.rater, judgment.c.ranks, judgment.c["values"], item.c.gold)
+        .join(item, item.c.id == judgment.c.item)
+        .where(judgment.c.project == project_id, of, item.c.gold.is_not(None))
+        # The first word, for the answer is known after it. Not IS NULL: SQLite would read all first words of the store.
+        .where(func.coalesce(judgment.c.replaces, "") == "")
+        .order_by(judgment.c.created_at.desc(), judgment.c.id)
+    ).all()
+    shares = defaultdict[str, list[float]](list)
+    for row in rows:
+        shares[row.rater].append(share_right(row.gold, row.ranks, row._mapping["values"]))
+    return shares
 
 
 def ask_skipped_again(connection: Connection, project_id: str, rater_id: str) -> bool:

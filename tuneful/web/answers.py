@@ -72,9 +72,24 @@ class Count(Answer):
     """Judgments that were given."""
 
 
+class Trying(Answer):
+    """How far a labeler is in a quiz that is not passed yet."""
+
+    quiz: int
+    """Known items that it asks."""
+    pass_share: float
+    """Share to get right of the last so many."""
+    answered: int
+    """Known items answered; more than it asks where those were not enough."""
+    right: float | None
+    """Share right of the last so many, null before the first."""
+
+
 class Claimed(Answer):
     assignment: Held | None
     """Null when there is nothing for this labeler."""
+    quiz: Trying | None
+    """With an item of the quiz, and where there is nothing left; null when there is no quiz to pass."""
     progress: Count
     """A moment old."""
 
@@ -105,6 +120,8 @@ class Received(Answer):
     """It had been stored before."""
     feedback: Taught | None
     """In the quiz alone."""
+    quiz: Trying | None
+    """After an item of the quiz, unless it is passed now."""
     progress: Count
     """A moment old."""
 

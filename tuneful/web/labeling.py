@@ -21,6 +21,7 @@ from tuneful.feedback.access import Scope, Who
 from tuneful.feedback.assignment import Assignment
 from tuneful.feedback.pages import asked_of, guide, judged_by, show
 from tuneful.feedback.projects import add_member, find_project, progress
+from tuneful.feedback.quiz import trying
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import LAST_RANK, Feedback, Said
 from tuneful.web.answers import Claimed, Extended, Instructions, Nothing, Received, told
@@ -98,7 +99,8 @@ def claim(request: Request, store: InStore, who: Known, now: Now, project_id: st
         add_member(store, find_project(store, project_id).id, who.rater, role="lead", by=who.rater, now=now)
     given = rules.claim(store, project_id, who.rater, besides=body.besides, now=now)
     held = None if given is None else _shown(store, given, now)
-    return {"assignment": held, "progress": _progress(request, store, project_id, who)}
+    quiz = _trying(store, project_id, who) if given is None or given.quiz else None
+    return {"assignment": held, "quiz": quiz, "progress": _progress(request, store, project_id, who)}
 
 
 @router.post("/a/{assignment_id}/submit", **told("label", Received))
@@ -120,8 +122,12 @@ def submit(request: Request, store: InStore, who: Known, now: Now, assignment_id
         replaces=body.replaces,
     )
     receipt = submission.submit(store, assignment_id, who.rater, said, now=now)
-    told = _told(receipt.feedback, completions)
-    return asdict(receipt) | {"feedback": told, "progress": _progress(request, store, found.id, who)}
+    told = {
+        "feedback": _told(receipt.feedback, completions),
+        "quiz": None if receipt.feedback is None else _trying(store, found.id, who),
+        "progress": _progress(request, store, found.id, who),
+    }
+    return asdict(receipt) | told
 
 
 @router.post("/a/{assignment_id}/draft", **told("label", Nothing))
@@ -187,6 +193,11 @@ def _told(feedback: Feedback | None, completions: list[str]) -> dict[str, Any] |
     why = feedback.gold.get("why", "")
     known = {"ranks": ranks, "values": feedback.gold.get("values") or {}, "why": why}
     return {"right": feedback.right, "passed": feedback.passed} | known
+
+
+def _trying(store: Store, project_id: str, who: Who) -> dict[str, Any] | None:
+    found = trying(store, project_id, rater_id=who.rater).get(who.rater)
+    return None if found is None else asdict(found)
 
 
 def _progress(request: Request, store: Store, project_id: str, who: Who) -> dict[str, int]:

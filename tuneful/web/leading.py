@@ -38,6 +38,7 @@ from tuneful.feedback.projects import (
     publish_instructions,
     set_overlap,
 )
+from tuneful.feedback.quiz import trying
 from tuneful.feedback.settling import decision_row
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
@@ -224,6 +225,7 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         guide=newest,
         guide_html="" if newest is None else instructions_html(newest.text),
         per_day=_per_day(seen.times),
+        trying=trying(store, found.id),
         remarks=remarks(store, found.id),
         datasets=versions(store, found.id),
         work=work_of(store, found.id, DATASET, now=now),

@@ -14,7 +14,8 @@ import { keyOf, meaning } from "./keys.js";
 import { KINDS, blank, keep, restore, setValue, stepBack } from "./kinds.js";
 import { watchLease } from "./lease.js";
 import { Outbox, Shelf, uuid } from "./outbox.js";
-import { Notices, askReason, showKeys, showLesson } from "./panels.js";
+import { Notices, askReason, showKeys } from "./panels.js";
+import { failedText, questionText, showLesson } from "./quiz.js";
 import { isPlaced, place, toggleFlag, unplace } from "./ranking.js";
 import { loadSettings, saveSettings } from "./settings.js";
 import { Standing, showCriteria } from "./standing.js";
@@ -197,6 +198,7 @@ function show(item) {
   notices.clear("lease");
   find("#pause").hidden = true;
   desk.show(item);
+  tellQuiz(item);
   desk.takeFocus(item);
   scrollTo(0, 0);
   startClock(item);
@@ -205,6 +207,12 @@ function show(item) {
   if (!item.opened && item.until - Date.now() < item.lease / 2) hand.prolong(item);
   const { instructions } = item.assignment;
   if (instructions && drawer.id && instructions !== drawer.id) loadInstructions();
+}
+
+function tellQuiz({ assignment }) {
+  const line = find("#quiz");
+  line.hidden = !assignment.quiz || !standing.quiz;
+  if (!line.hidden) say((line.textContent = questionText(standing.quiz)));
 }
 
 function advance() {
@@ -238,7 +246,8 @@ function pauseText() {
   if (watching) return "The work is in the other tab.";
   if (awaited) return "Looking at your answer …";
   if (hand.trouble || outbox.waiting.length) return "Waiting for the server …";
-  return hand.empty ? "There is nothing left for you here just now. Thank you." : "Fetching the next item …";
+  if (!hand.empty) return "Fetching the next item …";
+  return standing.quiz ? failedText(standing.quiz) : "There is nothing left for you here just now. Thank you.";
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? stopClock(current) : startClock(current)));
@@ -327,6 +336,7 @@ async function take(assignment) {
 async function claim(besides) {
   const answer = await server.post(`/p/${project}/claim`, { besides });
   standing.progress = answer.progress;
+  standing.learn(answer.quiz);
   standing.show(outbox);
   return answer;
 }
@@ -338,16 +348,17 @@ function onreceipt(entry, receipt) {
     notices.tell("late", `A judgment came after its time was over. It is kept ${counts}.`);
   }
   if (entry.id === awaited) awaited = null;
-  if (receipt.feedback) teach(entry, receipt.feedback);
+  if (receipt.feedback) teach(entry, receipt);
   showNext();
   hand.fill();
   standing.show(outbox);
 }
 
-function teach(entry, feedback) {
+function teach(entry, { feedback, quiz }) {
+  standing.learn(quiz);
   stopClock(current);
   current = null;
-  showLesson(find("#lesson"), entry, feedback);
+  showLesson(find("#lesson"), entry, feedback, quiz, kindName);
 }
 
 function onoutbox() {

@@ -1,4 +1,4 @@
-/** What stands around the work: notices, the dialogs of skipping and of keys, and what the quiz teaches. */
+/** What stands around the work: notices and the dialogs of skipping and of keys. */
 
 import { COMMANDS, keyOf } from "./keys.js";
 import { areKeys } from "./settings.js";
@@ -83,21 +83,4 @@ export function showKeys(dialog, page, onchange) {
     };
   }
   dialog.showModal();
-}
-
-/** Show what a quiz item teaches: the known ranks beside one's own. */
-export function showLesson(section, { assignment, body }, { right, ranks, why, passed }) {
-  const title = section.querySelector("h2");
-  const verdict = passed ? " You have passed: from here on your judgments count." : "";
-  title.textContent = `${Math.round(100 * right)} % right.${verdict}`;
-  section.querySelector("#lesson-why").textContent = why;
-  const isRanked = Object.values(ranks).some((rank) => rank !== null);
-  const row = ({ id }, place) => {
-    const cells = [body.ranks?.[id] ?? "–", ranks[id] ?? "–"].map((rank) => make("td", { textContent: rank }));
-    return make("tr", {}, make("th", { scope: "row", textContent: String.fromCharCode(65 + place) }), ...cells);
-  };
-  section.querySelector("table").hidden = !isRanked;
-  section.querySelector("tbody").replaceChildren(...assignment.answers.map(row));
-  section.hidden = false;
-  section.querySelector("button").focus();
 }

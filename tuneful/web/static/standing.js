@@ -16,6 +16,8 @@ export class Standing {
     Object.assign(this, places);
     this.progress = { mine: 0, items: 0, done: 0, wanted: 0, have: 0 };
     this.paces = [];
+    /** @type {import("./quiz.js").Trying | null} while there is a quiz to pass */
+    this.quiz = null;
   }
 
   /** @param {import("./outbox.js").Outbox} outbox */
@@ -27,6 +29,11 @@ export class Standing {
     const parts = [waiting.length && `${waiting.length} waiting`, refused.length && `${refused.length} refused`];
     this.badge.textContent = parts.filter(Boolean).join(", ");
     this.badge.hidden = this.badge.textContent === "";
+  }
+
+  /** What a claim tells that was asked before the last answer went out is old. */
+  learn(quiz) {
+    if (!quiz || !(this.quiz?.answered > quiz.answered)) this.quiz = quiz;
   }
 
   #pace() {

@@ -48,7 +48,7 @@ function sentences(text) {
 }
 
 /** @returns {DocumentFragment} turns of a conversation */
-function turnsOf(messages) {
+export function turnsOf(messages) {
   const nodes = document.createDocumentFragment();
   for (const { role, content } of messages) {
     const text = make("div", { className: "text", dir: "auto" }, textOf(content));
