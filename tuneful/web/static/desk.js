@@ -24,6 +24,9 @@ export class Desk {
     this.rail = new Rail(find("#rail"), on);
     this.choices = new Choices(find("#choices"), on.choose);
     letDrag(find("#work"), on.put);
+    new ResizeObserver(([{ target }]) => {
+      find("#work").style.setProperty("--prompt-height", `${target.offsetHeight}px`);
+    }).observe(find("#prompt"));
     find("#text").addEventListener("input", ({ target }) => on.write({ text: target.value }));
     find("#note").addEventListener("input", ({ target }) => on.write({ note: target.value }));
     const sure = find("#confidence");
