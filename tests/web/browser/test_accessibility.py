@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.web.browser.test_labeling_page import start
 from tests.web.client import signed_in
 from tuneful.feedback.access import accept, invite, invite_first_admin, sign_in
 from tuneful.feedback.decisions import decide, make_gold
@@ -99,3 +100,28 @@ def test_every_page_fits_320_pixels(site: Any, page: Any, places: dict[str, str]
     page.set_viewport_size(WIDE)
     assert json.dumps({name: pixels for name, pixels in wide.items() if pixels > 0}) == "{}"
     assert {name: found for name, found in wrong.items() if found} == {}
+
+
+CONTRAST = """chip => {
+  const light = (color) => {
+    const parts = color.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const { color, backgroundColor } = getComputedStyle(chip);
+  const [dark, bright] = [light(color), light(backgroundColor)].sort((a, b) => a - b);
+  return (bright + 0.05) / (dark + 0.05);
+}"""
+"""As WCAG 2.2 defines it, of a text on its own ground."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_chip_under_the_pointer_can_be_read(site: Any, page: Any, scheme: str) -> None:
+    """That of the focused answer and another one: axe sees no page with a pointer on it."""
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    start(site, page, site.project())
+    for letter in "AB":
+        chip = page.locator("#rail .chip", has_text=letter)
+        chip.hover()
+        assert chip.evaluate("chip => chip.matches(':hover')")
+        assert chip.evaluate(CONTRAST) >= 4.5
