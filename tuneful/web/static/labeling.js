@@ -28,6 +28,16 @@ const KEPT = "Your work is kept in this browser and goes out by itself.";
 const find = (selector) => document.querySelector(selector);
 const say = (text) => (find("#live").textContent = text);
 
+/** Said, and shown beside the submit button until the next thing that is done. */
+function tell(text) {
+  say(text);
+  find("#told").textContent = text;
+}
+
+for (const name of ["keydown", "pointerdown"]) {
+  document.addEventListener(name, ({ repeat }) => repeat || find("#told").replaceChildren(), true);
+}
+
 const main = find("#labeling");
 const { project, rater, kind: kindName } = main.dataset;
 const kind = KINDS[kindName];
@@ -197,12 +207,13 @@ function show(item) {
   item.focused ??= item.sheet.answers[0];
   notices.clear("lease");
   find("#pause").hidden = true;
+  find("#told").replaceChildren();
   desk.show(item);
   tellQuiz(item);
   desk.takeFocus(item);
   scrollTo(0, 0);
   startClock(item);
-  if (item.restored) say("Your draft is back");
+  if (item.restored) tell("Your draft is back");
   item.restored = false;
   if (!item.opened && item.until - Date.now() < item.lease / 2) hand.prolong(item);
   const { instructions } = item.assignment;
@@ -257,7 +268,7 @@ document.addEventListener("visibilitychange", () => (document.hidden ? stopClock
 function submit() {
   const item = current;
   const { assignment, sheet, opened } = item;
-  if (!kind.isReady(sheet)) return say("Not everything is said yet");
+  if (!kind.isReady(sheet)) return tell("Not everything is said yet");
   if (opened && !item.changed) return finish(item);
   stopClock(item);
   const seconds = Math.round(item.spent / 100) / 10;
@@ -305,11 +316,11 @@ function finish(item) {
 /** Open the last item that was handed in or given back; what is said of it now replaces what was said. */
 function openLast() {
   const last = isBlocked() ? undefined : outbox.done.pop();
-  if (!last) return say("There is nothing to open again");
+  if (!last) return tell("There is nothing to open again");
   const refused = outbox.refused.find((entry) => entry.id === last.judgment);
   if (refused) return openRefused(refused);
   open(last, { opened: { judgment: last.judgment, from: last } });
-  say("The last item is open again");
+  tell("The last item is open again");
 }
 
 function openRefused(entry) {
@@ -409,7 +420,7 @@ async function extend() {
   const isMore = await hand.prolong(item);
   for (const other of hand.held) if (isMore && other !== item && !other.opened) hand.prolong(other);
   tick();
-  say(isMore ? "You have more time for this item" : "There is no more time for this item");
+  tell(isMore ? "You have more time for this item" : "There is no more time for this item");
 }
 
 /** Another tab of this project works now: this one only shows. */

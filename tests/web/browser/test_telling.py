@@ -1,0 +1,49 @@
+"""What the page tells those who see it: beside the submit button, above the work, and on cards without a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.web.browser.test_labeling_page import next_after, press, prompt, start
+
+
+def told(page: Any) -> str:
+    """What stands beside the submit button, if it can be seen there."""
+    line = page.locator("#told")
+    text = str(line.inner_text())
+    if not text:
+        return ""
+    place, submit = line.bounding_box(), page.locator("#submit").bounding_box()
+    assert place["width"] > 50
+    assert submit["x"] - 250 < place["x"] + place["width"] <= submit["x"]
+    assert abs(place["y"] + place["height"] / 2 - submit["y"] - submit["height"] / 2) < 30
+    return text
+
+
+def test_an_early_submit_is_answered_in_view(site: Any, page: Any) -> None:
+    start(site, page, site.project(items=2))
+    press(page, "a b Enter")
+    assert told(page) == page.locator("#live").inner_text() == "Not everything is said yet"
+    press(page, "c")
+    assert told(page) == ""
+    press(page, "Enter")
+    assert told(page) == "Not everything is said yet"
+    page.locator("#cards [data-letter=D]").click()
+    assert told(page) == ""
+
+
+def test_an_item_that_is_open_again_says_so_in_view(site: Any, page: Any) -> None:
+    start(site, page, site.project(items=3))
+    press(page, "z")
+    assert told(page) == "There is nothing to open again"
+    first = prompt(page)
+    press(page, "a b c d Enter")
+    next_after(page, first)
+    assert told(page) == ""
+    second = prompt(page)
+    press(page, "z")
+    next_after(page, second)
+    assert told(page) == "The last item is open again"
+    press(page, "Enter")  # left as it was
+    next_after(page, first)
+    assert told(page) == ""
