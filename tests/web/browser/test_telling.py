@@ -47,3 +47,21 @@ def test_an_item_that_is_open_again_says_so_in_view(site: Any, page: Any) -> Non
     press(page, "Enter")  # left as it was
     next_after(page, first)
     assert told(page) == ""
+
+
+def test_instructions_are_asked_to_be_read_until_they_are(site: Any, page: Any) -> None:
+    """Also after the page was loaded anew; and not again after it, once they were open."""
+    start(site, page, site.project(items=2))
+    asked = page.locator("#notices").get_by_text("Read the instructions before you begin.")
+    asked.wait_for()
+    press(page, "a b c d Enter")
+    page.reload()
+    asked.wait_for()
+    press(page, "h")
+    page.locator("#instructions").wait_for()
+    assert asked.count() == 0
+    press(page, "Escape")
+    page.reload()
+    page.locator("#cards > *").first.wait_for()
+    page.wait_for_function("document.querySelector('#version').textContent === 'version 1'")
+    assert asked.count() == 0

@@ -9,28 +9,29 @@ export class Drawer {
   /**
    * @param {HTMLElement} panel
    * @param {HTMLElement} button that stands for it
-   * @param {{get: (path: string) => Promise<any>, project: string, onfirst: () => void}} options
+   * @param {{get: (path: string) => Promise<any>, project: string, onfirst: () => void, onread: () => void}} options
+   *   onfirst: this browser has never opened the instructions; onread: they are open
    */
   constructor(panel, button, options) {
     Object.assign(this, { panel, button }, options);
     this.id = null;
+    this.name = `tuneful.instructions.${this.project}`;
     panel.querySelector("#instructions-close").addEventListener("click", () => this.toggle(false));
     panel.addEventListener("keydown", (event) => event.key === "Escape" && this.toggle(false));
   }
 
-  /** Fetch the newest version. One that the labeler has not seen opens the drawer. */
+  /** Fetch the newest version. After another one was read, it opens the drawer. */
   async load() {
     const guide = await this.get(`/p/${this.project}/instructions`);
-    const name = `tuneful.instructions.${this.project}`;
-    const seen = this.id ?? recall(name);
+    const before = this.id ?? recall(this.name);
     this.id = guide.id;
     this.panel.querySelector("#version").textContent = guide.id ? `version ${guide.version}` : "";
     const text = this.panel.querySelector("#guide");
     text.innerHTML = guide.html; // made by the server from Markdown without raw HTML
     if (!guide.id) return text.replaceChildren("There are none for this project.");
-    remember(name, guide.id);
-    if (seen === null) return this.onfirst();
-    if (seen !== guide.id) this.#tellChange(guide);
+    if (!this.panel.hidden) this.#show(true);
+    else if (before === null) this.onfirst();
+    if (before !== null && before !== guide.id) this.#tellChange(guide);
   }
 
   toggle(open = this.panel.hidden) {
@@ -42,6 +43,9 @@ export class Drawer {
   #show(open) {
     this.panel.hidden = !open;
     this.button.setAttribute("aria-expanded", String(open));
+    if (!open || !this.id) return;
+    remember(this.name, this.id);
+    this.onread();
   }
 
   #tellChange({ version, html, previous_html: previous }) {

@@ -76,10 +76,10 @@ const drawer = new Drawer(find("#instructions"), find("[data-command=instruction
   get: server.get,
   project,
   onfirst: () => notices.tell("read", "Read the instructions before you begin.", { label: "Open them", act: read }),
+  onread: () => notices.clear("read"),
 });
 
 function read() {
-  notices.clear("read");
   drawer.toggle(true);
 }
 
