@@ -65,3 +65,30 @@ def test_instructions_are_asked_to_be_read_until_they_are(site: Any, page: Any) 
     page.locator("#cards > *").first.wait_for()
     page.wait_for_function("document.querySelector('#version').textContent === 'version 1'")
     assert asked.count() == 0
+
+
+def test_the_bar_above_stays_one_line(site: Any, page: Any) -> None:
+    """After a submit the count tells the pace too; nothing below moves for it."""
+    start(site, page, site.project(answers=9, items=12))
+    height = page.locator(".bar").bounding_box()["height"]
+    first = prompt(page)
+    press(page, "a b c d e f g h i Enter")
+    next_after(page, first)
+    page.locator("#count", has_text="s an item").wait_for()
+    page.evaluate("badge => { badge.hidden = false; badge.textContent = '3 waiting'; }", page.query_selector("#outbox"))
+    assert page.locator(".bar").bounding_box()["height"] == height < 40
+    keys, criterion = page.locator("[data-command=keys]").bounding_box(), page.locator("#criteria").bounding_box()
+    assert keys["x"] + keys["width"] <= 1280
+    assert criterion["width"] >= 60
+
+
+def test_an_answer_without_a_text_says_so(site: Any, page: Any) -> None:
+    """Muted, and no part of the text that one could mark or copy."""
+    start(site, page, site.project(answers=2, texts=(" \n", "Buy a fan.")))
+    shown = {
+        text.text_content(): text.evaluate("text => getComputedStyle(text, '::before').content")
+        for text in page.locator("#cards .text").all()
+    }
+    assert shown == {" \n": '"(empty)"', "Buy a fan.": "none"}
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#cards .empty'))")
+    assert page.evaluate("getSelection().toString()").strip() == ""

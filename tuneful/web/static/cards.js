@@ -2,7 +2,7 @@
 
 import { FLAGS } from "./kinds.js";
 import { isPlaced, letterOf, ranks } from "./ranking.js";
-import { make, textOf, textWithShared } from "./texts.js";
+import { make, markEmpty, textOf, textWithShared } from "./texts.js";
 
 /** A group of native radio buttons. `options` are [value, label]. @returns {HTMLFieldSetElement} */
 export function radios(legend, options, onpick) {
@@ -65,7 +65,9 @@ export class Cards {
     for (const { id, text } of answers) {
       const others = answers.filter((other) => other.id !== id).map((other) => other.text);
       const nodes = this.settings.shared ? textWithShared(text, others) : textOf(text);
-      this.cards.get(id).querySelector(".text").replaceChildren(nodes);
+      const box = this.cards.get(id).querySelector(".text");
+      box.replaceChildren(nodes);
+      markEmpty(box, text);
     }
   }
 

@@ -8,7 +8,7 @@
  * @property {number | null} right share right of the last so many
  */
 
-import { make, textOf, turnsOf } from "./texts.js";
+import { make, markEmpty, textOf, turnsOf } from "./texts.js";
 
 /** Rounded down, so that too little never looks like enough. */
 const percent = (share) => `${Math.floor(100 * share + 1e-9)} %`;
@@ -58,6 +58,7 @@ export function showLesson(section, { assignment, body }, { right, ranks, values
     const letter = String.fromCharCode(65 + place);
     const cells = [body, { ranks, values }].map((said) => make("td", { textContent: shown(said, id) }));
     const box = make("div", { className: "text", dir: "auto", tabIndex: 0 }, textOf(text));
+    markEmpty(box, text);
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", `Text of ${letter}`);
     return make("tr", {}, make("th", { scope: "row", textContent: letter }), ...cells, make("td", {}, box));

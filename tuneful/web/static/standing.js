@@ -45,5 +45,6 @@ export class Standing {
 /** What is judged, with a reminder of what the usual words mean. */
 export function showCriteria(box, criteria) {
   const text = (name) => (Object.hasOwn(REMINDERS, name) ? `${name}: ${REMINDERS[name]}` : name);
-  box.replaceChildren(...criteria.map((name) => make("span", { className: "badge", textContent: text(name) })));
+  const badge = (words) => make("span", { className: "badge", textContent: words, title: words });
+  box.replaceChildren(...criteria.map((name) => badge(text(name))));
 }

@@ -32,6 +32,11 @@ function unseen(signs) {
   return span;
 }
 
+/** Marks the element of an answer in which there is nothing to read. */
+export function markEmpty(element, text) {
+  element.classList.toggle("empty", /^[ \t\r\n]*$/.test(text));
+}
+
 /** @returns {DocumentFragment} `text`, with the sentences marked that one of `others` has too */
 export function textWithShared(text, others) {
   const elsewhere = new Set(others.flatMap((other) => sentences(other).map((one) => one.trim())));
