@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from tuneful.feedback import snapshots
 from tuneful.feedback.consensus import Consensus, consensus
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
+from tuneful.feedback.items import texts_of
 from tuneful.feedback.jobs import ADAPT
 from tuneful.feedback.projects import Project, find_project, judgments
 from tuneful.feedback.settling import standing
@@ -38,7 +39,7 @@ KIND: Final = ADAPT
 METHOD: Final = "gains/1"
 
 SETTLED: Final = Outlook(sure=1.0, gain=0.0)
-"""What one more judgment is worth of an item that a lead has decided."""
+"""What one more judgment is worth of an item that a lead has decided, or whose answers all read the same."""
 
 PER_PAIR: Final = 1000
 """Priorities are whole numbers: thousandths of a pair that is put right."""
@@ -78,8 +79,9 @@ def adapt(store: Store, project_id: str, *, check: Callable[[], None] = lambda: 
     """Ask for one more judgment of each full item whose order is unsure, and order the open items by their gain.
 
     An overlap is only ever raised, by one, and never past the project's `most_overlap`, surplus judgments counted. Gold
-    items are left alone, and one that a lead has settled is as sure as can be. Priorities that open items were added
-    with are replaced. Nothing is done before somebody has ordered something.
+    items are left alone, and one that a lead has settled is as sure as can be. Pairs of answers that read the same do
+    not count. Priorities that open items were added with are replaced. Nothing is done before somebody has ordered
+    something.
 
     check: called before anything is written; what it raises leaves all as it is.
 
@@ -96,7 +98,11 @@ def adapt(store: Store, project_id: str, *, check: Callable[[], None] = lambda: 
             _keep(store, found, done, inputs=inputs, now=now)
         return done
     agreed = consensus(said)
-    seen = outlooks(agreed) | dict.fromkeys(standing(decisions(store, found.id)), SETTLED)
+    texts = texts_of(store, found.id)
+    apart = tuple(pair for pair in agreed.pairs if texts[pair.first] != texts[pair.second])
+    seen = dict.fromkeys((pair.item for pair in agreed.pairs), SETTLED)  # of those with nothing but equal answers
+    seen |= outlooks(replace(agreed, pairs=apart))
+    seen |= dict.fromkeys(standing(decisions(store, found.id)), SETTLED)
     more = wanted(seen, Counter(one.item for one in said), sure=found.sure, most=found.most_overlap)
     full, open_ = _changes(items, agreed, seen, more)
     check()

@@ -226,3 +226,10 @@ def candidates(store: Store, project_id: str) -> list[Candidates]:
         answers = connection.execute(select(completion).where(completion.c.project == project_id)).all()
     found = {row.id: Completion(row.text, model=row.model, id=row.id) for row in answers}
     return [Candidates(Prompt.from_json(row.content), tuple(found[one] for one in row.completions)) for row in items]
+
+
+def texts_of(store: Store, project_id: str) -> dict[str, str]:
+    """The text of each completion of a project, by id."""
+    asked = select(completion.c.id, completion.c.text).where(completion.c.project == project_id)
+    with store.read() as connection:
+        return {row.id: row.text for row in connection.execute(asked)}

@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, ranking_alpha
 from tuneful.feedback.decisions import decisions
-from tuneful.feedback.items import candidates
-from tuneful.feedback.pages import Labeler, guides, judged_at, labelers
+from tuneful.feedback.items import texts_of
+from tuneful.feedback.pages import Labeler, guides, judged_at, labelers, prompts_of
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
 from tuneful.feedback.settling import standing
 from tuneful.feedback.store import Store
@@ -58,7 +58,7 @@ class Agreed:
     judgments: how many they were. alpha: of rankings, None for kinds that order nothing. problem: why there is no
     consensus, where judgments should give one. reports: by rater. pairs: by item, as people judged them, also those
     that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of a yes
-    or no.
+    or no. Two answers that read the same are neither among the hardest nor in doubt: there is nothing to settle.
     """
 
     judgments: int = 0
@@ -107,20 +107,26 @@ def agreement(store: Store, project_id: str) -> Agreed:
     orders = found.kind in ("ranking", "comparison")
     reports, pairs, problem = _agreed(said) if orders else ({}, (), "")
     settled = standing(decisions(store, found.id))
-    by_item: dict[str, list[PairConsensus]] = {}
-    for pair in pairs:
-        by_item.setdefault(pair.item, []).append(pair)
+    texts = texts_of(store, found.id) if pairs else {}
+    apart = [pair for pair in pairs if texts[pair.first] != texts[pair.second]]
     return Agreed(
         judgments=len(said),
         alpha=ranking_alpha(said, num_resamples=200) if orders and reports else None,
         problem=problem,
         reports=reports,
-        hardest=_hardest(store, found.id, tuple(pair for pair in pairs if pair.item not in settled)),
-        pairs=by_item,
+        hardest=_hardest(store, [pair for pair in apart if pair.item not in settled], texts),
+        pairs=_by_item(pairs),
         doubts=_yes_or_no_doubts(said)
         if found.kind == "binary"
-        else {name: 1 - min(pair.confidence for pair in theirs) for name, theirs in by_item.items()},
+        else {name: 1 - min(pair.confidence for pair in theirs) for name, theirs in _by_item(apart).items()},
     )
+
+
+def _by_item(pairs: Sequence[PairConsensus]) -> dict[str, list[PairConsensus]]:
+    by_item: dict[str, list[PairConsensus]] = {}
+    for pair in pairs:
+        by_item.setdefault(pair.item, []).append(pair)
+    return by_item
 
 
 def overview_state(store: Store, project_id: str) -> tuple[Hashable, ...]:
@@ -168,12 +174,10 @@ def _seconds_left(times: list[float], missing: int) -> float | None:
     return missing * sum(gaps) / len(gaps) if gaps else None
 
 
-def _hardest(store: Store, project_id: str, pairs: tuple[PairConsensus, ...]) -> tuple[Hard, ...]:
+def _hardest(store: Store, pairs: Sequence[PairConsensus], texts: Mapping[str, str]) -> tuple[Hard, ...]:
     unsure = sorted(pairs, key=lambda pair: (pair.confidence, pair.item))[:NUM_HARDEST]
-    if not unsure:
-        return ()
-    texts = {c.id: (one.prompt.text, c.text) for one in candidates(store, project_id) for c in one.completions}
+    prompts = prompts_of(store, {pair.item for pair in unsure})
     return tuple(
-        Hard(prompt=texts[pair.first][0], first=texts[pair.first][1], second=texts[pair.second][1], pair=pair)
+        Hard(prompt=prompts[pair.item], first=texts[pair.first], second=texts[pair.second], pair=pair)
         for pair in unsure
     )

@@ -103,6 +103,18 @@ def test_what_a_lead_settled_is_not_asked_again(store: Store) -> None:
     assert people.rows()["open question"].overlap == 2
 
 
+def test_nobody_more_is_asked_which_of_two_equal_answers_is_better(store: Store) -> None:
+    people = People(store, CLEAR, overlap=2, most=4)
+    same = Candidates(Prompt("same"), (Completion("yes", id="same 1"), Completion("yes", id="same 2")))
+    (added,) = add_items(store, people.project, [same], overlap=2, now=0.0)
+    people.names[added] = "same"
+    people.one()
+    people.one(("same",))
+    done = people.adapt()
+    assert (done.unsure, done.raised) == (0, 0)
+    assert people.rows()["same"].overlap == 2
+
+
 def test_no_overlap_grows_past_the_most(store: Store) -> None:
     people = People(store, [*CLEAR, "open question"], overlap=2, most=3)
     for second_on in ((), ("open question",), (), ("open question",), ()):

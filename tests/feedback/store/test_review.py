@@ -11,7 +11,7 @@ from tuneful.errors import MissingError
 from tuneful.feedback.assignment import claim, skip
 from tuneful.feedback.decisions import decide, make_gold
 from tuneful.feedback.gold import Gold
-from tuneful.feedback.items import add_gold
+from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.overview import agreement
 from tuneful.feedback.projects import add_rater, set_quiz
 from tuneful.feedback.review import PAGE, known_items, lines, look
@@ -144,3 +144,28 @@ def test_a_decided_item_is_not_among_the_hardest(store: Store) -> None:
     raters = [judge(store, project, ranks=ranks) for ranks in ((1, 2, 3), (3, 2, 1))]
     decide(store, items[0], by=raters[0], ranks=(1, 2, 3), now=3.0)
     assert {hard.pair.item for hard in agreement(store, project).hardest} == {items[1]}
+
+
+def test_answers_that_read_the_same_are_not_in_doubt(store: Store) -> None:
+    """Two labelers are at one on "yes" before "no", and of "yes" and "yes" each puts another one first."""
+    project, (item,) = project_of(store, 1)
+    twice = Candidates(Prompt("twice"), tuple(Completion(text, id=str(n)) for n, text in enumerate(("y", "y", "n"))))
+    same = Candidates(Prompt("same"), tuple(Completion("y", id=f"same {n}") for n in range(2)))
+    mixed, alike = add_items(store, project, [twice, same], overlap=2, now=0.0)
+    answers = {one: [answer.id for answer in look(store, project, one).answers] for one in (item, mixed, alike)}
+    ranks = {item: [(1, 2, 3), (2, 1, 3)], mixed: [(1, 2, 3), (2, 1, 3)], alike: [(1, 2), (2, 1)]}
+    for number in range(2):
+        rater = add_rater(store, project, now=0.0)
+        while (given := claim(store, project, rater, now=1.0)) is not None:
+            word = Said(id=str(uuid.uuid4()), ranks=ranks[given.item][number], flags={}, values={})
+            submit(store, given.id, rater, word, now=2.0)
+    seen = agreement(store, project)
+    assert {hard.pair.item for hard in seen.hardest} == {item, mixed}
+    assert all(hard.first != hard.second for hard in seen.hardest)
+    assert len(seen.hardest) == 3 + 2
+    of = {frozenset((pair.first, pair.second)): pair.confidence for pair in seen.pairs[mixed]}
+    first, second, third = answers[mixed]
+    assert of[frozenset((first, second))] == pytest.approx(0.5, abs=0.01)
+    assert seen.doubts[mixed] == pytest.approx(1 - min(of[frozenset((one, third))] for one in (first, second)))
+    assert alike not in seen.doubts
+    assert len(seen.pairs[alike]) == 1  # what people said of it is still told on its page
