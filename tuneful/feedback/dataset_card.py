@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_JOINERS = "\u200c\u200d"  # emoji and many scripts need them
+from tuneful.feedback.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ _COLUMNS = """\
 
 
 def _header(manifest: Mapping[str, Any], configs: Sequence[Config]) -> str:
-    header: dict[str, Any] = {"pretty_name": " ".join(_visible(manifest["name"]).split())}
+    header: dict[str, Any] = {"pretty_name": " ".join(visible(manifest["name"]).split())}
     if configs:
         header["configs"] = [
             {"config_name": one.name}
@@ -145,7 +144,7 @@ def _instructions(instructions: Mapping[str, tuple[str, int]]) -> list[str]:
         return ["There is no text of instructions."]
     parts = []
     for version, (text, number) in instructions.items():
-        shown = _visible(text).strip("\n")
+        shown = visible(text).strip("\n")
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
         parts += [f"### Version {_code(version)}, {number:,} judgments", f"{fence}text\n{shown}\n{fence}"]
     return parts
@@ -159,26 +158,14 @@ def _made(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _visible(text: str) -> str:
-    """Control characters, and those that change the direction of writing, are named, not obeyed."""
-    plain = text.replace("\r\n", "\n")
-    return "".join(f"⟨U+{ord(c):04X}⟩" if _hidden(c) else c for c in plain)
-
-
-def _hidden(character: str) -> bool:
-    if character in "\n\t" or character in _JOINERS:
-        return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
 def _line(text: str) -> str:
     """Words of people as part of a heading."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(_visible(text).split()))
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(visible(text).split()))
 
 
 def _code(text: str) -> str:
     """Words of people as a code span, in a table, too."""
-    plain = " ".join(_visible(str(text)).split()) or "?"
+    plain = " ".join(visible(str(text)).split()) or "?"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     gap = " " if plain[0] == "`" or plain[-1] == "`" else ""
     return f"{fence}{gap}{plain}{gap}{fence}".replace("|", "\\|")

@@ -1,4 +1,8 @@
-"""Pages from templates. Everything put into one is escaped, but for instructions, whose Markdown is rendered here."""
+"""Pages from templates. Everything put into one is escaped, but for instructions, whose Markdown is rendered here.
+
+Characters that are not seen, and those that turn the direction of writing, are named in all that a page tells, so that
+nobody decides on another text than the one that is there. What a form sends back stays as it is: `|e` in a template.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
+from markupsafe import Markup
 
 from tuneful import __version__
 from tuneful.feedback.access import Who
+from tuneful.feedback.visible import visible
 from tuneful.web.security import SESSION_COOKIE, VISIT_COOKIE, csrf, new_visit
 
 if TYPE_CHECKING:
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 FOLDER: Final = Path(__file__).parent
 
 _templates = Jinja2Templates(FOLDER / "templates")
+_templates.env.finalize = lambda value: (
+    visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+)
 _templates.env.filters["utc"] = lambda time: datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M")
 
 
@@ -44,7 +53,7 @@ def set_cookie(request: Request, answer: Any, name: str, value: str, *, seconds:
 
 def instructions_html(text: str) -> str:
     """HTML of instructions in Markdown: no raw HTML, no images, and links that are shown and lead nowhere."""
-    return str(_markdown().render(text))
+    return str(_markdown().render(visible(text)))
 
 
 @cache
