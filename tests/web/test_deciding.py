@@ -228,6 +228,42 @@ def test_instructions_begin_with_a_template_and_are_looked_at_first(site: Any) -
     assert "Put examples of" not in page
 
 
+def sent_with(page: str) -> str:
+    """The version that the form of instructions is written against."""
+    (seen,) = re.findall(r'name="seen" value="(\d+)"', page)
+    return str(seen)
+
+
+def test_instructions_that_were_published_meanwhile_are_not_taken_back(site: Any) -> None:
+    project = site.project(items=1, instructions="Be kind.")
+    place = f"/lead/{project}/instructions"
+    ada = signed_in(site, site.rater(project, role="lead", name="Ada"))
+    bo = signed_in(site, site.rater(project, role="lead", name="Bo"))
+    seen = [sent_with(client.get(where).text) for client, where in ((ada, f"/lead/{project}"), (bo, place))]
+    assert seen == ["1", "1"]
+    assert ada.post(place, data={"text": "A edit", "seen": "1"}).status_code == 303
+    preview = bo.post(place, data={"text": "B edit", "seen": "1", "preview": "1"}).text
+    assert sent_with(preview) == "1"  # who has seen a preview has not seen the other version
+    refused = bo.post(place, data={"text": "B edit", "seen": "1"})
+    assert refused.status_code == 400
+    assert "published a moment ago by Ada: look at it first" in refused.text
+    assert "required>B edit</textarea>" in refused.text
+    assert "<del>- A edit</del>" in refused.text
+    assert "<ins>+ B edit</ins>" in refused.text
+    assert [one.text for one in guides(site.store, project)] == ["Be kind.", "A edit"]
+    assert bo.post(place, data={"text": "B edit", "seen": sent_with(refused.text)}).status_code == 303
+    assert [one.text for one in guides(site.store, project)] == ["Be kind.", "A edit", "B edit"]
+
+
+def test_the_first_instructions_do_not_replace_others(site: Any) -> None:
+    project = create_project(site.store, "new", now=site.now())
+    lead, place = lead_of(site, project), f"/lead/{project}/instructions"
+    assert sent_with(lead.get(f"/lead/{project}").text) == sent_with(lead.get(place).text) == "0"
+    assert lead.post(place, data={"text": "A", "seen": "0"}).status_code == 303
+    assert lead.post(place, data={"text": "B", "seen": "0"}).status_code == 400
+    assert lead.post(place, data={"text": "A", "seen": "0"}).status_code == 303  # says the same: nothing is lost
+
+
 def test_a_project_without_instructions_is_offered_some(site: Any) -> None:
     project = create_project(site.store, "new", "rating", criteria=("harmless",), now=site.now())
     page = lead_of(site, project).get(f"/lead/{project}/instructions").text

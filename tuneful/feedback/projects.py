@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, u
 from tuneful.errors import MissingError, StoreError, did_you_mean
 from tuneful.feedback import trail
 from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import instructions, item, judgment, membership, project, rater
+from tuneful.feedback.tables import account, event, instructions, item, judgment, membership, project, rater
 from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
 
 Role = Literal["lead", "labeler"]
@@ -180,8 +180,14 @@ def project_from_row(row: Any) -> Project:
     return Project(**{name: row[name] for name in names} | {"criteria": tuple(row["criteria"])})
 
 
-def publish_instructions(store: Store, project_id: str, text: str, *, by: str | None = None, now: float) -> str:
-    """The id of a new version of the instructions, or of the newest when it says the same. Older ones stay."""
+def publish_instructions(
+    store: Store, project_id: str, text: str, *, seen: int | None = None, by: str | None = None, now: float
+) -> str:
+    """The id of a new version of the instructions, or of the newest when it says the same. Older ones stay.
+
+    seen: the version that the writer had before them, 0 for none; None where nobody looked. Raises StoreError when
+    another one has been published since, so that of two leads who write at once neither takes back the other's words.
+    """
     require_storable(text, "the instructions")
 
     def work(connection: Connection) -> str:
@@ -194,6 +200,8 @@ def publish_instructions(store: Store, project_id: str, text: str, *, by: str | 
         ).first()
         if newest is not None and newest.hash == digest:
             return str(newest.id)
+        if newest is not None and seen not in (None, newest.version):
+            raise StoreError(_published_since(connection, project_id, newest.version))
         made, version = str(uuid.uuid4()), 1 if newest is None else newest.version + 1
         row = {"id": made, "project": project_id, "version": version, "text": text, "hash": digest, "created_at": now}
         connection.execute(insert(instructions).values(**row))
@@ -202,6 +210,16 @@ def publish_instructions(store: Store, project_id: str, text: str, *, by: str | 
         return made
 
     return store.write(work)
+
+
+def _published_since(connection: Connection, project_id: str, version: int) -> str:
+    wrote = select(event.c.rater, rater.c.name, account.c.login).where(
+        event.c.project == project_id, event.c.what == "instructions published"
+    )
+    people = event.outerjoin(rater, rater.c.id == event.c.rater).outerjoin(account, account.c.rater == rater.c.id)
+    last = connection.execute(wrote.select_from(people).order_by(event.c.number.desc()).limit(1)).first()
+    who = "a command" if last is None or last.rater is None else last.name or last.login or last.rater[:8]
+    return f"version {version} of the instructions was published a moment ago by {who}: look at it first"
 
 
 def add_rater(

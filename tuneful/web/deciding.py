@@ -151,18 +151,30 @@ def instructions_page(request: Request, store: InStore, who: Known, found: Led) 
     """All versions, each with what it changed, and a form for the next one."""
     newest = guide(store, found.id)
     text = starter(found.kind, found.criteria[0]) if newest is None else newest.text
-    return _instructions_page(request, store, who, found, text, preview=False)
+    return _instructions_page(request, store, who, found, text, seen=0 if newest is None else newest.version)
 
 
 @router.post("/lead/{project_id}/instructions")
 def new_instructions(
-    request: Request, store: InStore, who: Known, now: Now, found: Led, text: Text, preview: Text = ""
+    request: Request,
+    store: InStore,
+    who: Known,
+    now: Now,
+    found: Led,
+    text: Text,
+    preview: Text = "",
+    seen: Annotated[int | None, Form()] = None,
 ) -> Response:
-    """Publish a new version, or look at it first."""
+    """Publish a new version, or look at it first. seen: the version that the writer had before them."""
     text = text.replace("\r\n", "\n")  # as forms send lines
     if preview:
-        return _instructions_page(request, store, who, found, text, preview=True)
-    publish_instructions(store, found.id, text, by=who.rater, now=now)
+        return _instructions_page(request, store, who, found, text, seen=seen, preview=True)
+    try:
+        publish_instructions(store, found.id, text, seen=seen, by=who.rater, now=now)
+    except StoreError as error:
+        newest = guide(store, found.id)
+        looked_at = 0 if newest is None else newest.version
+        return _instructions_page(request, store, who, found, text, seen=looked_at, error=str(error))
     return RedirectResponse(_place(found), 303)
 
 
@@ -188,7 +200,15 @@ def _as_file(version: int) -> dict[str, str]:
 
 
 def _instructions_page(
-    request: Request, store: Store, who: Who, found: Project, text: str, *, preview: bool
+    request: Request,
+    store: Store,
+    who: Who,
+    found: Project,
+    text: str,
+    *,
+    seen: int | None,
+    preview: bool = False,
+    error: str = "",
 ) -> Response:
     told = guides(store, found.id)
     newest = told[-1].text if told else ""
@@ -196,11 +216,14 @@ def _instructions_page(
         request,
         "instructions.html",
         who,
+        status=400 if error else 200,
         project=found,
+        seen=seen,
+        error=error,
         text=text,
         preview_html=instructions_html(text) if preview else None,
-        preview_changes=changes(newest, text) if preview and told else [],
-        starter=not told and not preview,
+        text_changes=changes(newest, text) if told and (preview or error) else [],
+        starter=not told and not preview and not error,
         versions=[(one, changes(one.previous or "", one.text)) for one in reversed(told)],
         shown_time=_shown_time,
     )
