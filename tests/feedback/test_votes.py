@@ -56,7 +56,7 @@ def test_kinds_that_order_nothing_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "none orders two completions"),
+        ([], "there are none yet"),
         ([ranking("1", (1, None))], "none orders two completions"),
         ([ranking("1", (1, 2)), ranking("1", (2, 1))], '"1" comes twice'),
         ([ranking("1", (1, 2)), replace(ranking("2", (2, 1)), criterion="honest")], "several criteria"),

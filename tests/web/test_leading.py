@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.web.client import form_token, signed_in, visitor
 from tuneful.data.formats import read_comparisons
 from tuneful.feedback.access import accept, invite_first_admin
 from tuneful.feedback.judgments import read_judgments
-from tuneful.feedback.projects import progress
+from tuneful.feedback.projects import create_project, progress
 
 ROWS = [
     {"prompt": f"question {n}", "completions": [{"text": f"answer {k}", "id": f"{n}-{k}"} for k in range(3)]}
@@ -97,6 +98,54 @@ def test_a_broken_row_is_named_by_its_line_and_no_other_is_taken(site: Any, row:
     assert "&lt;b&gt;items&lt;/b&gt;.jsonl:3: " in answer.text
     assert told in answer.text
     assert progress(site.store, project).items == 2
+
+
+PAGE = {"accept": "text/html"}
+
+
+def offered(page: str) -> set[str]:
+    return set(re.findall(r"/export/(\w+)\.jsonl", page))
+
+
+@pytest.mark.parametrize("kind", ["ranking", "binary", "demonstration"])
+def test_what_is_not_there_yet_is_not_offered(site: Any, kind: Any) -> None:
+    made = create_project(site.store, f"empty {kind}", kind, now=site.now())
+    lead = signed_in(site, site.rater(made, role="lead"))
+    page = lead.get(f"/lead/{made}").text
+    assert offered(page) == set()
+    assert "Write a dataset" not in page
+    assert ("preferences.jsonl" in page) == (kind == "ranking")
+    assert ("decisions.jsonl" in page) == (kind != "demonstration")
+    for refused in (
+        lead.get(f"/lead/{made}/export/preferences.jsonl", headers=PAGE),
+        lead.post(f"/lead/{made}/datasets", headers=PAGE),
+    ):
+        assert refused.status_code == 400
+        assert refused.headers["content-type"].startswith("text/html")
+        assert f'href="/lead/{made}">Back to the project' in refused.text
+    assert "there are none yet" in lead.get(f"/lead/{made}/export/preferences.jsonl").json()["error"]
+
+
+def test_what_is_there_is_offered(site: Any) -> None:
+    project = site.project(items=1, answers=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert offered(lead.get(f"/lead/{project}").text) == {"completions"}
+    client = signed_in(site, site.rater(project))
+    given = client.post(f"/p/{project}/claim", json={}).json()["assignment"]
+    ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
+    client.post(f"/a/{given['id']}/submit", json={"id": str(uuid.uuid4()), "ranks": ranks})
+    page = lead.get(f"/lead/{project}").text
+    assert offered(page) == {"preferences", "judgments", "completions"}
+    assert "Write a dataset" in page
+    assert "nothing settled yet" in page
+    lead.post(f"/lead/{project}/decisions", data={"item": site.judgments(project)[0].item, "rank": ["1", "2"]})
+    assert offered(lead.get(f"/lead/{project}").text) == {"preferences", "judgments", "completions", "decisions"}
+
+
+def test_who_may_not_see_a_project_is_not_led_to_it(site: Any) -> None:
+    project = site.project(items=1)
+    refused = signed_in(site, site.rater(project)).get(f"/lead/{project}/gold", headers=PAGE)
+    assert (refused.status_code, "Back to the project" in refused.text) == (403, False)
 
 
 def test_two_projects_cannot_share_a_name(site: Any) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import func, select
+
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import candidates
 from tuneful.feedback.projects import judgments
 from tuneful.feedback.settling import Decision, settle
 from tuneful.feedback.store import Store
+from tuneful.feedback.tables import decision, item, judgment
 from tuneful.records import Candidates, Comparison, Judgment
 
 
@@ -28,6 +31,26 @@ def collected(store: Store, project_id: str) -> Collected:
     """Of a project of a store, as it is now."""
     with store.snapshot() as then:
         return Collected(judgments(then, project_id), candidates(then, project_id), decisions(then, project_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How much of each a project has; judgments of a quiz apart, every revision counted."""
+
+    items: int
+    judgments: int
+    decisions: int
+
+
+def amounts(store: Store, project_id: str) -> Amounts:
+    """What there is to take home, counted and not read."""
+    of_each = [
+        select(func.count()).select_from(item).where(item.c.project == project_id),
+        select(func.count()).select_from(judgment).where(judgment.c.project == project_id, ~judgment.c.quiz),
+        select(func.count()).select_from(decision).where(decision.c.project == project_id),
+    ]
+    with store.read() as connection:
+        return Amounts(*(int(connection.execute(one).scalar_one()) for one in of_each))
 
 
 def comparisons_in(said: Collected) -> list[Comparison]:

@@ -97,7 +97,10 @@ def tabulate(judgments: Iterable[Judgment]) -> Votes:
     they order nothing; so is a ranking with fewer than two ranks. Raises DataError when nothing is left, when an id
     comes twice, when an item's prompt changes, when a completion stands in two items, and when criteria are mixed.
     """
-    counted = _counted(judgments)
+    given = list(judgments)
+    counted = _counted(given)
+    if not given:
+        raise DataError("judgments: there are none yet; a consensus needs some of kind ranking or comparison")
     if not counted:
         raise DataError("judgments: none orders two completions; a consensus needs kind ranking or comparison")
     members: dict[str, set[str]] = {}

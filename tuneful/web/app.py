@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from tuneful import __version__
 from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
+from tuneful.feedback.access import Who
 from tuneful.feedback.store import Store
 from tuneful.web import accounts, deciding, generating, labeling, leading, oidc, programs, quality
 from tuneful.web.answers import REFUSALS
@@ -73,9 +74,16 @@ def _refused(request: Request, error: Exception) -> Response:
     if status == 401 and request.method in SAFE_METHODS:
         return RedirectResponse(f"/login?next={quote(request.url.path)}", 303)
     who = None if status >= 500 else visitor(request)  # who asks stands in the database, which may be away
-    answer = page(request, "error.html", who, status=status, message=message, code=status)
+    answer = page(request, "error.html", who, status=status, message=message, code=status, back=_back(request, who))
     answer.headers.update(headers or {})
     return answer
+
+
+def _back(request: Request, who: Who | None) -> str:
+    """The project of which a lead asked something; "" where there is none, or it is what was asked for."""
+    project_id = request.path_params.get("project_id", "")
+    place = f"/lead/{quote(project_id)}"
+    return place if who is not None and who.leads(project_id) and request.url.path != place else ""
 
 
 def _broken(_: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import AccessError, DataError
 from tuneful.feedback.access import Who, invite
-from tuneful.feedback.collected import collected, comparisons_in
+from tuneful.feedback.collected import amounts, collected, comparisons_in
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.items import add_items, candidates, require_sizes
 from tuneful.feedback.jobs import DATASET, job_of, jobs
@@ -227,6 +227,7 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         per_day=_per_day(seen.times),
         trying=trying(store, found.id),
         remarks=remarks(store, found.id),
+        amounts=amounts(store, found.id),
         datasets=versions(store, found.id),
         work=work_of(store, found.id, DATASET, now=now),
         link=link,
