@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,54 @@ PAGE = {"accept": "text/html"}
 
 def offered(page: str) -> set[str]:
     return set(re.findall(r"/export/(\w+)\.jsonl", page))
+
+
+def told_of(page: str) -> str:
+    (told,) = re.findall(r'<p class="notice[^>]*role="(?:status|alert)">(.*?)</p>', page, re.DOTALL)
+    return " ".join(unescape(told).split())
+
+
+def test_how_many_items_were_added_is_said(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a"}).headers["location"]
+    told = [
+        told_of(lead.get(lead.post(f"{place}/items", files=items(rows), data=asked).headers["location"]).text)
+        for rows, asked in ((ROWS[:1], {}), (ROWS[:3], {}), (ROWS[:3], {"overlap": "5"}), (ROWS[:1], {"overlap": "5"}))
+    ]
+    assert told == [
+        "1 item added.",
+        "2 items added; 1 was there already and stays as it is, for as many labelers as before.",
+        "No items added; 3 were there already and stay as they are, for as many labelers as before.",
+        "No items added; 1 was there already and stays as it is, for as many labelers as before.",
+    ]
+    assert "0 of 9 judgments" in lead.get(place).text
+
+
+def test_a_form_that_was_refused_is_shown_again_as_it_was_filled(site: Any) -> None:
+    lead = admin(site)
+    lead.post("/lead/new", data={"name": "a"})
+    filled = {"name": "a", "kind": "rating", "criterion": "honest <b>", "instructions": "Read *this*\nfirst"}
+    refused = lead.post("/lead/new", data=filled, headers=PAGE)
+    assert refused.status_code == 400
+    assert told_of(refused.text) == 'project "a": there is one of that name; choose another'
+    for part in ('value="a"', "<option selected>rating</option>", 'value="honest &lt;b&gt;"', ">Read *this*\nfirst<"):
+        assert part in refused.text
+    for nameless in ("", "  "):
+        assert told_of(lead.post("/lead/new", data={"name": nameless}, headers=PAGE).text) == "a project needs a name"
+    unstorable = lead.post("/lead/new", data={"name": "b", "instructions": "a\0b"}, headers=PAGE)
+    assert unstorable.status_code == 400
+    assert lead.post("/lead/new", data={"name": "b"}).status_code == 303  # nothing was made of it
+
+
+def test_a_file_of_items_that_was_refused_is_told_beside_its_form(site: Any) -> None:
+    project = site.project(items=1)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    lone = [{"prompt": "p", "completions": [{"text": "a"}]}]
+    refused = lead.post(f"/lead/{project}/items", files=items(lone), data={"overlap": "7"}, headers=PAGE)
+    assert refused.status_code == 400
+    assert told_of(refused.text).startswith("No item was added: prompt 'p': has 1 completions; a ranking is of 2 to 9")
+    assert 'name="overlap" value="7"' in refused.text
+    assert progress(site.store, project).items == 1
 
 
 @pytest.mark.parametrize("kind", ["ranking", "binary", "demonstration"])

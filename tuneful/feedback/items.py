@@ -46,7 +46,8 @@ def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, by: str | 
             raise StoreError(f'gold item "{one.candidates.prompt.text}": {len(one.ranks)} ranks for {size} completions')
     answers = [{"ranks": list(one.ranks), "values": dict(one.values), "why": one.why} for one in known]
     row = {"overlap": EVERYBODY, "priority": 0}
-    return _add(store, project_id, [one.candidates for one in known], answers, row, by=by, now=now)
+    made = _add(store, project_id, [one.candidates for one in known], answers, row, by=by, now=now)
+    return [stored.id for stored in made]
 
 
 def add_items(
@@ -65,6 +66,21 @@ def add_items(
     gave them, what is said of it counts for these too (feedback.matchups). Completions that are equal to each other are
     asked about as they stand; those of a job are not (jobs.deliver).
     """
+    made = put_items(store, project_id, candidates, overlap=overlap, priority=priority, by=by, now=now)
+    return [stored.id for stored in made]
+
+
+def put_items(
+    store: Store,
+    project_id: str,
+    candidates: Sequence[Candidates],
+    *,
+    overlap: int,
+    priority: int = 0,
+    by: str | None = None,
+    now: float,
+) -> list[Stored]:
+    """What `add_items` does, telling of each item whether it is new."""
     row = {"overlap": overlap, "priority": priority}
     return _add(store, project_id, candidates, [None] * len(candidates), row, by=by, now=now)
 
@@ -78,12 +94,12 @@ def _add(
     *,
     by: str | None,
     now: float,
-) -> list[str]:
+) -> list[Stored]:
     require_storable_items(candidates)
 
-    def work(connection: Connection) -> list[str]:
+    def work(connection: Connection) -> list[Stored]:
         first = next_position(connection, project_id)
-        made, seen = [], Counter[str]()
+        made, seen = list[Stored](), Counter[str]()
         for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
             stored = put_item(connection, project_id, given, {**row, "position": first + place}, now=now)
             if known is not None:
@@ -99,7 +115,7 @@ def _add(
         }
         if about["items"]:
             trail.add(connection, "items added", project=project_id, rater=by, about=about, now=now)
-        return [stored.id for stored in made]
+        return made
 
     return store.write(work, alone=len(candidates) > MANY)
 

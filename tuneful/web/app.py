@@ -22,7 +22,7 @@ from tuneful.web.answers import REFUSALS
 from tuneful.web.fitting import Fits
 from tuneful.web.provider import Provider
 from tuneful.web.security import API, HEADERS, SAFE_METHODS, Wall, refuse_strangers, visitor
-from tuneful.web.templating import FOLDER, page
+from tuneful.web.templating import FOLDER, page, wants_page
 
 STATUS: Final[dict[type[TunefulError], int]] = {
     AccessError: 403,
@@ -68,8 +68,7 @@ def _refused(request: Request, error: Exception) -> Response:
     """One line of JSON for scripts and programs, a page for people; who is not logged in is led there first."""
     status, message = _status(error), _message(error)
     headers = {"retry-after": "2"} if status == 503 else None
-    wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(API)
-    if not wants_page:
+    if not wants_page(request):
         return JSONResponse({"error": message}, status, headers)
     if status == 401 and request.method in SAFE_METHODS:
         return RedirectResponse(f"/login?next={quote(request.url.path)}", 303)

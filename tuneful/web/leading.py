@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from tuneful.data.completions import candidates_row
 from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
-from tuneful.errors import AccessError, DataError
+from tuneful.errors import AccessError, DataError, StoreError
 from tuneful.feedback.access import Who, invite
 from tuneful.feedback.collected import amounts, collected, comparisons_in
 from tuneful.feedback.decisions import decisions
-from tuneful.feedback.items import add_items, candidates, require_sizes
+from tuneful.feedback.items import candidates, put_items, require_sizes
 from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
@@ -40,13 +40,13 @@ from tuneful.feedback.projects import (
 )
 from tuneful.feedback.quiz import trying
 from tuneful.feedback.settling import decision_row
-from tuneful.feedback.store import Store
+from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.versions import versions
 from tuneful.records import JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.fitting import Fits
 from tuneful.web.security import InStore, Known, Now
-from tuneful.web.templating import instructions_html, page
+from tuneful.web.templating import instructions_html, page, wants_page
 from tuneful.web.working import PLACES, place_of, work_of
 
 router = APIRouter(include_in_schema=False)
@@ -91,22 +91,30 @@ def projects_of(store: Store, who: Who) -> list[tuple[Project, Progress, int]]:
 @router.get("/lead/new")
 def new_project_page(request: Request, who: Known) -> Response:
     _require_admin(who)
-    return page(request, "new_project.html", who, kinds=get_args(JudgmentKind))
+    return _new_project_page(request, who, {"criterion": "helpful"})
 
 
 @router.post("/lead/new")
 def new_project(
+    request: Request,
     store: InStore,
     who: Known,
     now: Now,
-    name: Text,
+    name: Text = "",
     kind: Annotated[JudgmentKind, Form()] = "ranking",
     criterion: Text = "preference",
     instructions: Text = "",
 ) -> Response:
     _require_admin(who)
     asked = (criterion.strip() or "preference",)
-    made = create_project(store, name, kind, criteria=asked, by=who.rater, now=now)
+    try:
+        require_storable(instructions, "the instructions")
+        made = create_project(store, name, kind, criteria=asked, by=who.rater, now=now)
+    except StoreError as error:
+        if not wants_page(request):
+            raise
+        filled = {"name": name, "kind": kind, "criterion": criterion, "instructions": instructions}
+        return _new_project_page(request, who, filled, error=str(error))
     add_member(store, made, who.rater, role="lead", by=who.rater, now=now)
     if instructions.strip():
         publish_instructions(store, made, instructions, by=who.rater, now=now)
@@ -114,12 +122,22 @@ def new_project(
 
 
 @router.get("/lead/{project_id}")
-def lead_page(request: Request, store: InStore, who: Known, now: Now, found: Led) -> Response:
-    return _lead_page(request, store, who, found, now)
+def lead_page(
+    request: Request,
+    store: InStore,
+    who: Known,
+    now: Now,
+    found: Led,
+    added: Annotated[int | None, Query(ge=0)] = None,
+    known: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
+    """added, known: items of a file that was just sent."""
+    return _lead_page(request, store, who, found, now, added=None if added is None else (added, known))
 
 
 @router.post("/lead/{project_id}/items")
 def upload_items(
+    request: Request,
     store: InStore,
     who: Known,
     now: Now,
@@ -127,10 +145,17 @@ def upload_items(
     file: Annotated[UploadFile, File()],
     overlap: Annotated[int, Form(ge=1, le=100)] = 3,
 ) -> Response:
-    items = uploaded(file, read_candidates, ITEM_FILES)
-    require_sizes(found.kind, items)
-    add_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
-    return RedirectResponse(_place(found.id), 303)
+    try:
+        items = uploaded(file, read_candidates, ITEM_FILES)
+        require_sizes(found.kind, items)
+        put = put_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
+    except (DataError, StoreError) as error:
+        if not wants_page(request):
+            raise
+        return _lead_page(request, store, who, found, now, error=str(error), overlap=overlap)
+    added = sum(one.is_new for one in put)
+    told = urlencode({"added": added, "known": len(put) - added})
+    return RedirectResponse(f"{_place(found.id)}?{told}#items", 303)
 
 
 @router.post("/lead/{project_id}/overlap")
@@ -209,7 +234,18 @@ def export(store: InStore, found: Led, what: Export) -> Response:
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=named)
 
 
-def _lead_page(request: Request, store: Store, who: Who, found: Project, now: float, *, link: str = "") -> Response:
+def _lead_page(
+    request: Request,
+    store: Store,
+    who: Who,
+    found: Project,
+    now: float,
+    *,
+    link: str = "",
+    added: tuple[int, int] | None = None,
+    error: str = "",
+    overlap: int = 3,
+) -> Response:
     fits: Fits = request.app.state.fits
     agreed, is_stale = fits.newest(found.id)
     seen = overview(store, found.id, agreed)
@@ -218,6 +254,7 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         request,
         "lead.html",
         who,
+        status=400 if error else 200,
         project=found,
         seen=seen,
         is_stale=is_stale,
@@ -231,7 +268,15 @@ def _lead_page(request: Request, store: Store, who: Who, found: Project, now: fl
         datasets=versions(store, found.id),
         work=work_of(store, found.id, DATASET, now=now),
         link=link,
+        added=added,
+        error=error,
+        overlap=overlap,
     )
+
+
+def _new_project_page(request: Request, who: Who, filled: Mapping[str, str], *, error: str = "") -> Response:
+    status, kinds = 400 if error else 200, get_args(JudgmentKind)
+    return page(request, "new_project.html", who, status=status, kinds=kinds, filled=filled, error=error)
 
 
 def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:

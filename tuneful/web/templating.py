@@ -19,7 +19,7 @@ from markupsafe import Markup
 from tuneful import __version__
 from tuneful.feedback.access import Who
 from tuneful.feedback.visible import visible
-from tuneful.web.security import SESSION_COOKIE, VISIT_COOKIE, csrf, new_visit
+from tuneful.web.security import API, SESSION_COOKIE, VISIT_COOKIE, csrf, new_visit
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -44,6 +44,11 @@ def page(request: Request, name: str, who: Who | None, *, status: int = 200, **s
     if first_visit:
         set_cookie(request, answer, VISIT_COOKIE, request.state.visit)
     return answer
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks, for somebody to read; scripts and programs are answered with JSON."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(API)
 
 
 def set_cookie(request: Request, answer: Any, name: str, value: str, *, seconds: int | None = None) -> None:
