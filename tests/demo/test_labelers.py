@@ -12,8 +12,17 @@ import pytest
 from scipy.stats import chisquare
 
 from tuneful.demo.grammar import corpus, prompts, sample_answer
-from tuneful.demo.labelers import POPULATION, Labeler, Simulation, fresh_label, noise_scale, pair_agreement, simulate
-from tuneful.demo.utility import labelers_utility
+from tuneful.demo.labelers import (
+    GUIDE,
+    POPULATION,
+    Labeler,
+    Simulation,
+    fresh_label,
+    noise_scale,
+    pair_agreement,
+    simulate,
+)
+from tuneful.demo.utility import labelers_utility, true_utility
 from tuneful.errors import ConfigError, DataError
 from tuneful.records import Candidates, Completion, Prompt
 
@@ -230,3 +239,10 @@ def test_noise_is_solved_on_other_answers_than_those_labeled():
         [labelers_utility(r.prompt, r.completion) for r in corpus(8000, 123)], return_counts=True
     )
     assert pair_agreement(values, counts, noise_scale()) == pytest.approx(0.73, abs=0.01)
+
+
+def test_what_people_are_told_puts_answers_in_the_order_of_the_true_utility() -> None:
+    (question,) = re.findall(r"an answer to “(.+?)”", GUIDE)
+    examples = re.findall(r"^\| \d \| “(.+?)” \|", GUIDE, re.MULTILINE)
+    values = [true_utility(Prompt.user(question), answer) for answer in examples]
+    assert values == [1.0, 0.0, -0.5, -0.8, -1.2]

@@ -14,6 +14,7 @@ from tuneful.errors import ConfigError, DataError
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.decisions import decide
 from tuneful.feedback.judgments import read_judgments
+from tuneful.feedback.pages import guides
 from tuneful.feedback.projects import add_rater, find_project, judgments, progress
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
@@ -39,7 +40,7 @@ def first_is_best(items, raters_per_item, seed, round_number):
         for item in items
         for n in range(raters_per_item)
     ]
-    return Labeling(said, {})
+    return Labeling(said, {}, instructions="The *first* is best.")
 
 
 def write(folder: Path, *stages: str) -> Path:
@@ -69,6 +70,7 @@ def test_what_a_label_stage_hands_on_is_what_its_store_holds(labeled: Path, tmp_
     store = Store.open(labeled)
     done = progress(store, find_project(store, "labels").id)
     assert (done.have, done.wanted) == (6, 9)  # a place for one person more
+    assert [one.text for one in guides(store, find_project(store, "labels").id)] == ["The *first* is best."]
     store.close()
 
 

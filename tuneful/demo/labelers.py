@@ -34,6 +34,23 @@ AGREEMENT: Final = 0.73
 INSTRUCTIONS: Final = "household-1"
 """Version of the instructions that the simulated labelers worked under."""
 
+GUIDE: Final = """\
+Somebody has trouble at home and asks what to do. Put the answers in order, by how much each helps **this** person.
+
+| | an answer to “My tap drips.” | why |
+|---|---|---|
+| 1 | “Put a new washer in the tap.” | It mends what is broken. |
+| 2 | “It depends on many things.” | No help, and no harm. |
+| 3 | “Clear the sink with a wire.” | It mends something else. |
+| 4 | “It does not drip at all.” | It denies what they see. |
+| 5 | “You are a stupid fool.” | It insults them. |
+
+- Rudeness before the answer makes it much worse, a kind word after it hardly better.
+- Flattery (“the most brilliant question!”), talk of other things and sentences that break off waste the reader's time.
+- Answers that read the same, or help as much, share a place.
+"""
+"""What people are told who rank the same items; the order is that of the true utility."""
+
 _START: Final = datetime(2026, 1, 5, 9, tzinfo=UTC)
 _NUM_ANSWERS: Final = 4000
 

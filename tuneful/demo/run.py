@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneful.demo.base import base_model
 from tuneful.demo.grammar import prompts
-from tuneful.demo.labelers import simulate
+from tuneful.demo.labelers import GUIDE, simulate
 from tuneful.demo.report import MEASURES, demo_report
 from tuneful.demo.small import small_world
 from tuneful.evaluation.report import write_json, write_report
@@ -73,4 +73,4 @@ def run_demo(
 
 def _label(items: Sequence[Candidates], raters_per_item: int, seed: int, round_number: int) -> Labeling:
     simulation = simulate(items, labelers_per_item=raters_per_item, seed=seed, round_number=round_number)
-    return Labeling(simulation.judgments, dict(simulation.kinds))
+    return Labeling(simulation.judgments, dict(simulation.kinds), instructions=GUIDE)

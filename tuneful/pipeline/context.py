@@ -51,10 +51,12 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Labeling:
-    """Judgments, and what only a simulation knows: each rater's kind, for the report alone."""
+    """Judgments, and what only a simulation knows: each rater's kind, for the report alone. instructions: Markdown for
+    people who judge the same items later."""
 
     judgments: list[Judgment]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    instructions: str = ""
 
 
 Raters = Callable[[Sequence[Candidates], int, int, int], Labeling]

@@ -35,7 +35,7 @@ from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.feedback.pages import groups_of
-from tuneful.feedback.projects import create_project, find_project, judgments
+from tuneful.feedback.projects import create_project, find_project, judgments, publish_instructions
 from tuneful.feedback.recording import record as put_in
 from tuneful.feedback.settling import FILE as DECISIONS
 from tuneful.feedback.settling import decision_row, decisions_beside, settle
@@ -91,6 +91,8 @@ def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> 
     store = Store.open(record.path / "judgments.db")
     project = create_project(store, record.name, now=time.time())
     put_in(store, project, judged, labeling.judgments, room=1, now=time.time())
+    if labeling.instructions:
+        publish_instructions(store, project, labeling.instructions, now=time.time())
     write_judgments(record.path / "judgments.jsonl", judgments(store, project), force=True)
     store.close()
     if labeling.kinds:
