@@ -22,6 +22,7 @@ from tests.web.conftest import ANSWERS, Site
 from tuneful.cli.main import app
 from tuneful.data.formats import read_comparisons
 from tuneful.feedback import trail
+from tuneful.feedback.access import accept, invite
 from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.pages import guides
@@ -85,6 +86,35 @@ def test_a_disputed_item_is_found_settled_and_exported(site: Any) -> None:
     (decided,) = [row for row in rows if row["group"] == item]
     assert (decided["chosen"], decided["p"]) == ([{"role": "assistant", "content": ANSWERS[1]}], 1.0)
     assert all(row["p"] < 1 for row in rows if row["group"] != item)
+
+
+def test_people_are_called_by_their_names(site: Any) -> None:
+    """A labeler by the name they gave, a lead without one by the login; a labeler without one by no login."""
+    project = site.project(items=1, answers=2, overlap=2)
+    (lead, plain), named = (account(site, project, login) for login in ("ada", "cy")), site.rater(project, name="Bo")
+    for rater in (named, plain):
+        client = signed_in(site, rater)
+        given = client.post(f"/p/{project}/claim", json={}).json()["assignment"]
+        ranks = {answer["id"]: n + 1 for n, answer in enumerate(given["answers"])}
+        said = {"id": str(uuid.uuid4()), "ranks": ranks, "note": "a note"}
+        assert client.post(f"/a/{given['id']}/submit", json=said).status_code == 200
+    client = signed_in(site, lead)
+    (item,) = items_in(client.get(f"/lead/{project}/items?show=all").text, project)
+    assert client.post(f"/lead/{project}/decisions", data={"item": item, "rank": ["1", "2"]}).status_code == 303
+    pages = [client.get(f"/lead/{project}{place}").text for place in (f"/items/{item}", "", "/quality")]
+    for page in pages[:2]:
+        assert f"<bdi>{plain[:8]}</bdi>" in page
+        assert named[:8] not in page and lead[:8] not in page
+    for page in pages:
+        assert "<bdi>Bo</bdi>" in page and "<bdi>cy</bdi>" not in page
+        assert "ada</bdi>" in page.partition("<main")[2]
+
+
+def account(site: Any, project: str, login: str) -> str:
+    """Somebody with an account and no name: "ada" leads."""
+    role: Any = "lead" if login == "ada" else "labeler"
+    secret = invite(site.store, project_id=project, role=role, now=site.now())
+    return str(accept(site.store, secret, login=login, password="correct horse", now=site.now()))
 
 
 def test_what_pages_export_is_what_the_command_exports(site: Any, tmp_path: Path) -> None:

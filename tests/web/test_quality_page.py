@@ -80,6 +80,12 @@ def test_labelers_agreement_and_hard_items_are_on_the_page(site: Any) -> None:
     for heading in ("Labelers", "Over time", "Who agrees with whom", "Hardest items"):
         assert f">{heading}</h" in page
     assert page.count("<svg") == 3
+    (first, last) = re.findall(r'<text x="\d+" y="176"[^>]*>([^<]*)</text>', page)
+    times = sorted(one.created_at[:16].replace("T", " ") for one in site.judgments(project))
+    assert (first, last) == (times[0], f"{times[-1]} UTC")
+    hard = page.partition("Hardest items")[2]
+    linked = set(re.findall(rf'href="/lead/{project}/items/([^"]+)"', hard))
+    assert linked and linked <= {one.item for one in site.judgments(project)}
     assert re.search(r'class="cell heat-8"><title>\d and \d: 100% of 48 alike', page)
     assert re.search(r'class="cell heat-0"><title>\d and \d: 0% of 48 alike', page)
 

@@ -13,6 +13,7 @@ from tuneful.feedback.assignment import Assignment
 from tuneful.feedback.projects import Project, project_from_row
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import (
+    account,
     assignment,
     completion,
     draft,
@@ -50,7 +51,8 @@ class Guide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labeler:
-    """A member of a project for its lead: a pseudonym, a name if they gave one, and what they have done."""
+    """A member of a project for its lead: a pseudonym, a name if they gave one (of a lead, else the login), and what
+    they have done."""
 
     rater: str
     kind: str
@@ -179,8 +181,9 @@ def labelers(store: Store, project_id: str) -> list[Labeler]:
     )
     with store.read() as connection:
         rows = connection.execute(
-            select(rater, membership.c.role, judged.c.judged, skipped.c.skipped)
+            select(rater, account.c.login, membership.c.role, judged.c.judged, skipped.c.skipped)
             .join(membership, membership.c.rater == rater.c.id)
+            .outerjoin(account, account.c.rater == rater.c.id)
             .outerjoin(judged, judged.c.rater == rater.c.id)
             .outerjoin(skipped, skipped.c.rater == rater.c.id)
             .where(membership.c.project == project_id)
@@ -191,12 +194,26 @@ def labelers(store: Store, project_id: str) -> list[Labeler]:
             rater=row.id,
             kind=row.kind,
             role=row.role,
-            name=row.name,
+            name=row.name or (row.login if row.role == "lead" else None),
             judged=row.judged or 0,
             skipped=row.skipped or 0,
         )
         for row in rows
     ]
+
+
+def names_of(store: Store, project_id: str, rater_ids: Collection[str]) -> dict[str, str]:
+    """What each rater is called on a project's pages: the name, a lead's or admin's login, the beginning of the id."""
+    leads = (membership.c.project == project_id) & (membership.c.role == "lead")
+    asked = (
+        select(rater.c.id, rater.c.name, account.c.login, account.c.admin, membership.c.role)
+        .outerjoin(account, account.c.rater == rater.c.id)
+        .outerjoin(membership, (membership.c.rater == rater.c.id) & leads)
+        .where(rater.c.id.in_(rater_ids))
+    )
+    with store.read() as connection:
+        rows = connection.execute(asked).all()
+    return {row.id: row.name or (row.login if row.admin or row.role else None) or row.id[:8] for row in rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

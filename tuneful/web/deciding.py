@@ -17,7 +17,7 @@ from tuneful.feedback.access import Who
 from tuneful.feedback.dataset_files import FEW_TO_WRITE, file_of, packed_dataset
 from tuneful.feedback.decisions import decide, decisions, make_gold, mend_gold
 from tuneful.feedback.jobs import DATASET, enqueue
-from tuneful.feedback.pages import guide, guides
+from tuneful.feedback.pages import guide, guides, names_of
 from tuneful.feedback.projects import Project, publish_instructions
 from tuneful.feedback.quality import num_rows
 from tuneful.feedback.review import PAGE, Look, Show, known_items, lines, look
@@ -72,6 +72,7 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
     agreed = request.app.state.fits.last(found.id)
     made = [one for one in decisions(store, found.id) if one.item == item_id]
     stands = standing(made).get(item_id)
+    spoke = (*seen.words, *made)
     letters = {one.id: chr(ord("A") + n) for n, one in enumerate(seen.answers)}
     return page(
         request,
@@ -85,6 +86,7 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
         decisions=list(reversed(made)),
         stands=stands,
         names=_names(found, seen),
+        people=names_of(store, found.id, {rater for rater, _ in seen.skips} | {one.rater for one in spoke}),
         shown_time=_shown_time,
     )
 

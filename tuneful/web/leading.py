@@ -25,7 +25,7 @@ from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
 from tuneful.feedback.overview import overview
-from tuneful.feedback.pages import guide, judged_everywhere, remarks
+from tuneful.feedback.pages import guide, judged_everywhere, names_of, remarks
 from tuneful.feedback.projects import (
     Progress,
     Project,
@@ -249,7 +249,7 @@ def _lead_page(
     fits: Fits = request.app.state.fits
     agreed, is_stale = fits.newest(found.id)
     seen = overview(store, found.id, agreed)
-    newest = guide(store, found.id)
+    newest, told = guide(store, found.id), remarks(store, found.id)
     return page(
         request,
         "lead.html",
@@ -263,7 +263,8 @@ def _lead_page(
         guide_html="" if newest is None else instructions_html(newest.text),
         per_day=_per_day(seen.times),
         trying=trying(store, found.id),
-        remarks=remarks(store, found.id),
+        remarks=told,
+        people=names_of(store, found.id, {one.rater for one in told}),
         amounts=amounts(store, found.id),
         datasets=versions(store, found.id),
         work=work_of(store, found.id, DATASET, now=now),
