@@ -72,7 +72,7 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
     agreed = request.app.state.fits.last(found.id)
     made = [one for one in decisions(store, found.id) if one.item == item_id]
     stands = standing(made).get(item_id)
-    spoke = (*seen.words, *made)
+    spoke = {one.rater for one in seen.words} | {one.rater for one in made} | {rater for rater, _ in seen.skips}
     letters = {one.id: chr(ord("A") + n) for n, one in enumerate(seen.answers)}
     return page(
         request,
@@ -86,7 +86,7 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
         decisions=list(reversed(made)),
         stands=stands,
         names=_names(found, seen),
-        people=names_of(store, found.id, {rater for rater, _ in seen.skips} | {one.rater for one in spoke}),
+        people=names_of(store, found.id, spoke),
         shown_time=_shown_time,
     )
 
