@@ -223,7 +223,7 @@ class Client:
 
     def completions(self, project_id: str) -> Iterator[Candidates]:
         """The items, with the models that wrote the answers. Scope `lead`."""
-        return completions.candidates(self._rows(project_id, "completions"), lambda _: None)
+        return completions.candidates(self._rows(project_id, "completions"), lambda _: None, bare=True)
 
     def decisions(self, project_id: str) -> Iterator[Decision]:
         """What leads settled, oldest first, also what they replaced. Scope `lead`."""

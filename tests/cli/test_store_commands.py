@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -16,13 +17,13 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from tuneful.cli.main import app
-from tuneful.data.formats import read_comparisons
+from tuneful.data.formats import read_comparisons, read_demonstrations
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, DataError, ModelError, StoreError
 from tuneful.feedback.access import accept, holder_of
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset_manifest import verify_dataset
-from tuneful.feedback.decisions import decide
+from tuneful.feedback.decisions import decide, decisions
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import asked_of
 from tuneful.feedback.projects import add_rater, find_project, judgments
@@ -55,7 +56,8 @@ def store(tmp_path: Path) -> Path:
     for _ in range(2):
         rater = add_rater(opened, project, now=0.0)
         while (given := claim(opened, project, rater, now=0.0)) is not None:
-            submit(opened, given.id, rater, Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}), now=1.0)
+            said = Said(id=str(uuid.uuid4()), ranks=(1, 2), flags={}, values={}, criterion="helpful")
+            submit(opened, given.id, rater, said, now=1.0)
     opened.close()
     return path
 
@@ -78,7 +80,7 @@ def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:
     opened.write(lambda connection: connection.execute(named))
     told = tuneful("label", "quality", "--store", store, "--project", "helpful")
     assert "6 judgments of 2 people" in told
-    assert 'Agreement on "preference": Krippendorff\'s alpha 1.00' in told
+    assert 'Agreement on "helpful": Krippendorff\'s alpha 1.00' in told
     assert "Ida" in told
     assert "\x1b" not in told
     found = json.loads(tuneful("label", "quality", "--store", store, "--project", "helpful", "--json"))
@@ -114,6 +116,63 @@ def test_import_takes_a_file_of_ours_and_one_of_trl_s(store: Path, tmp_path: Pat
     assert '1 new judgments of 1 new items in project "pairs"' in told
 
 
+def test_decisions_come_back_beside_the_judgments(store: Path, tmp_path: Path) -> None:
+    """Two decisions of one item, the later of which stands, and one of another; of the third item none."""
+    opened = Store.open(store)
+    helpful = find_project(opened, "helpful").id
+    lead = add_rater(opened, helpful, role="lead", now=0.0)
+    first, second = list(dict.fromkeys(said.item for said in judgments(opened, helpful)))[:2]
+    one = decide(opened, first, by=lead, ranks=(1, 1), now=5.0)
+    decide(opened, first, by=lead, ranks=(2, 1), why="So what indeed.", replaces=one, now=6.0)
+    decide(opened, second, by=lead, ranks=(1, 2), now=7.0)
+    made = decisions(opened, helpful)
+    opened.close()
+    folder, other = tmp_path / "data", tmp_path / "other.db"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    command = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--project", "back")
+    told = tuneful(*command, "--store", other)
+    assert '6 new judgments of 3 new items and 3 new decisions in project "back"' in told
+    opened = Store.open(other)
+    assert decisions(opened, find_project(opened, "back").id) == made
+    opened.close()
+    for place, name in ((store, "helpful"), (other, "back")):
+        tuneful("label", "export", "--store", place, "--project", name, "--out", tmp_path / f"{name}.jsonl")
+    pairs = [read_comparisons(tmp_path / f"{name}.jsonl") for name in ("helpful", "back")]
+    assert pairs[0] == pairs[1]
+    assert sorted((pair.chosen, pair.p == 1) for pair in pairs[1]) == [
+        *(("Close the blinds.", False), ("Close the blinds.", True), ("So what?", True))
+    ]
+    assert "0 new judgments of 0 new items and 0 new decisions" in tuneful(*command, "--store", other)
+    assert "decisions recorded" in tuneful("label", "trail", "--store", other)
+    assert "all as they were written" in tuneful("label", "trail", "--store", other, "--check")
+
+
+def test_a_decision_that_no_judgment_comes_with_is_told(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    stray = {"id": "d1", "item": "elsewhere", "prompt": "p", "completions": ["a", "b"], "criterion": "helpful"}
+    write_jsonl(folder / "decisions.jsonl", [stray | {"rater": "ada", "ranks": [1, 2]}])
+    command = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--project", "back")
+    taken = CliRunner().invoke(app, [*map(str, command), "--store", str(tmp_path / "other.db")])
+    assert 'decision "d1": left out: no judgment of its item comes with it' in taken.stderr
+    assert "and 0 new decisions" in taken.stdout
+
+
+def test_an_import_that_is_refused_makes_no_project(store: Path, tmp_path: Path) -> None:
+    """Without the texts, which the line asks for; and with an id that means another judgment in this store."""
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    before = tuneful("label", "status", "--store", store, "--json")
+    command = ("label", "import", folder / "judgments.jsonl", "--project", "back")
+    with pytest.raises(DataError, match=r"judgments\.jsonl: .* give these by --in completions\.jsonl"):
+        tuneful(*command, "--store", tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+    with pytest.raises(StoreError, match="the id belongs to another one here"):
+        tuneful(*command, "--in", folder / "completions.jsonl", "--store", store)
+    assert tuneful("label", "status", "--store", store, "--json") == before
+    assert "project made" not in tuneful("label", "trail", "--store", store, "--last", 1)
+
+
 BROKEN = ['{"prompt": "hot", "chosen": "Fan."', '{"prompt": "hot", "chosen": "Fan.", "rejected": "Fan."}']
 """Cut off, and no comparison."""
 
@@ -141,16 +200,76 @@ def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: P
     assert [(row["name"], row["have"]) for row in rows] == [("helpful", 6), ("pairs", 2)]
 
 
-def test_a_project_of_a_broken_file_is_not_made(store: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": "hot", "completions": ANSWERS}, {"prompt": "hot", "completions": ANSWERS[:1]}]
-    write_jsonl(tmp_path / "short.jsonl", rows)
-    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": 7, "completions": []}\n')
+def test_every_fault_of_a_file_of_items_is_told_and_the_rest_can_be_taken(store: Path, tmp_path: Path) -> None:
+    """One answer where two are compared, no JSON, an id that came before, and no answers; the first three are shown."""
+    good = {"prompt": "hot", "completions": [{"text": "Fan.", "id": "a"}, {"text": "No.", "id": "b"}]}
+    again = {"prompt": "cold", "completions": [{"text": "Coat.", "id": "a"}, {"text": "No.", "id": "c"}]}
+    rows = [good, {"prompt": "p", "completions": ["a"]}, "cut", again, {"prompt": "q", "completions": []}]
+    file = tmp_path / "items.jsonl"
+    file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
     before = tuneful("label", "status", "--store", store, "--json")
-    with pytest.raises(DataError, match=r"broken\.jsonl:2: "):
-        tuneful("label", "create", "other", "--in", tmp_path / "broken.jsonl", "--store", store)
-    with pytest.raises(StoreError, match="1 completions; a ranking is of 2 to 9"):
-        tuneful("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store)
+    command = ("label", "create", "other", "--in", file, "--store")
+    with pytest.raises(DataError) as refused:
+        tuneful(*command, store)
+    told = str(refused.value)
+    assert told.startswith(f"{file}: 4 broken parts, so nothing was taken: ")
+    assert f"{file}:2: prompt 'p': has 1 completion; a ranking is of 2 to 9 completions | {file}:3: not valid" in told
+    assert f'{file}:4: field "completions": "a" stands on line 1 already' in told
+    assert told.endswith(" | and 1 more; mend them, or take the rest with --skip-broken")
     assert tuneful("label", "status", "--store", store, "--json") == before
+    with pytest.raises(DataError, match="nothing was taken"):
+        tuneful(*command, tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+    taken = CliRunner().invoke(app, [*map(str, command), str(store), "--skip-broken"])
+    assert '1 items in project "other"' in taken.stdout
+    assert [line.split(": ")[0] for line in taken.stderr.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5)]
+
+
+def test_a_file_without_a_whole_item_makes_no_project(store: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "short.jsonl", [{"prompt": "hot", "completions": ANSWERS[:1]}])
+    before = tuneful("label", "status", "--store", store, "--json")
+    with pytest.raises(
+        DataError, match=r"holds no item that is whole: .*short\.jsonl:1: prompt 'hot': has 1 completion"
+    ):
+        tuneful("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store, "--skip-broken")
+    assert tuneful("label", "status", "--store", store, "--json") == before
+
+
+@pytest.mark.parametrize("kind", ["ranking", "comparison", "binary", "rating"])
+@pytest.mark.parametrize("rest", [{}, {"completions": []}])
+def test_prompts_alone_are_refused_where_answers_are_judged(kind: str, rest: dict[str, Any], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "bare.jsonl", [{"prompt": "hot", **rest}])
+    with pytest.raises(DataError, match="at least one completion" if rest else "prompts alone are for demonstrations"):
+        tuneful("label", "create", "d", "--kind", kind, "--in", tmp_path / "bare.jsonl", "--store", tmp_path / "d.db")
+
+
+@pytest.mark.parametrize("name", ["bare.jsonl", "bare.txt"])
+def test_demonstrations_of_prompts_alone_are_written_taken_home_and_brought_back(name: str, tmp_path: Path) -> None:
+    bare, path = tmp_path / name, tmp_path / "d.db"
+    if name.endswith("txt"):
+        bare.write_text("hot\ncold\n")
+    else:
+        write_jsonl(bare, [{"prompt": "hot"}, {"prompt": "cold", "completions": []}])
+    options = ("--kind", "demonstration", "--overlap", 1, "--store", path)
+    assert '2 items in project "d"' in tuneful("label", "create", "d", "--in", bare, *options)
+    opened = Store.open(path)
+    project = find_project(opened, "d").id
+    bo = add_rater(opened, project, now=0.0)
+    while (given := claim(opened, project, bo, now=0.0)) is not None:
+        said = Said(id=str(uuid.uuid4()), text="Written.", flags={}, values={})
+        submit(opened, given.id, bo, said, now=1.0)
+    opened.close()
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", path, "--project", "d", "--dataset", folder)
+    shown = [one for file in folder.glob("demonstrations-*") for one in read_demonstrations(file)]
+    assert sorted((one.prompt.text, one.completion) for one in shown) == [("cold", "Written."), ("hot", "Written.")]
+    back = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--project", "d")
+    assert "2 new judgments of 2 new items" in tuneful(*back, "--store", tmp_path / "back.db")
+
+
+def test_prompts_without_models_are_told_where_they_go(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--prompts po\.jsonl: goes with --from-models; .* given by --in"):
+        tuneful("label", "create", "d", "--prompts", "po.jsonl", "--store", tmp_path / "d.db")
 
 
 def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> None:

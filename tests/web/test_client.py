@@ -415,6 +415,20 @@ def test_answers_have_the_shape_that_is_told(site: Any) -> None:
     asked("POST", f"/lead/{project}/instructions", answers.Published, {"text": "New."})
 
 
+def test_prompts_alone_are_items_of_demonstrations_and_come_back(site: Any) -> None:
+    project = site.project("demonstration", answers=0, items=0)
+    bare = [Candidates(Prompt("hot"), ()), Candidates(Prompt("cold"), ())]
+    lead = site.rater(project, role="lead")
+    with client(site, lead) as mine:
+        assert len(set(mine.add_items(project, bare))) == 2
+        given = mine.claim(project)
+        assert given is not None
+        assert (given.prompt, given.answers) == (Prompt.user("hot"), ())
+        assert mine.submit(given.id, text="Open a window.").counted
+        assert list(mine.completions(project)) == bare
+        assert [one.text for one in mine.judgments(project)] == ["Open a window."]
+
+
 def test_a_broken_item_is_named_by_its_number(site: Any) -> None:
     project = site.project(items=0)
     whole = Candidates(Prompt("hot"), (Completion("a"), Completion("b")))
@@ -422,6 +436,6 @@ def test_a_broken_item_is_named_by_its_number(site: Any) -> None:
     with client(site, site.rater(project, role="lead")) as mine:
         with pytest.raises(StoreError, match=re.escape("items:2: ")):
             mine.add_items(project, [whole, ends])
-        with pytest.raises(StoreError, match="has 1 completions; a ranking is of 2 to 9"):
+        with pytest.raises(StoreError, match="has 1 completion; a ranking is of 2 to 9 completions"):
             mine.add_items(project, [whole, Candidates(Prompt("cold"), whole.completions[:1])])
     assert progress(site.store, project).items == 0

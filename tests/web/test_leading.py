@@ -81,6 +81,29 @@ def test_a_broken_file_is_refused_with_its_line_and_nothing_is_taken(site: Any) 
     assert "0 of 0 judgments" in lead.get(place).text
 
 
+def test_every_fault_of_an_upload_is_told_by_the_lead_s_name_of_the_file(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a"}).headers["location"]
+    answer = lead.post(
+        f"{place}/items", files=items([ROWS[0], *({"prompt": f"p{n}", "completions": ["a"]} for n in range(5))])
+    )
+    assert answer.status_code == 400
+    told = [
+        f"items.jsonl:{n + 2}: prompt 'p{n}': has 1 completion; a ranking is of 2 to 9 completions" for n in range(3)
+    ]
+    assert " | ".join(told) + " | and 2 more; mend them, or take them out" in answer.json()["error"]
+    assert "0 of 0 judgments" in lead.get(place).text
+
+
+def test_prompts_alone_can_be_uploaded_for_demonstrations(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a", "kind": "demonstration"}).headers["location"]
+    assert lead.post(f"{place}/items", files=items([{"prompt": "hot"}]), data={"overlap": "1"}).status_code == 303
+    assert "0 of 1 judgments" in lead.get(place).text
+    given = lead.post(f"/p/{place.removeprefix('/lead/')}/claim", json={}).json()["assignment"]
+    assert (given["prompt"][0]["content"], given["answers"]) == ("hot", [])
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
@@ -151,7 +174,8 @@ def test_a_file_of_items_that_was_refused_is_told_beside_its_form(site: Any) -> 
     lone = [{"prompt": "p", "completions": [{"text": "a"}]}]
     refused = lead.post(f"/lead/{project}/items", files=items(lone), data={"overlap": "7"}, headers=PAGE)
     assert refused.status_code == 400
-    assert told_of(refused.text).startswith("No item was added: prompt 'p': has 1 completions; a ranking is of 2 to 9")
+    told = "No item was added: items.jsonl: 1 broken part, so nothing was taken: items.jsonl:1: prompt 'p'"
+    assert told_of(refused.text).startswith(told)
     assert 'name="overlap" value="7"' in refused.text
     assert progress(site.store, project).items == 1
 

@@ -12,18 +12,17 @@ from tuneful.data.row import Row, Skip
 from tuneful.records import Candidates, Completion, Finish, Prompt, content_hash
 
 
-def candidates(rows: Iterable[Row], _: Skip) -> Iterator[Candidates]:
-    """The completions of every row, those without an id still without.
+def candidates(rows: Iterable[Row], _: Skip, *, bare: bool = False) -> Iterator[Candidates]:
+    """The completions of every row, those without an id still without. bare: a row may have none.
 
     A completion may be empty only when its `finish` says that a model ended there: then it is an answer, not a gap.
     """
     line_of: dict[str, int] = {}
     for row in rows:
-        offered = row.value("completions")
-        if not isinstance(offered, list) or not offered:
-            raise row.error(
-                "expected a list of at least one completion", "add completions or remove the row", "completions"
-            )
+        offered = row.fields.get("completions", []) if bare else row.value("completions")
+        if not isinstance(offered, list) or not (offered or bare):
+            wanted = "a list of completions" if bare else "a list of at least one completion"
+            raise row.error(f"expected {wanted}", "add completions or remove the row", "completions")
         completions = tuple(_completion(row, value, f"completions[{i}]") for i, value in enumerate(offered))
         for i, completion in enumerate(completions):
             if completion.id in line_of:

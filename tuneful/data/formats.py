@@ -25,12 +25,12 @@ a logged warning).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tuneful.data import annotations as verdicts  # the name is taken by __future__
 from tuneful.data import (
@@ -148,15 +148,18 @@ FORMATS = (
 )
 """Every format; of two that fit a row, the first."""
 
+BARE: Final = ("completions", "prompts")
+"""Formats whose rows are prompts, with completions or without."""
+
 
 def detect(path: Path) -> str:
     """The name of a file's format, told from the keys of its first row."""
-    return _format_of(next(read_rows(path))).name
+    return format_of(next(read_rows(path))).name
 
 
 def kinds(path: Path) -> list[Kind]:
     """What can be read of a file."""
-    return list(_format_of(next(read_rows(path))).gives)
+    return list(format_of(next(read_rows(path))).gives)
 
 
 def read(path: Path, kind: Kind, *, on_skip: Skip | None = None) -> list[Any]:
@@ -166,11 +169,9 @@ def read(path: Path, kind: Kind, *, on_skip: Skip | None = None) -> list[Any]:
     """
     rows = read_rows(path)
     first = next(rows)
-    found = _format_of(first)
+    found = format_of(first)
     if kind not in found.gives:
-        able = [known.name for known in FORMATS if kind in known.gives]
-        expected = " or ".join(filter(None, (", ".join(able[:-1]), able[-1])))
-        raise DataError(f"{path}: holds {found.name}; expected {expected}")
+        raise not_expected(path, found, [known.name for known in FORMATS if kind in known.gives])
     return list(found.gives[kind](chain([first], rows), on_skip or logging.getLogger(__name__).warning))
 
 
@@ -179,8 +180,13 @@ def read_prompts(path: Path, *, on_skip: Skip | None = None) -> list[Prompt]:
     return list(dict.fromkeys(read(path, "prompts", on_skip=on_skip)))
 
 
-def read_candidates(path: Path, *, on_skip: Skip | None = None) -> list[Candidates]:
-    """Prompts with the completions offered for them; those without an id get one from their content (`with_ids`)."""
+def read_candidates(path: Path, *, bare: bool = False, on_skip: Skip | None = None) -> list[Candidates]:
+    """Prompts with the completions offered for them; those without an id get one from their content (`with_ids`).
+
+    bare: a prompt may have none, as what is written to it does not need any (demonstrations).
+    """
+    if bare and detect(path) in BARE:
+        return completions.with_ids(completions.candidates(read_rows(path), lambda _: None, bare=True))
     return read(path, "candidates", on_skip=on_skip)
 
 
@@ -208,7 +214,14 @@ def read_answers(path: Path) -> list[tuple[Prompt, Completion]]:
     return read(path, "answers")
 
 
-def _format_of(row: Row) -> Format:
+def not_expected(path: Path, found: Format, able: Sequence[str]) -> DataError:
+    """The error on a file of another format than those that would do."""
+    expected = " or ".join(filter(None, (", ".join(able[:-1]), able[-1])))
+    return DataError(f"{path}: holds {found.name}; expected {expected}")
+
+
+def format_of(row: Row) -> Format:
+    """The format of the file whose first row this is. Raises DataError, naming those there are, for another."""
     for known in FORMATS:
         if known.keys <= row.fields.keys() and known.told_by(row):
             return known

@@ -20,7 +20,7 @@ from tuneful.errors import AccessError, MissingError, UnavailableError
 from tuneful.feedback import trail
 from tuneful.feedback.passwords import hash_of, matches
 from tuneful.feedback.projects import Role
-from tuneful.feedback.store import Store, require_storable, upsert
+from tuneful.feedback.store import Store, require_name, require_storable, upsert
 from tuneful.feedback.tables import account, identity, invitation, membership, project, rater, session, token
 
 Scope = Literal["read", "label", "lead"]
@@ -37,6 +37,9 @@ INVITATION_LIFE: Final = 14 * DAY
 
 SEEN_EVERY: Final = 600.0
 """How old the note of a session's last use may get before it is written anew; each note is a write."""
+
+LONGEST_GROUP: Final = 80
+"""Characters of what somebody says of themselves, such as "nurse"."""
 
 FREE_FAILURES: Final = 5
 """Wrong passwords that cost nothing. After each further one the next try has to wait, twice as long each time."""
@@ -166,8 +169,11 @@ def make_person(
     """The id of a new rater, with an account that opens nothing yet, by the first of these logins that is free; None
     when all are taken, and then the transaction is not to be kept.
 
-    password: its hash; None for somebody who comes in by a provider alone.
+    password: its hash; None for somebody who comes in by a provider alone. Raises StoreError for a group whose name is
+    longer than LONGEST_GROUP characters.
     """
+    for group in groups:
+        require_name(group, "group", longest=LONGEST_GROUP)
     made = str(uuid.uuid4())
     who: dict[str, Any] = {"id": made, "kind": "human", "name": name.strip() or None, "groups": list(groups)}
     connection.execute(insert(rater).values(**who, created_at=now))

@@ -45,13 +45,13 @@ def decide(
     require_storable(why, "the reason")
 
     def work(connection: Connection) -> str:
-        asked = _asked(connection, item_id)
+        asked = asked_by(connection, item_id)
         if asked["gold"] is not None:
             raise StoreError("a gold item's answer is known; change it there")
         if connection.execute(select(judgment.c.id).where(judgment.c.item == item_id).limit(1)).first() is None:
             raise StoreError("nobody has judged this item, so there is nothing to settle; label it yourself")
-        _require_answer(asked, ranks, values)
-        stands = _standing(connection, item_id)
+        require_answer(asked, ranks, values)
+        stands = standing_of(connection, item_id)
         if stands != replaces:
             raise StoreError("the item was decided a moment ago; look at that decision first")
         made = str(uuid.uuid4())
@@ -108,8 +108,8 @@ def make_gold(store: Store, item_id: str, *, by: str, why: str, now: float) -> s
     require_storable(why, "the reason")
 
     def work(connection: Connection) -> str:
-        asked = _asked(connection, item_id)
-        said = connection.execute(select(decision).where(decision.c.id == _standing(connection, item_id))).first()
+        asked = asked_by(connection, item_id)
+        said = connection.execute(select(decision).where(decision.c.id == standing_of(connection, item_id))).first()
         if said is None:
             raise StoreError("decide the item first; a gold item's answer is the decision")
         row = {"overlap": EVERYBODY, "priority": 0, "position": next_position(connection, asked["project"])}
@@ -148,10 +148,10 @@ def mend_gold(
     require_storable(why, "the reason")
 
     def work(connection: Connection) -> None:
-        asked = _asked(connection, item_id)
+        asked = asked_by(connection, item_id)
         if asked["gold"] is None:
             raise StoreError("this is no gold item")
-        _require_answer(asked, ranks, values)
+        require_answer(asked, ranks, values)
         known = {"ranks": list(ranks), "values": dict(values), "why": why}
         _put_gold(connection, asked, item_id, known, by, now, asked["gold"].get("copy_of"))
 
@@ -173,7 +173,7 @@ def _put_gold(
     trail.add(connection, "gold answer set", project=asked["project"], rater=by, about=about, now=now)
 
 
-def _asked(connection: Connection, item_id: str) -> Mapping[str, Any]:
+def asked_by(connection: Connection, item_id: str) -> Mapping[str, Any]:
     """The item, which nobody else decides until the transaction ends, with what its project asks."""
     lock_item(connection, item_id)
     row = connection.execute(
@@ -186,7 +186,7 @@ def _asked(connection: Connection, item_id: str) -> Mapping[str, Any]:
     return row._asdict()
 
 
-def _standing(connection: Connection, item_id: str) -> str | None:
+def standing_of(connection: Connection, item_id: str) -> str | None:
     """The id of the decision that no other one replaces."""
     later = decision.alias()
     stands = ~select(later.c.id).where(later.c.replaces == decision.c.id).exists()
@@ -202,7 +202,7 @@ def _candidates(connection: Connection, asked: Mapping[str, Any]) -> Candidates:
     return Candidates(Prompt.from_json(content), tuple(texts[one] for one in asked["completions"]))
 
 
-def _require_answer(asked: Mapping[str, Any], ranks: Sequence[int], values: Mapping[str, float]) -> None:
+def require_answer(asked: Mapping[str, Any], ranks: Sequence[int], values: Mapping[str, float]) -> None:
     """StoreError unless it says everything that the item asks, and nothing else."""
     kind, names, criterion = asked["kind"], asked["completions"], asked["criteria"][0]
     if kind == "demonstration":

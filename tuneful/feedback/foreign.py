@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tuneful.data.fields import asked, messages_of, text_of
 from tuneful.data.row import Row, Skipped, is_finite, json_kind
-from tuneful.errors import ConfigError, DataError, did_you_mean
+from tuneful.errors import ConfigError, did_you_mean
+from tuneful.feedback.whole_rows import Faults, one_line
 from tuneful.records import Candidates, Completion, Judgment, JudgmentKind, Prompt, RaterKind, content_hash
 
 FLAGS = ("gibberish", "unsafe", "refusal", "wrong-language", "truncated", "error")
@@ -113,27 +114,23 @@ class Word:
 class Taken:
     """What has been read of a file so far: items, judgments of them, what was broken and what was left out."""
 
-    def __init__(self, names: Names, home: Mapping[str, Candidates]) -> None:
+    def __init__(self, names: Names, known: Sequence[Candidates]) -> None:
         self.names = names
-        self.home = home
+        self.home = {one.id: item for item in known for one in item.completions}
         """For files that hold ids alone: the candidates that each completion id belongs to."""
+        self.bare = {item.prompt.id: item for item in known if not item.completions}
+        """Prompts without completions, by their ids."""
         self.items: dict[str, Candidates] = {}
         self.judgments: dict[str, Judgment] = {}
-        self.problems: list[str] = []
+        self.faults = Faults()
         self.left_out: list[str] = []
 
-    @contextmanager
-    def attempt(self, row: Row, name: str = "") -> Iterator[None]:
-        """A DataError of the block becomes a problem, told with the `name` of what is broken; the file goes on."""
-        try:
-            yield
-        except DataError as error:
-            place = f"{row.path}:{row.line}: "
-            said = str(error).removeprefix(place)
-            self.problems.append(_one_line(f"{place}{name}{': ' if name else ''}{said}"))
+    def attempt(self, row: Row, name: str = "") -> AbstractContextManager[None]:
+        """A DataError of the block becomes a fault, told with the `name` of what is broken; the file goes on."""
+        return self.faults.attempt(row, name)
 
     def skip(self, skipped: Skipped) -> None:
-        self.left_out.append(_one_line(skipped))
+        self.left_out.append(one_line(skipped))
 
     def offer(self, prompt: Prompt, texts: Mapping[str, str]) -> Offered:
         """The item of a prompt with these answers by name. A model may say the same twice."""
@@ -407,11 +404,6 @@ def plain(name: str) -> str:
 
 def listed(names: Iterable[str]) -> str:
     return ", ".join(map(told, names)) or "no fields"
-
-
-def _one_line(text: str) -> str:
-    """Names of fields are strangers' words, too: what would end the line, or change its direction, is spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def told(value: Any) -> str:

@@ -14,34 +14,23 @@ decides which of these it is. A row that is broken does not hide those after it.
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tuneful.data import preferences, transcripts, trees
 from tuneful.data.completions import with_ids
-from tuneful.data.parquet import read_parquet
-from tuneful.data.row import Row, json_kind
+from tuneful.data.row import Row
 from tuneful.errors import DataError
 from tuneful.feedback.argilla import is_flat, read_record
 from tuneful.feedback.foreign import Names, Taken, Word, add_ranking, listed, told
 from tuneful.feedback.judgments import judgment_in
 from tuneful.feedback.label_studio import read_task
+from tuneful.feedback.whole_rows import OnProblem, whole_rows
 from tuneful.records import Candidates, Comparison, Judgment, content_hash
 
-OnProblem = Literal["refuse", "skip"]
-"""What becomes of a file with broken rows: nothing of it is taken, or all that is whole."""
-
 USUAL = Names()
-
-_TOLD = 3  # problems in the message of a file that is refused
-_WHITE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +63,18 @@ def import_judgments(
     Raises DataError for a file that cannot be read, holds no rows or is nothing of the above; with on_problem "refuse"
     also for broken rows, naming the first of them and how many they are, and then nothing is taken.
     """
-    taken = Taken(names, {one.id: item for item in candidates for one in item.completions})
+    taken = Taken(names, candidates)
     read: Callable[[Row, Taken, str], None] | None = None
-    for row in _rows(path, taken):
+    for row in whole_rows(path, taken.faults):
         read = read or _reader(row)
         name = _name_of(row)
         with taken.attempt(row, name):
             read(row, taken, name)
-    if read is None and not taken.problems:
+    if read is None and not taken.faults.lines:
         raise DataError(f"{path}: holds no rows; export it anew")
-    if taken.problems and on_problem == "refuse":
-        number = len(taken.problems)
-        raise DataError(
-            f"{path}: {number} broken {'part' if number == 1 else 'parts'}, so nothing was taken: "
-            f"{' | '.join(taken.problems[:_TOLD])}{f' | and {number - _TOLD} more' if number > _TOLD else ''}; "
-            "mend them, or skip them to take the rest"
-        )
-    return Imported(list(taken.items.values()), list(taken.judgments.values()), taken.problems, taken.left_out)
+    if on_problem == "refuse":
+        taken.faults.refuse(path, mend="mend them, or skip them to take the rest")
+    return Imported(list(taken.items.values()), list(taken.judgments.values()), taken.faults.lines, taken.left_out)
 
 
 def _reader(row: Row) -> Callable[[Row, Taken, str], None]:
@@ -161,6 +145,8 @@ def _read_judgment(row: Row, taken: Taken, _: str) -> None:
     if judgment.id in taken.judgments:
         problem = f"{told(judgment.id)} was given to an earlier row"
         raise row.error(problem, "every judgment has an id of its own; a revision names the earlier one", "id")
+    if not judgment.completions and judgment.prompt in taken.bare:
+        taken.items.setdefault(judgment.item, taken.bare[judgment.prompt])
     for one in judgment.completions if taken.home else ():
         if one not in taken.home:
             raise row.error(f"{told(one)} has no text", "give the file that its completions came from", "completions")
@@ -169,126 +155,3 @@ def _read_judgment(row: Row, taken: Taken, _: str) -> None:
             raise row.error(problem, "give the file that its completions came from", "prompt")
         taken.items.setdefault(judgment.item, taken.home[one])
     taken.keep(row, judgment)
-
-
-# The rows of a file, whole ones alone
-
-
-def _rows(path: Path, taken: Taken) -> Iterator[Row]:
-    """The rows of a file; what is broken among them becomes a problem."""
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    content = _content(path)
-    opening = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if opening == b"[":
-        return _elements(path, content, taken)
-    single = _single_object(path, content) if opening == b"{" else None
-    return _lines(path, content, taken) if single is None else iter([single])
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the name") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file: {error}; fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a file that can be opened") from None
-
-
-def _single_object(path: Path, content: bytes) -> Row | None:
-    """The object that a whole file is, over several lines: a task as Label Studio keeps it in cloud storage."""
-    row = Row(path, 1, {})
-    try:
-        text = _decoded(row, content)
-        value, end = _value(row, text, _past_white(text, 0))
-        return None if _past_white(text, end) < len(text) else _object(row, value)
-    except DataError:
-        return None  # and then its first line says what is wrong
-
-
-def _lines(path: Path, content: bytes, taken: Taken) -> Iterator[Row]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        row = Row(path, number, {})
-        with taken.attempt(row):
-            text = _decoded(row, line)
-            start = _past_white(text, 0)
-            if start < len(text):
-                value, end = _value(row, text, start)
-                if _past_white(text, end) < len(text):
-                    raise row.error("something stands behind the object", "write one JSON object per line")
-                row = _object(row, value)
-        if row.fields:
-            yield row
-
-
-def _elements(path: Path, content: bytes, taken: Taken) -> Iterator[Row]:
-    """The objects of a list in JSON, each with the line that it begins on."""
-    text = _decoded(Row(path, 1, {}), content)
-    at, line, counted = text.index("[") + 1, 1, 0
-    while text[(at := _past_white(text, at)) : at + 1] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        row, end = Row(path, line, {}), -1
-        with taken.attempt(row):
-            value, end = _value(row, text, at)
-            following = _past_white(text, end)
-            if text[following : following + 1] not in (",", "]"):
-                raise row.error("the list is cut off behind this row", "export it anew")
-            at = following + (text[following] == ",")
-            row = _object(row, value)
-        if row.fields:
-            yield row
-        if at <= end or end < 0:
-            return  # nothing behind what is no JSON can be found
-
-
-def _decoded(row: Row, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig" if row.line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise row.error(f"not UTF-8: byte {error.start + 1}", "save the file as UTF-8") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Twice:
-    """Stands for an object in which a key stands twice; of the two values, json would keep the last in silence."""
-
-    key: str
-
-
-def _value(row: Row, text: str, at: int) -> tuple[Any, int]:
-    """The value that begins at a place of a text, and where it ends."""
-    twice: list[_Twice] = []
-
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-            twice.append(_Twice(key))
-        return found
-
-    try:
-        value, end = json.JSONDecoder(object_pairs_hook=fields).raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        raise row.error(f"not valid JSON: {error.msg}", "export it anew") from None
-    except ValueError:  # after JSONDecodeError, which is one: Python's own limit on the digits of an integer
-        raise row.error("an integer of too many digits", "write it as text") from None
-    except RecursionError:
-        raise row.error("not valid JSON: nested too deeply", "export it anew") from None
-    return twice[0] if twice else value, end
-
-
-def _object(row: Row, value: Any) -> Row:
-    if isinstance(value, _Twice):
-        raise row.error("stands twice in one object", "keep one of the two", value.key)
-    if not isinstance(value, dict) or not value:
-        found = "an empty object" if isinstance(value, dict) else json_kind(value)
-        raise row.error(f"expected an object, got {found}", "write one object per row")
-    return Row(row.path, row.line, value)
-
-
-def _past_white(text: str, at: int) -> int:
-    found = _WHITE.match(text, at)
-    return at if found is None else found.end()

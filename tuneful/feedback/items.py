@@ -129,15 +129,24 @@ def _put_gold(connection: Connection, given: Candidates, stored: Stored, known: 
     connection.execute(update(item).where(item.c.id == stored.id).values(gold={**known, "values": values}))
 
 
-def require_sizes(kind: JudgmentKind, candidates: Sequence[Candidates]) -> None:
-    """StoreError for an item with more or fewer completions than can be judged so."""
+def may_be_bare(kind: JudgmentKind) -> bool:
+    """Whether an item may be a prompt alone."""
+    return SIZES[kind][0] == 0
+
+
+def require_fits(kind: JudgmentKind, given: Candidates) -> None:
+    """StoreError for an item with more or fewer completions than can be judged so, or a text that cannot be stored."""
     least, most = SIZES[kind]
-    for one in candidates:
-        size = len(one.completions)
-        if not least <= size <= most:
-            asked = f"{least}" if least == most else f"{least} to {most}"
-            shown = ascii(one.prompt.text[:40])
-            raise StoreError(f"prompt {shown}: has {size} completions; a {kind} is of {asked}")
+    size = len(given.completions)
+    if not least <= size <= most:
+        asked = f"{least}" if least == most else f"{least} to {most}"
+        shown, named = ascii(given.prompt.text[:40]), "0/1 judgment" if kind == "binary" else kind
+        raise StoreError(f"prompt {shown}: has {size} {_plural(size)}; a {named} is of {asked} {_plural(most)}")
+    require_storable_items([given])
+
+
+def _plural(number: int) -> str:
+    return "completion" if number == 1 else "completions"
 
 
 def require_storable_items(candidates: Sequence[Candidates]) -> None:

@@ -13,11 +13,17 @@ from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, u
 
 from tuneful.errors import MissingError, StoreError, did_you_mean
 from tuneful.feedback import trail
-from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.store import Store, require_name, require_storable
 from tuneful.feedback.tables import account, event, instructions, item, judgment, membership, project, rater
 from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
 
 Role = Literal["lead", "labeler"]
+
+LONGEST_NAME: Final = 120
+"""Characters of a project's name."""
+
+LONGEST_CRITERION: Final = 80
+"""Characters of what is judged."""
 
 MOST_OVERLAP: Final = 100
 """Raters that an item may be asked of in the end."""
@@ -65,25 +71,33 @@ def create_project(
 ) -> str:
     """A new project's id. by, here and below: the rater who does it, for the trail; None for the command line.
 
-    Raises StoreError when the name is taken or empty.
+    Raises StoreError when the name is taken, empty or longer than LONGEST_NAME characters, or a criterion is too long.
     """
+    return store.write(lambda connection: put_project(connection, name, kind, criteria, by=by, now=now))
+
+
+def put_project(
+    connection: Connection, name: str, kind: JudgmentKind, criteria: Sequence[str], *, by: str | None, now: float
+) -> str:
+    """`create_project` within a transaction."""
     name = name.strip()
     if not name:
         raise StoreError("a project needs a name")
-    for text in (name, *criteria):
-        require_storable(text, "the project")
+    require_name(name, "project name", longest=LONGEST_NAME)
+    for criterion in criteria:
+        require_name(criterion, "criterion", longest=LONGEST_CRITERION)
+    if project_named(connection, name) is not None:
+        raise StoreError(f'project "{name}": there is one of that name; choose another')
+    made = str(uuid.uuid4())
+    about = {"name": name, "kind": kind, "criteria": list(criteria)}
+    connection.execute(insert(project).values(id=made, **about, created_at=now))
+    trail.add(connection, "project made", project=made, rater=by, about=about, now=now)
+    return made
 
-    def work(connection: Connection) -> str:
-        if connection.execute(select(project.c.id).where(project.c.name == name)).first():
-            raise StoreError(f'project "{name}": there is one of that name; choose another')
-        made = str(uuid.uuid4())
-        row = {"id": made, "name": name, "kind": kind, "criteria": list(criteria), "created_at": now}
-        connection.execute(insert(project).values(**row))
-        about = {"name": name, "kind": kind, "criteria": list(criteria)}
-        trail.add(connection, "project made", project=made, rater=by, about=about, now=now)
-        return made
 
-    return store.write(work)
+def project_named(connection: Connection, name: str) -> str | None:
+    """The id of the project of this name."""
+    return connection.execute(select(project.c.id).where(project.c.name == name)).scalar()
 
 
 def set_quiz(
@@ -186,9 +200,12 @@ def publish_instructions(
     """The id of a new version of the instructions, or of the newest when it says the same. Older ones stay.
 
     seen: the version that the writer had before them, 0 for none; None where nobody looked. Raises StoreError when
-    another one has been published since, so that of two leads who write at once neither takes back the other's words.
+    another one has been published since, so that of two leads who write at once neither takes back the other's words,
+    and for a text of nothing but space.
     """
     require_storable(text, "the instructions")
+    if not text.strip():
+        raise StoreError("instructions: there is no text in them; write what labelers are to look at")
 
     def work(connection: Connection) -> str:
         digest = content_hash("instructions", text)

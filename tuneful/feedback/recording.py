@@ -15,18 +15,24 @@ from tuneful.feedback import trail
 from tuneful.feedback.assignment import lock_item
 from tuneful.feedback.items import EVERYBODY, next_position, put_item, require_storable_items
 from tuneful.feedback.matchups import keep_unless_known
+from tuneful.feedback.projects import Role, project_named, put_project
+from tuneful.feedback.recorded_decisions import Place, record_decisions
+from tuneful.feedback.settling import Decision
 from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.tables import item, judgment, membership, project, rater
-from tuneful.records import Candidates, Judgment, content_hash
+from tuneful.records import Candidates, Judgment, JudgmentKind, RaterKind, content_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """judgments, items, raters: how many were new."""
+    """judgments, items, raters, decisions: how many were new. left_out: a line for each decision that was not taken."""
 
     judgments: int
     items: int
     raters: int
+    decisions: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def record(
@@ -47,38 +53,100 @@ def record(
     Raises StoreError for a judgment of completions that `candidates` lack, of another kind or criterion than the
     project's, or with an id that means another judgment here.
     """
+    offered = _offered(candidates, judgments)
+    return store.write(
+        lambda connection: _record(connection, project_id, offered, judgments, room=room, by=by, now=now), alone=True
+    )
+
+
+def record_in_named(
+    store: Store,
+    name: str,
+    candidates: Sequence[Candidates],
+    judgments: Sequence[Judgment],
+    decided: Sequence[Decision] = (),
+    *,
+    by: str | None = None,
+    now: float,
+) -> dict[str, Recorded]:
+    """`record` into the project of this name, which is made when it is not there; what was new, by project.
+
+    Judgments of several questions go into a project each, "NAME (ranking by helpful)". All of it is done or nothing.
+    decided: what was settled of the items (feedback.recorded_decisions).
+    """
+    offered = _offered(candidates, judgments)
+    asked: dict[tuple[JudgmentKind, str], list[Judgment]] = {}
+    for said in judgments:
+        asked.setdefault((said.kind, said.criterion), []).append(said)
+
+    def work(connection: Connection) -> dict[str, Recorded]:
+        made = {}
+        for (kind, criterion), alike in asked.items():
+            called = name if len(asked) == 1 else f"{name} ({kind} by {criterion})"
+            known = project_named(connection, called)
+            into = known or put_project(connection, called, kind, (criterion,), by=by, now=now)
+            mine = [one for one in decided if one.criterion == criterion and bool(one.ranks) == (kind in ORDERED)]
+            made[called] = _record(connection, into, offered, alike, mine, room=0, by=by, now=now)
+        return made
+
+    return store.write(work, alone=True)
+
+
+_Offered = Mapping[tuple[str, ...], Candidates]
+
+
+def _offered(candidates: Sequence[Candidates], judgments: Sequence[Judgment]) -> _Offered:
+    """The candidates by what judgments name. Raises StoreError for a judgment of others."""
     require_storable_items(candidates)
     offered = {_key(one.prompt.id, (c.id for c in one.completions)): one for one in candidates}
     for said in judgments:
         require_storable(said.text, f'judgment "{said.id}"')
         if _key(said.prompt, said.completions) not in offered:
             raise StoreError(f'judgment "{said.id}": its completions are no item of the file they came with')
+    return offered
 
+
+def _record(
+    connection: Connection,
+    project_id: str,
+    offered: _Offered,
+    judgments: Sequence[Judgment],
+    decided: Sequence[Decision] = (),
+    *,
+    room: int,
+    by: str | None,
+    now: float,
+) -> Recorded:
+    _require_project(connection, project_id, judgments)
     # Where a file tells no times its order is kept, a microsecond apart.
     times = {said.id: _time(said, now + place * 1e-6) for place, said in enumerate(judgments)}
+    place, items, raters, new = next_position(connection, project_id), 0, 0, 0
+    seen, places = Counter[str](), dict[str, Place]()
+    for about in _by_item(judgments):
+        given = offered[_key(about[0].prompt, about[0].completions)]
+        row = {"overlap": EVERYBODY, "position": place + items}
+        stored = put_item(connection, project_id, given, row, wanted=about[0].item, keep_ids=True, now=now)
+        items += stored.is_new
+        keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
+        ids = dict(zip((c.id for c in given.completions), stored.completions, strict=True))
+        places[about[0].item] = Place(stored.id, ids)
+        for said in about:
+            who, came = _rater(connection, project_id, said.rater, said.rater_kind, "labeler", now)
+            raters += came
+            new += _judgment(connection, project_id, stored.id, who, said, ids, times[said.id])
+        _count(connection, stored.id, room, is_new=stored.is_new)
+    if new:
+        counts = {"judgments": new, "items": items, "raters": raters}
+        trail.add(connection, "judgments recorded", project=project_id, rater=by, about=counts, now=now)
 
-    def work(connection: Connection) -> Recorded:
-        _require_project(connection, project_id, judgments)
-        place, items, raters, new = next_position(connection, project_id), 0, 0, 0
-        seen = Counter[str]()
-        for about in _by_item(judgments):
-            given = offered[_key(about[0].prompt, about[0].completions)]
-            row = {"overlap": EVERYBODY, "position": place + items}
-            stored = put_item(connection, project_id, given, row, wanted=about[0].item, keep_ids=True, now=now)
-            items += stored.is_new
-            keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
-            ids = dict(zip((c.id for c in given.completions), stored.completions, strict=True))
-            for said in about:
-                who, came = _rater(connection, project_id, said, now)
-                raters += came
-                new += _judgment(connection, project_id, stored.id, who, said, ids, times[said.id])
-            _count(connection, stored.id, room, is_new=stored.is_new)
-        if new:
-            counts = {"judgments": new, "items": items, "raters": raters}
-            trail.add(connection, "judgments recorded", project=project_id, rater=by, about=counts, now=now)
-        return Recorded(judgments=new, items=items, raters=raters)
+    def lead(name: str) -> str:
+        return _rater(connection, project_id, name, "human", "lead", now)[0]
 
-    return store.write(work, alone=True)
+    def at(one: Decision) -> float:
+        return _time(one, now)
+
+    settled, left_out = record_decisions(connection, project_id, decided, places, lead, at, by=by, now=now)
+    return Recorded(judgments=new, items=items, raters=raters, decisions=settled, left_out=tuple(left_out))
 
 
 def _key(prompt_id: str, completions: Iterable[str]) -> tuple[str, ...]:
@@ -134,16 +202,18 @@ def _earlier_first(about: list[Judgment]) -> list[Judgment]:
     return ordered
 
 
-def _rater(connection: Connection, project_id: str, said: Judgment, now: float) -> tuple[str, bool]:
+def _rater(
+    connection: Connection, project_id: str, name: str, kind: RaterKind, role: Role, now: float
+) -> tuple[str, bool]:
     """The rater's id, and whether they are new: the same as in the file, unless somebody of another project has it."""
-    for id_ in (said.rater, content_hash("rater", project_id, said.rater)):
+    for id_ in (name, content_hash("rater", project_id, name)):
         mine = select(membership.c.rater).where(membership.c.project == project_id, membership.c.rater == id_)
         if connection.execute(mine).first() is not None:
             return id_, False
         if connection.execute(select(rater.c.id).where(rater.c.id == id_)).first() is None:
-            who: dict[str, Any] = {"id": id_, "kind": said.rater_kind, "name": None, "groups": [], "created_at": now}
+            who: dict[str, Any] = {"id": id_, "kind": kind, "name": None, "groups": [], "created_at": now}
             connection.execute(insert(rater).values(**who))
-            row = {"project": project_id, "rater": id_, "role": "labeler", "created_at": now}
+            row = {"project": project_id, "rater": id_, "role": role, "created_at": now}
             connection.execute(insert(membership).values(**row))
             return id_, True
     raise AssertionError("two raters have one hash")
@@ -190,7 +260,7 @@ def _judgment(
     return True
 
 
-def _time(said: Judgment, now: float) -> float:
+def _time(said: Judgment | Decision, now: float) -> float:
     """A time without a zone is UTC; a text that is no time counts as now."""
     try:
         at = datetime.fromisoformat(said.created_at)

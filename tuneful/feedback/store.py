@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -173,6 +174,15 @@ def require_storable(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"{what}: holds half a character at {error.start}; replace it") from None
+
+
+def require_name(text: str, what: str, *, longest: int) -> None:
+    """StoreError for a name of more characters than that, or one that no line could show."""
+    require_storable(text, what)
+    if len(text) > longest:
+        raise StoreError(f"{what}: {len(text)} characters; give it {longest} at most")
+    if any(unicodedata.category(one) == "Cc" for one in text):
+        raise StoreError(f"{what}: {text[:40]!a} holds a control character, such as the end of a line; take it out")
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from tuneful.data.completions import candidates_row
-from tuneful.data.formats import read_candidates
 from tuneful.data.preferences import comparison_row
 from tuneful.errors import AccessError, DataError, StoreError
 from tuneful.feedback.access import Who, invite
 from tuneful.feedback.collected import amounts, collected, comparisons_in
 from tuneful.feedback.decisions import decisions
-from tuneful.feedback.items import candidates, put_items, require_sizes
+from tuneful.feedback.item_files import read_items
+from tuneful.feedback.items import candidates, put_items
 from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
@@ -42,7 +42,8 @@ from tuneful.feedback.quiz import trying
 from tuneful.feedback.settling import decision_row
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.versions import versions
-from tuneful.records import JudgmentKind
+from tuneful.feedback.whole_rows import Faults
+from tuneful.records import Candidates, JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.fitting import Fits
 from tuneful.web.security import InStore, Known, Now
@@ -146,8 +147,7 @@ def upload_items(
     overlap: Annotated[int, Form(ge=1, le=100)] = 3,
 ) -> Response:
     try:
-        items = uploaded(file, read_candidates, ITEM_FILES)
-        require_sizes(found.kind, items)
+        items = uploaded(file, lambda path: _items_of(path, found.kind), ITEM_FILES)
         put = put_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
     except (DataError, StoreError) as error:
         if not wants_page(request):
@@ -299,6 +299,13 @@ def uploaded(file: UploadFile, read: Callable[[Path], list[T]], ends: Sequence[s
             return read(place)
         except DataError as error:
             raise DataError(str(error).replace(str(place), name)) from None
+
+
+def _items_of(path: Path, kind: JudgmentKind) -> list[Candidates]:
+    """All items of a file. Raises DataError where one is at fault."""
+    items = read_items(path, kind, faults := Faults())
+    faults.refuse(path, mend="mend them, or take them out")
+    return items
 
 
 def _place(project_id: str) -> str:

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuneful.data import completions
 from tuneful.data.row import Row
 from tuneful.errors import AccessError
-from tuneful.feedback.items import add_items, require_sizes
+from tuneful.feedback.item_files import items_in
+from tuneful.feedback.items import add_items
 from tuneful.feedback.projects import publish_instructions
+from tuneful.feedback.whole_rows import Faults
 from tuneful.web.answers import Added, Projects, Published, Turn, told
 from tuneful.web.leading import Led, projects_of
 from tuneful.web.security import InStore, Known, Now
@@ -35,8 +36,8 @@ class GivenAnswer(Given):
 class GivenItem(Given):
     prompt: str | list[Turn]
     """Text, or a conversation whose last turn is not the assistant's."""
-    completions: list[GivenAnswer]
-    """What is judged side by side."""
+    completions: list[GivenAnswer] = []
+    """What is judged side by side; may be none where people write demonstrations."""
 
 
 class Items(Given):
@@ -70,8 +71,8 @@ def list_projects(store: InStore, who: Known) -> dict[str, Any]:
 def add(store: InStore, who: Known, now: Now, found: Led, body: Items) -> dict[str, Any]:
     """More items for a project. Sent again they are the same items."""
     rows = [Row(Path("items"), n, one.model_dump(exclude_none=True)) for n, one in enumerate(body.items, start=1)]
-    given = completions.with_ids(completions.candidates(rows, lambda _: None))
-    require_sizes(found.kind, given)
+    given = items_in(rows, found.kind, faults := Faults())
+    faults.refuse(Path("items"), mend="mend them and send all again")
     made = add_items(store, found.id, given, overlap=body.overlap, priority=body.priority, by=who.rater, now=now)
     return {"items": made}
 

@@ -23,8 +23,16 @@ from tuneful.feedback.gold import Gold
 from tuneful.feedback.identities import Proof, come_in, link, unlink
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.jobs import claim, deliver, enqueue, finish, stop
-from tuneful.feedback.projects import add_member, create_project, publish_instructions, set_overlap, set_quiz
-from tuneful.feedback.recording import record
+from tuneful.feedback.projects import (
+    add_member,
+    create_project,
+    find_project,
+    publish_instructions,
+    set_overlap,
+    set_quiz,
+)
+from tuneful.feedback.recording import record_in_named
+from tuneful.feedback.settling import Decision
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import event
 from tuneful.feedback.versions import export_dataset
@@ -168,7 +176,16 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
         ranks=(1, 2),
         criterion="helpful",
     )
-    record(store, other, [known.candidates], [about], by=ada, now=1.0)
+    settled = Decision(
+        id="2",
+        item="elsewhere",
+        prompt=about.prompt,
+        completions=("a", "b"),
+        criterion="helpful",
+        rater="cy",
+        ranks=(1, 1),
+    )
+    record_in_named(store, find_project(store, other).name, [known.candidates], [about], [settled], by=ada, now=1.0)
     export_dataset(store, project, tmp_path / "data", by=ada, now=1.0)
     make_token(store, ada, "Ada's laptop", ["read"], days=1, now=1.0)
     join(store, invite(store, project_id=other, by=ada, now=1.0), ada, now=1.0)
@@ -191,7 +208,15 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     assert [row["what"] for row in rows(store)] == [
         *("project made", "items added"),
         *("invitation made", "invitation used", "project made", "role given", "instructions published", "role given"),
-        *("item decided", "gold answer set", "items added", "quiz set", "overlap set", "judgments recorded"),
+        *(
+            "item decided",
+            "gold answer set",
+            "items added",
+            "quiz set",
+            "overlap set",
+            "judgments recorded",
+            "decisions recorded",
+        ),
         *("dataset written", "token made"),
         *("invitation made", "invitation used", "job asked", "job ended", "job asked", "items delivered", "job ended"),
         *("identity linked", "identity unlinked", "identity linked", "account made", "account erased"),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["ranking", "comparison", "binary", "rating", "demonstration"]
 
-Items = Annotated[Path | None, typer.Option("--in", help="Prompts with completions: JSONL, also .gz, or Parquet.")]
+Items = Annotated[
+    Path | None,
+    typer.Option("--in", help="Prompts with completions, or, for demonstrations, alone: JSONL, also .gz, or Parquet."),
+]
 FromModels = Annotated[
     list[str] | None, typer.Option(help="In place of --in: models that answer --prompts, compared blind.")
 ]
@@ -63,6 +66,7 @@ def create_command(
     most_overlap: MostOverlap = 0,
     sure: Annotated[float, typer.Option(help="Share of an item's pairs in the right order that is enough.")] = 0.9,
     instructions: Annotated[Path | None, typer.Option(help="What labelers read first (Markdown).")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Take the rest of a file with errors.")] = False,
 ) -> None:
     """A project whose items are prompts with completions: those of a file, or answers that models give here and now.
 
@@ -85,7 +89,7 @@ def create_command(
         sure=sure,
     )
     if in_ is not None:
-        print(_from_file(store, new, in_))
+        print(_from_file(store, new, in_, skip_broken=skip_broken))
         return
     from tuneful.data.formats import read_prompts
     from tuneful.feedback.completions_wanted import CompletionsWanted
@@ -108,25 +112,32 @@ def _require_source(
     items: Path | None, from_models: list[str] | None, models: list[str] | None, prompts: Path | None
 ) -> None:
     """ConfigError unless the items are of a file or of models, and not of both."""
+    if items is None and from_models is None and prompts is not None:
+        raise ConfigError(f"--prompts {prompts}: goes with --from-models; prompts that people answer are given by --in")
     if (items is None) == (from_models is None) or (prompts is None) != (from_models is None):
         raise ConfigError("give either --in FILE, or --from-models MODEL … with --prompts FILE")
     if items is not None and models:
         raise ConfigError(f"{' '.join(models)}: what is it? --in goes with the name of the project alone")
 
 
-def _from_file(place: str, new: _New, file: Path) -> str:
-    """A project of the items of a file; what came of it."""
+def _from_file(place: str, new: _New, file: Path, *, skip_broken: bool) -> str:
+    """A project of the items of a file; what came of it. Faults that are not to be skipped are refused."""
     import time
 
-    from tuneful.data.formats import read_candidates
-    from tuneful.feedback.items import add_items, require_sizes, require_storable_items
+    from tuneful.feedback.item_files import read_items
+    from tuneful.feedback.items import add_items
     from tuneful.feedback.projects import require_overlap
     from tuneful.feedback.store import Store
+    from tuneful.feedback.whole_rows import TOLD, Faults
 
     require_overlap(new.kind, new.most_overlap, new.sure)
-    items = read_candidates(file)
-    require_sizes(new.kind, items)
-    require_storable_items(items)
+    items = read_items(file, new.kind, faults := Faults())
+    if not skip_broken:
+        faults.refuse(file, mend="mend them, or take the rest with --skip-broken")
+    if not items:
+        raise DataError(f"{file}: holds no item that is whole: {' | '.join(faults.lines[:TOLD]) or 'no completions'}")
+    for line in faults.lines:
+        print(line, file=sys.stderr)
     opened = Store.open(place)
     add_items(opened, _project(opened, new), items, overlap=new.overlap, now=time.time())
     return f'{len(items)} items in project "{new.name}" of {opened}; open the pages with: tuneful web --store {opened}'

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tuneful.cli.options import Json, StoreUrl
+from tuneful.errors import DataError
 
 
 def import_command(
@@ -21,31 +21,41 @@ def import_command(
 ) -> None:
     """Judgments of Label Studio, Argilla, Open-Assistant, TRL or a file of ours, into a project of a store.
 
+    With a file of ours come the decisions of the decisions.jsonl beside it.
+
     Example: tuneful label import label-studio.json --project helpful
     """
     import time
 
     from tuneful.data.formats import read_candidates
     from tuneful.feedback.imports import import_judgments
-    from tuneful.feedback.projects import create_project, find_project, projects
-    from tuneful.feedback.recording import record
+    from tuneful.feedback.recording import record_in_named
+    from tuneful.feedback.settling import decisions_beside
     from tuneful.feedback.store import Store
 
-    items = [] if in_ is None else read_candidates(in_)
+    items = [] if in_ is None else read_candidates(in_, bare=True)
     found = import_judgments(file, candidates=items, on_problem="skip" if skip_broken else "refuse")
     for line in (*found.problems, *found.left_out):
         print(line, file=sys.stderr)
-    opened = Store.open(store)
-    asked = Counter((one.kind, one.criterion) for one in found.judgments)
-    for kind, criterion in asked:
-        name = project if len(asked) == 1 else f"{project} ({kind} by {criterion})"
-        if name not in {one.name for one in projects(opened)}:
-            create_project(opened, name, kind, criteria=(criterion,), now=time.time())
-        alike = [one for one in found.judgments if (one.kind, one.criterion) == (kind, criterion)]
-        new = record(opened, find_project(opened, name).id, found.candidates, alike, now=time.time())
-        print(f'{new.judgments} new judgments of {new.items} new items in project "{name}" of {opened}')
-    if not asked:
+    if not found.judgments:
         print(f"{file} holds no judgments")
+        return
+    if not found.candidates:
+        raise DataError(
+            f"{file}: holds judgments, and not the texts they speak of; give these by --in completions.jsonl"
+        )
+    opened = Store.open(store)
+    decided = [] if in_ is None else decisions_beside(file)
+    judged = {(said.item, said.criterion) for said in found.judgments}
+    for one in decided:
+        if (one.item, one.criterion) not in judged:
+            print(f'decision "{one.id}": left out: no judgment of its item comes with it', file=sys.stderr)
+    made = record_in_named(opened, project, found.candidates, found.judgments, decided, now=time.time())
+    for name, new in made.items():
+        for line in new.left_out:
+            print(line, file=sys.stderr)
+        beside = f" and {new.decisions} new decisions" if decided else ""
+        print(f'{new.judgments} new judgments of {new.items} new items{beside} in project "{name}" of {opened}')
 
 
 def status_command(store: StoreUrl = "judgments.db", as_json: Json = False) -> None:
