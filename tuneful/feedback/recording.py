@@ -13,7 +13,7 @@ from sqlalchemy import Connection, distinct, func, insert, select, update
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.assignment import lock_item
-from tuneful.feedback.items import EVERYBODY, next_position, put_item, require_storable_items
+from tuneful.feedback.items import EVERYBODY, Stored, next_position, put_item, require_storable_items
 from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.projects import Role, project_named, put_project
 from tuneful.feedback.recorded_decisions import Place, record_decisions
@@ -128,7 +128,7 @@ def _record(
         stored = put_item(connection, project_id, given, row, wanted=about[0].item, keep_ids=True, now=now)
         items += stored.is_new
         keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
-        ids = dict(zip((c.id for c in given.completions), stored.completions, strict=True))
+        ids = _in_stored_order(connection, stored, given)
         places[about[0].item] = Place(stored.id, ids)
         for said in about:
             who, came = _rater(connection, project_id, said.rater, said.rater_kind, "labeler", now)
@@ -147,6 +147,14 @@ def _record(
 
     settled, left_out = record_decisions(connection, project_id, decided, places, lead, at, by=by, now=now)
     return Recorded(judgments=new, items=items, raters=raters, decisions=settled, left_out=tuple(left_out))
+
+
+def _in_stored_order(connection: Connection, stored: Stored, given: Candidates) -> dict[str, str]:
+    """Stored id of each completion by its id in the file, in the order of the item, which may have come in another."""
+    named = dict(zip(stored.completions, (one.id for one in given.completions), strict=True))
+    kept = select(item.c.completions).where(item.c.id == stored.id)
+    order = stored.completions if stored.is_new else connection.scalars(kept).one()
+    return {named[one]: one for one in order}
 
 
 def _key(prompt_id: str, completions: Iterable[str]) -> tuple[str, ...]:

@@ -47,6 +47,25 @@ def test_ids_ranks_and_times_come_back_as_they_were(store: Store, project: str) 
     assert progress(store, project).have == progress(store, project).wanted == 3
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_item_that_is_there_in_another_order_is_ranked_as_it_was_said(
+    store: Store, project: str, *, keep: bool
+) -> None:
+    """b before c before a, told of answers that come c, b, a, by their ids or by others."""
+    record(store, project, [HOUSE], WORDS[:1], now=5.0)
+    turned = replace(HOUSE, completions=HOUSE.completions[::-1])
+    if not keep:
+        turned = replace(turned, completions=tuple(replace(c, id=f"other {c.id}") for c in turned.completions))
+    record(store, project, [turned], [said("9", turned, "cy", (2, 1, 3), item="item ha")], now=6.0)
+    (found,) = (one for one in judgments(store, project) if one.id == "9")
+    texts = {c.id: c.text for c in HOUSE.completions}
+    assert {texts[one]: rank for one, rank in zip(found.completions, found.ranks, strict=True)} == {
+        "b": 1,
+        "c": 2,
+        "a": 3,
+    }
+
+
 def test_room_for_a_person(store: Store, project: str) -> None:
     record(store, project, [HOUSE], WORDS[:2], room=1, now=5.0)
     me = add_rater(store, project, now=5.0)
