@@ -6,7 +6,7 @@ What a labeler says of a known item in the quiz is answered with what was right.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -269,5 +269,21 @@ def _require_fit(said: Said, kind: JudgmentKind, completions: list[str]) -> None
     says = {"ranking": ranked, "comparison": ranked, "demonstration": bool(said.text.strip())}
     if not says.get(kind, bool(said.values)) and not said.flags:
         raise StoreError(f"{named}: it says nothing; {_NEEDED[kind]}")
+    left = _left_out(said, kind, completions)
+    if left:
+        what = "rating" if kind == "rating" else "rank"
+        which = ", ".join(f'"{one}"' for one in left)
+        raise StoreError(f"{named}: no {what} for {which}; give one to each answer, or flag what cannot be rated")
     if kind == "binary" and not all(value in (0, 1) for value in said.values.values()):
         raise StoreError(f"{named}: the values of a 0/1 judgment are 0 or 1")
+
+
+def _left_out(said: Said, kind: JudgmentKind, completions: Sequence[str]) -> list[str]:
+    """The answers of which nothing is said: an order of some of them says less than it seems, and takes a place."""
+    if kind in ORDERED:
+        given = {one for one, rank in zip(completions, said.ranks, strict=False) if rank is not None}
+    elif kind == "rating" and not said.values.keys().isdisjoint(completions):
+        given = {*said.values}
+    else:
+        return []
+    return [one for one in completions if one not in given and one not in said.flags]

@@ -18,7 +18,7 @@ from tuneful.feedback.assignment import LEASE_SECONDS, claim, extend, save_draft
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.judgments import read_judgments, write_judgments
-from tuneful.feedback.pages import judged_everywhere
+from tuneful.feedback.pages import asked_of, judged_everywhere
 from tuneful.feedback.projects import (
     Progress,
     add_rater,
@@ -103,7 +103,7 @@ def test_a_judgment_comes_back_as_it_was_said(store: Store, project: str, tmp_pa
     ann = add_rater(store, project, now=0.0)
     given = claim(store, project, ann, now=0.0)
     assert given is not None
-    flagged = given.shown_order[0]
+    flagged = asked_of(store, given.id, ann)[1][1]
     word = said((2, None, 1), flags={flagged: ("unsafe",)}, values={"sure": 0.5}, seconds=12.5)
     submit(store, given.id, ann, word, now=86_400.25)
     (found,) = judgments(store, project)
@@ -379,3 +379,14 @@ def test_how_far_projects_are_is_told_of_each(store: Store, project: str) -> Non
         third: Progress(items=1, done=0, wanted=2, up_to=5, have=0),
     }
     assert judged_everywhere(store, ann) == {project: 1}
+
+
+def test_an_order_of_some_answers_alone_is_refused_and_takes_no_place(store: Store, project: str) -> None:
+    add_items(store, project, candidates(1), overlap=1, now=0.0)
+    ann = add_rater(store, project, now=0.0)
+    given = claim(store, project, ann, now=0.0)
+    assert given is not None
+    names = asked_of(store, given.id, ann)[1]
+    with pytest.raises(StoreError, match=f'no rank for "{names[1]}", "{names[2]}"; give one to each answer'):
+        submit(store, given.id, ann, said((1, None, None)), now=1.0)
+    assert submit(store, given.id, ann, said(), now=2.0).counted
