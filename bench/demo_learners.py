@@ -5,7 +5,7 @@
 What all share is made once: answers, consensus, reward model, by the first stages of recipes/demo_learners.toml. Then
 each learner is trained with every pair of RATES and of its leashes (LEASHES), one process each, answers 100 dev prompts
 four times, and a line goes to `OUT/search.jsonl`: true utility there, KL, seconds. Lines that are there are not
-made again. Printed is each learner's best by true utility; the recipe holds them, and `tuneful compare` then runs
+made again. Printed is each learner's best by true utility, for the recipe to hold; `tuneful compare` then runs
 other seeds. That the choice is by true utility, which nobody has outside a made-up world, is the same for all.
 """
 

@@ -33,7 +33,7 @@ from tuneful.evaluation.intervals import mean_over_seeds
 MEMBERS = 3
 VARIANCE_COEF = 0.5
 KL_COEF = 0.1
-"""A third of the demo's: with that, nothing is over-optimised and nothing is to be gained."""
+"""A third of the demo's, so that there is room to over-optimise."""
 NOISE = 0.25
 PROMPTS = {"noise": 300, "flattery": 800}
 REWARDS: dict[str, dict[str, Any]] = {

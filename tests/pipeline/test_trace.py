@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,9 @@ def test_every_learner_that_has_advantages(kind: str, tiny_model_dir: Path, tmp_
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     found = trace(run, sample=1)
     assert (found.stage, found.algorithm, found.step) == ("tune", kind, 3)
-    assert "".join(one.token for one in found.tokens).startswith(found.completion[:1])
+    spoken = re.sub(r"<\w+>", "", "".join(one.token for one in found.tokens))  # a text leaves special tokens out
+    assert spoken.replace(" ", "") == found.completion.replace(" ", "")
     assert all(0 < one.probability <= 1 and one.kl >= 0 for one in found.tokens)
-    assert all(one.entropy <= math.log(5_000) for one in found.tokens)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -135,5 +136,5 @@ def test_dqn_knows_no_advantages(tiny_model_dir: Path, tmp_path: Path) -> None:
 def test_prompts_that_have_changed_are_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
     run = run_of("reinforce", tiny_model_dir, tmp_path)
     write_jsonl(tmp_path / "prompts.jsonl", ({"prompt": f"{one} tea"} for one in WORDS), force=True)
-    with pytest.raises(RunError, match=r"prompts.jsonl: changed since .* was run; restore it"):
+    with pytest.raises(RunError, match=r"prompts.jsonl: changed since the run in .* began; restore it"):
         trace(run)

@@ -109,7 +109,7 @@ class RewardModel:
 
     def __init__(self, engine: Engine, groups: Groups, config: RewardModelConfig) -> None:
         if not groups:
-            raise ConfigError("reward: no comparisons to learn from")
+            raise ConfigError("reward: nothing to learn from")
         if config.center_coef > 0 and not isinstance(groups[0], PromptPairs):
             raise ConfigError("reward.center_coef is of the two sides of pairs; leave it out for rankings and labels")
         self.engine = engine

@@ -89,21 +89,18 @@ class Series:
     interval: tuple[float, float] | None = None
 
 
-def learners(series: Sequence[Series], *, start: float | None, over: str, log: bool, name: str) -> str:
+def learners(series: Sequence[Series], *, start: float | None, over: str, name: str) -> str:
     """Where each learner ended (y), marked with its number from 1, against `over` (x), with the run that led there.
 
-    start: the height before any training, as a line. log: x on a logarithmic axis.
+    start: the height before any training, as a line.
     """
 
     def draw(axes: Axes) -> None:
-        if log:
-            axes.set_xscale("log")
         if start is not None:
             axes.axhline(start, color=_BEFORE, linewidth=1.0, linestyle=(0, (4, 3)))
         for number, one in enumerate(series, start=1):
-            along = [(x, y) for x, y in one.curve if x > 0 or not log]
-            if along:
-                axes.plot(*zip(*along, strict=True), color=_AFTER, linewidth=1.0, alpha=0.45)
+            if one.curve:
+                axes.plot(*zip(*one.curve, strict=True), color=_AFTER, linewidth=1.0, alpha=0.45)
             x, y = one.end
             if one.interval is not None:
                 axes.plot((x, x), one.interval, color=_AFTER, linewidth=1.2, alpha=0.7)

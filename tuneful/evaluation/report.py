@@ -270,7 +270,6 @@ def _learners(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 series,
                 start=starts.pop() if len(starts) == 1 else None,
                 over=axis,
-                log=cost == "samples" and all(one.end[0] > 0 for one in series),
                 name=title,
             )
             shown.append({"title": title, "plot": Markup(plot)})

@@ -5,10 +5,8 @@ A file is a list of objects in JSON, or JSON lines, either packed as `.gz`; or P
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from tuneful.data.jsonl import lines
 from tuneful.data.parquet import read_parquet
 from tuneful.data.row import Row, json_kind
 from tuneful.errors import DataError
@@ -64,24 +63,12 @@ def whole_rows(path: Path, faults: Faults) -> Iterator[Row]:
     """The rows of a file; what is broken among them becomes a fault. Raises DataError for one that cannot be read."""
     if path.suffix == ".parquet":
         return read_parquet(path)
-    content = _content(path)
+    content = b"".join(lines(path))
     opening = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if opening == b"[":
         return _elements(path, content, faults)
     single = _single_object(path, content) if opening == b"{" else None
     return _lines(path, content, faults) if single is None else iter([single])
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the name") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file: {error}; fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a file that can be opened") from None
 
 
 def _single_object(path: Path, content: bytes) -> Row | None:

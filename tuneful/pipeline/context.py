@@ -260,8 +260,8 @@ class Context:
     def family(self, given: Any, unmade: Mapping[str, Stage]) -> str | None:
         """The type of the encoder-decoder that a stage trains, by configs alone; None for other models and stages.
 
-        unmade: stages before it that are not done, whose models will be of the family that they start from. Models of
-        worlds are decoders.
+        unmade: stages before it that are not done, whose models will be of the family that they start from. None for a
+        model of a world too, which would have to be made to be asked.
         """
         if not isinstance(given, TrainingInputs):
             return None

@@ -86,7 +86,7 @@ def _lead(
                 mirror.following(stage.name, record.metrics),
             ):
                 if record.done and pipeline.done:
-                    changed = _changed(record, _still_here(record))
+                    changed = changed_since(record.manifest, record.path, _still_here(record))
                     if changed is not None:
                         shown.note(f"{stage.name}: {changed}; this is the earlier result, use --force to begin anew")
                     continue
@@ -187,7 +187,7 @@ def _shown_table(recipe: Recipe) -> dict[str, Any]:
 
 def _refuse_changed(record: RunDirectory, origins: Mapping[str, Any]) -> None:
     """RunError for a file or model that is not the one recorded: half a run on each would be a run of neither."""
-    changed = _changed(record, origins)
+    changed = changed_since(record.manifest, record.path, origins)
     if changed is not None:
         raise RunError(f"{changed}; restore it, or use --force to begin anew")
 
@@ -202,13 +202,13 @@ def _still_here(record: RunDirectory) -> dict[str, dict[str, str]]:
     }
 
 
-def _changed(record: RunDirectory, origins: Mapping[str, Any]) -> str | None:
-    """The first file or model that is not the one recorded, told."""
+def changed_since(manifest: Mapping[str, Any], path: Path, origins: Mapping[str, Any]) -> str | None:
+    """The first file or model that is not the one in the manifest of the run directory `path`, told."""
     for kind in ("data", "models"):
-        recorded = record.manifest.get(kind, {})
+        recorded = manifest.get(kind, {})
         for name, digest in origins.get(kind, {}).items():
             if recorded.get(name, digest) != digest:
-                return f"{name}: changed since the run in {record.path} began"
+                return f"{name}: changed since the run in {path} began"
     return None
 
 

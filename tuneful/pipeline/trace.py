@@ -25,7 +25,8 @@ from tuneful.pipeline import inputs
 from tuneful.pipeline.assembly import present
 from tuneful.pipeline.context import Context, Display, Silent, World
 from tuneful.pipeline.on_policy import Assembled, assemble
-from tuneful.pipeline.recipe import Stage, recorded_recipe
+from tuneful.pipeline.recipe import recorded_recipe
+from tuneful.pipeline.run import changed_since
 from tuneful.runs.directory import checkpoints
 from tuneful.runs.lineage import StageRecord, read_stage
 
@@ -95,7 +96,9 @@ def trace(
     if not found:
         raise RunError(f"{record.folder}: holds no checkpoint; run it with save_every above 0")
     context = Context.of(recipe, whole.folder, worlds or {}, display or Silent())
-    _refuse_changed(context, own, record)
+    changed = changed_since(record.manifest, record.folder, context.origins(own.inputs))
+    if changed is not None:
+        raise RunError(f"{changed}; restore it")
     step, folder = next((one for one in reversed(found) if one[0] < own.config.num_steps), found[-1])
     made = assemble(context, own.name, record.folder / "published", own.inputs, own.config)
     made.engine.load(folder)
@@ -184,12 +187,3 @@ def _stage_of(run: Path, named: str | None) -> tuple[StageRecord, StageRecord]:
         told = "no stage" if named is None else f'no stage called "{named}"'
         raise ConfigError(f"{run}: {told} that learns from its own answers{did_you_mean(named or '', on_policy)}")
     return whole, chosen
-
-
-def _refuse_changed(context: Context, stage: Stage, record: StageRecord) -> None:
-    """RunError for a file or model that is not what the stage read."""
-    now = context.origins(stage.inputs)
-    for kind, recorded in (("data", record.data), ("models", record.models)):
-        for name, digest in now[kind].items():
-            if recorded.get(name, digest) != digest:
-                raise RunError(f"{name}: changed since {record.folder} was run; restore it")
