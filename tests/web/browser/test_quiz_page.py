@@ -58,3 +58,25 @@ def test_who_passes_meets_no_more_of_it(site: Any, page: Any) -> None:
     assert page.locator("#quiz").is_hidden()
     press(page, "a b Enter")
     page.get_by_text("nothing left for you").wait_for()
+
+
+def test_a_claim_from_before_the_quiz_was_passed_keeps_nobody_waiting(site: Any, page: Any) -> None:
+    """The claim ahead finds nothing while the quiz is open, and is told so only after it was passed."""
+    held: list[tuple[Any, Any]] = []
+    claims: list[Any] = []
+
+    def hold(route: Any) -> None:
+        claims.append(route)
+        if len(claims) == 2:
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route("**/claim", hold)
+    start(site, page, site.project(answers=2, items=1, quiz=1))
+    answer(page, right=True)
+    ((route, response),) = held
+    assert response.json()["assignment"] is None
+    press(page, "Enter")
+    route.fulfill(response=response)
+    page.locator("#asked", has_text="My house").wait_for(timeout=15_000)

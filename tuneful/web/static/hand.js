@@ -49,13 +49,20 @@ export class Hand {
     this.held = this.held.filter((one) => one !== item);
   }
 
-  /** Claim until enough items wait, one at a time; what fails is tried again. */
+  /**
+   * Claim until enough items wait, one at a time; what fails is tried again. Asked while a claim is on its way, it looks
+   * once more after it: what the claim found may be from before the quiz was passed, or an item set free.
+   */
   async fill() {
     clearTimeout(this.timer);
+    this.again = this.busy;
     if (this.busy || this.stopped) return;
     this.busy = true;
     try {
-      while (this.held.length <= AHEAD && (await this.#one()));
+      do {
+        this.again = false;
+        while (this.held.length <= AHEAD && (await this.#one()));
+      } while (this.again);
       this.trouble = null;
       this.tries = 0;
     } catch (error) {
