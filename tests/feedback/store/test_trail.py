@@ -197,7 +197,7 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     deliver(store, held, [Candidates(Prompt("new"), known.candidates.completions)], 1, 1, **SETTINGS, now=1.0)
     finish(store, held, message="Ada Lovelace's prompts are done", now=1.0)
     proof = Proof(
-        issuer="https://id.example", subject="person-1001", login="", name="", domain="example.org", state="a", until=9.0
+        issuer="https://id.example", subject="person-101", login="", name="", domain="example.org", state="a", until=9.0
     )
     link(store, ada, proof, now=1.0)
     link(store, ada, replace(proof, state="b"), now=1.0)  # the same, so nothing is linked
@@ -226,7 +226,7 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     assert [row["what"] for row in rows(store) if row["rater"] == stranger] == ["identity linked", "account made"]
     assert trail.check(store).broken is None
     told = json.dumps(rows(store))
-    assert not any(word in told for word in ("Lovelace", "example.org", "laptop", secret, "person-1001"))
+    assert not any(word in told for word in ("Lovelace", "example.org", "laptop", secret, "person-101"))
 
 
 def test_a_restored_store_goes_on_with_its_trail(store: Store, tmp_path: Path) -> None:
