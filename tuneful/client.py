@@ -44,6 +44,9 @@ REFUSED: Final[Mapping[int, type[StoreError]]] = {
     409: GoneError,
 }
 
+FIRST_RETRIES: Final = 3
+"""Until a server has answered once, so often at most: 3.5 seconds, and a wrong address is told."""
+
 LARGEST_PART: Final = 2**20
 """Bytes of items that are sent at once; the server takes bodies of up to 2 MiB."""
 
@@ -81,8 +84,9 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """url: where the pages are. retries: how often a request is made again, after half a second, one, two, four …
-        timeout: seconds without a sign of the server. transport: another way to it than the network.
+        """url: where the pages are. retries: how often a request is made again, after half a second, one, two, four …;
+        before the first answer FIRST_RETRIES at most. timeout: seconds without a sign of the server. transport: another
+        way to it than the network.
 
         Raises ConfigError for what is no URL.
         """
@@ -91,6 +95,7 @@ class Client:
         refuse_no_url("url", url, example="http://127.0.0.1:8080", keys="give the token apart")
         self.url = url.rstrip("/")
         self._retries, self._sleep = retries, sleep
+        self._answered = False
         self._connections = httpx2.Client(
             base_url=f"{self.url}/api/v1",
             headers={"authorization": f"Bearer {token}"},
@@ -257,13 +262,15 @@ class Client:
             nonlocal why
             why = ""
             answer = request()
+            self._answered = True
             if answer.status_code != 200:
                 answer.read()
                 why = _reason(answer)
             return answer
 
+        retries = self._retries if self._answered else min(self._retries, FIRST_RETRIES)
         try:
-            return ask(once, retries=self._retries, sleep=self._sleep)
+            return ask(once, retries=retries, sleep=self._sleep)
         except NoAnswerError as error:
             told = f"{self.url}: {why or error.problem}"
             if error.status is None:

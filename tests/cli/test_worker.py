@@ -148,6 +148,7 @@ def test_the_worker_beside_the_pages_is_begun_again(place: Path) -> None:
 def test_pages_without_a_worker(place: Path) -> None:
     with started("web", "--store", place, "--port", 0, "--no-worker", stdout=subprocess.PIPE) as web:
         assert web.stdout is not None
+        assert "is a new, empty store" in web.stdout.readline()
         assert "judgments of" in web.stdout.readline()
         assert "nobody is admin yet" in web.stdout.readline()
         assert worker_of(web.pid) is None

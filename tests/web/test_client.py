@@ -269,7 +269,8 @@ def test_refusals_are_errors_of_their_kind_with_the_server_s_words(site: Any) ->
             judge.skip(given.id)
     with client(site, rater, "read") as reader, pytest.raises(AccessError, match='no scope "label"'):
         reader.claim(project)
-    with Client(site.url, "tuneful_wrong") as nobody, pytest.raises(AccessError, match="log in"):
+    unknown = "this token is unknown or over; make one with `tuneful label token`"
+    with Client(site.url, "tuneful_wrong") as nobody, pytest.raises(AccessError, match=unknown):
         nobody.projects()
     with pytest.raises(ConfigError, match="is no URL"):
         Client("127.0.0.1:8080", "t")
@@ -280,6 +281,26 @@ def test_nobody_there_is_told_with_the_place() -> None:
     lost = Client("http://127.0.0.1:9", "t", retries=1, sleep=lambda _: None)
     with lost, pytest.raises(UnavailableError, match=told):
         lost.projects()
+
+
+def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did() -> None:
+    waits: list[float] = []
+    up = False
+
+    def page(_: httpx2.Request) -> httpx2.Response:
+        if not up:
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(200, json={"projects": []})
+
+    with Client("http://there", "t", transport=httpx2.MockTransport(page), sleep=waits.append) as lost:
+        with pytest.raises(UnavailableError, match="asked 4 times"):
+            lost.projects()
+        assert sum(waits) == 3.5
+        up = True
+        assert lost.projects() == []
+        up = False
+        with pytest.raises(UnavailableError, match="asked 7 times"):
+            lost.projects()
 
 
 def test_another_server_s_words_are_no_surprise() -> None:

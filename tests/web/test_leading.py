@@ -91,8 +91,22 @@ def test_every_fault_of_an_upload_is_told_by_the_lead_s_name_of_the_file(site: A
     told = [
         f"items.jsonl:{n + 2}: prompt 'p{n}': has 1 completion; a ranking is of 2 to 9 completions" for n in range(3)
     ]
-    assert " | ".join(told) + " | and 2 more; mend them, or take them out" in answer.json()["error"]
+    mend = 'mend them, or tick "Take the rest of a file with errors"'
+    assert f"{' | '.join(told)} | and 2 more; {mend}" in answer.json()["error"]
     assert "0 of 0 judgments" in lead.get(place).text
+
+
+def test_the_rest_of_a_file_is_taken_where_it_is_asked_for(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a"}).headers["location"]
+    rows = [ROWS[0], {"prompt": "<b>p</b>", "completions": ["a"]}, ROWS[1]]
+    for told in ("2 items added", "No items added; 2 were there already"):
+        answer = lead.post(f"{place}/items", files=items(rows), data={"skip_broken": "true"}, headers=PAGE)
+        assert answer.status_code == 200
+        assert told in " ".join(answer.text.split())
+        assert "1 part of the file is broken and was left out" in answer.text
+        assert '<li dir="auto">line 2: prompt &#39;&lt;b&gt;p&lt;/b&gt;&#39;: has 1 completion' in answer.text
+    assert "0 of 6 judgments" in lead.get(place).text
 
 
 def test_prompts_alone_can_be_uploaded_for_demonstrations(site: Any) -> None:

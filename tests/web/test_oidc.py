@@ -559,6 +559,19 @@ def test_a_provider_that_cannot_be_one_is_refused(arguments: tuple[str, str], sa
         Provider(*arguments)
 
 
+@pytest.mark.parametrize(
+    "domain", ["example", "ann@example.org", "*.example.org", "example.org.", "example..org", "a b.c"]
+)
+def test_what_is_no_domain_of_addresses_is_refused(domain: str) -> None:
+    with pytest.raises(ConfigError, match="is no domain of e-mail addresses"):
+        Provider("https://id.example.org", CLIENT_ID, domain=domain)
+
+
+def test_domains_of_any_script_are_taken() -> None:
+    for domain in ("example.org", "@Mail-1.Example.co.uk", "münchen.example"):
+        assert Provider("https://id.example.org", CLIENT_ID, domain=domain).domain == domain.lstrip("@").lower()
+
+
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "authlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'tuneful\[oidc\]'"):

@@ -74,6 +74,8 @@ def command(
         raise RunError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port or --host") from None
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}"
+    if opened.is_new:
+        print(f"{opened} is a new, empty store", flush=True)
     print(f"judgments of {opened} at {url}", flush=True)
     secret = invite_first_admin(opened, now=time.time())
     if secret is not None:

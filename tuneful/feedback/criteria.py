@@ -7,7 +7,7 @@ kind. Each gets the numbers that fit it (docs/explanation/agreement.md).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -74,12 +74,17 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a look at any criterion of a project needs. versions: (version, time) of the instructions. groups: by rater,
-    what they say of themselves. whole: of everybody, and not of one group, which is not taken apart any further."""
+    """What a look at any criterion of a project needs.
+
+    versions: (version, time) of the instructions. groups: by rater, what they say of themselves. whole: of everybody,
+    and not of one group, which is not taken apart any further. texts: by completion; two that read the same are no pair
+    to be sure of.
+    """
 
     versions: Sequence[tuple[int, float]]
     groups: Mapping[str, Collection[str]]
     whole: bool
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,10 @@ def _look_at_orders(name: str, said: list[Judgment], setting: Setting) -> Look:
     except DataError as error:
         return _undecided(name, said, str(error))
     sure: dict[str, list[float]] = {}
+    texts = setting.texts
     for pair in found.pairs:
+        if texts.get(pair.first, pair.first) == texts.get(pair.second, pair.second):
+            continue
         sure.setdefault(pair.item, []).append(pair.confidence)
     alpha = ranking_alpha(said, num_resamples=_RESAMPLES)
     confidence = {item: sum(many) / len(many) for item, many in sure.items()}

@@ -185,8 +185,8 @@ def find_project(store: Store, name_or_id: str) -> Project:
     if row is not None:
         return project_from_row(row)
     names = [one.name for one in projects(store)]
-    there = f"there are: {', '.join(names)}" if names else "there is none yet; make one with `tuneful label create`"
-    raise MissingError(f'project "{name_or_id}": unknown{did_you_mean(name_or_id, names)}; {there}')
+    known = did_you_mean(name_or_id, names) or "; there is none yet, make one with `tuneful label create`"
+    raise MissingError(f'project "{name_or_id}": unknown{known}')
 
 
 def project_from_row(row: Any) -> Project:

@@ -121,7 +121,8 @@ def measure(store: Store, project_id: str, *, group: str | None = None, now: flo
     texts = {c.id: c.text for one in offered for c in one.completions}
     prompts = {one.prompt.id: one.prompt.text for one in offered}
     versions = [(one.version, one.published_at) for one in known]
-    looks = look_at(found.kind, found.criteria, said, Setting(versions=versions, groups=groups, whole=group is None))
+    setting = Setting(versions=versions, groups=groups, whole=group is None, texts=texts)
+    looks = look_at(found.kind, found.criteria, said, setting)
     pace, by_rater = paces(said, prompts, texts)
     cards: tuple[Card, ...] = ()
     if group is None:

@@ -59,12 +59,13 @@ class Store:
     """Connections to one database. Safe to share among threads; each transaction has a connection of its own."""
 
     def __init__(self, engine: Engine) -> None:
-        """Use `Store.open`."""
+        """Use `Store.open`. is_new: it was made then, and held nothing before."""
         self._engine = engine
         whole = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(**whole)
         self._writer = engine.execution_options(writes=True)
         self._snapshot: Connection | None = None
+        self.is_new = False
         # SQLite's own waiting is polling, with pauses of up to a tenth of a second; PostgreSQL groups commits itself.
         self._turns = GroupCommit(self._writer) if engine.dialect.name == "sqlite" else None
 
@@ -86,7 +87,7 @@ class Store:
             event.listen(engine, "connect", _prepare_postgresql)
         store = cls(engine)
         try:
-            store.write(_migrate)
+            store.is_new = store.write(_migrate)
         except UnavailableError as error:
             engine.dispose()
             raise UnavailableError(f"{place.render_as_string()}: {error}") from error
@@ -262,8 +263,8 @@ def _what_fails(error: DBAPIError) -> str:
     return f"the database: {told}"
 
 
-def _migrate(connection: Connection) -> None:
-    """Bring the tables to the newest form, all steps in one transaction."""
+def _migrate(connection: Connection) -> bool:
+    """Bring the tables to the newest form, all steps in one transaction. Whether there were none before."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
     config = Config()
@@ -274,6 +275,7 @@ def _migrate(connection: Connection) -> None:
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise StoreError(f'its tables are of revision "{found}", which this version does not know; update tuneful')
     command.upgrade(config, "head")
+    return found is None
 
 
 def _told(error: Exception) -> str:

@@ -145,16 +145,21 @@ def upload_items(
     found: Led,
     file: Annotated[UploadFile, File()],
     overlap: Annotated[int, Form(ge=1, le=100)] = 3,
+    skip_broken: Annotated[bool, Form()] = False,
 ) -> Response:
+    """skip_broken: takes what is whole, and tells on the page what was left out."""
     try:
-        items = uploaded(file, lambda path: _items_of(path, found.kind), ITEM_FILES)
+        items, left_out = uploaded(file, lambda path: _items_of(path, found.kind, skip_broken=skip_broken), ITEM_FILES)
         put = put_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
     except (DataError, StoreError) as error:
         if not wants_page(request):
             raise
         return _lead_page(request, store, who, found, now, error=str(error), overlap=overlap)
-    added = sum(one.is_new for one in put)
-    told = urlencode({"added": added, "known": len(put) - added})
+    new = sum(one.is_new for one in put)
+    added = new, len(put) - new
+    if left_out:  # sent again by a reload, it adds nothing
+        return _lead_page(request, store, who, found, now, added=added, left_out=left_out, overlap=overlap)
+    told = urlencode({"added": added[0], "known": added[1]})
     return RedirectResponse(f"{_place(found.id)}?{told}#items", 303)
 
 
@@ -243,6 +248,7 @@ def _lead_page(
     *,
     link: str = "",
     added: tuple[int, int] | None = None,
+    left_out: Sequence[str] = (),
     error: str = "",
     overlap: int = 3,
 ) -> Response:
@@ -270,6 +276,7 @@ def _lead_page(
         work=work_of(store, found.id, DATASET, now=now),
         link=link,
         added=added,
+        left_out=left_out,
         error=error,
         overlap=overlap,
     )
@@ -288,7 +295,7 @@ def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:
     return list(counts.items())
 
 
-def uploaded(file: UploadFile, read: Callable[[Path], list[T]], ends: Sequence[str]) -> list[T]:
+def uploaded(file: UploadFile, read: Callable[[Path], T], ends: Sequence[str]) -> T:
     """What `read` finds in a file; its errors name the file as the lead does. ends: of names that say what it holds."""
     name = file.filename or f"upload{ends[0]}"
     kind = next((end for end in ends if name.lower().endswith(end)), ".jsonl")
@@ -301,11 +308,13 @@ def uploaded(file: UploadFile, read: Callable[[Path], list[T]], ends: Sequence[s
             raise DataError(str(error).replace(str(place), name)) from None
 
 
-def _items_of(path: Path, kind: JudgmentKind) -> list[Candidates]:
-    """All items of a file. Raises DataError where one is at fault."""
+def _items_of(path: Path, kind: JudgmentKind, *, skip_broken: bool) -> tuple[list[Candidates], list[str]]:
+    """The items of a file, and a line on each that is left out. Raises DataError where one is at fault and none is to
+    be left out."""
     items = read_items(path, kind, faults := Faults())
-    faults.refuse(path, mend="mend them, or take them out")
-    return items
+    if not skip_broken:
+        faults.refuse(path, mend='mend them, or tick "Take the rest of a file with errors"')
+    return items, [line.replace(f"{path}:", "line ", 1) for line in faults.lines]
 
 
 def _place(project_id: str) -> str:

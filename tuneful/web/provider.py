@@ -40,6 +40,8 @@ TIMEOUT: Final = 5.0
 ASKED_AT_ONCE: Final = BoundedSemaphore(8)
 """A thread waits while the provider is asked; strangers who begin to sign in must not have all of them."""
 
+_DOMAIN: Final = re.compile(r"(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W_](?:[\w-]*[^\W_])?")
+
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -51,7 +53,8 @@ class Provider:
     ) -> None:
         """issuer: the provider's URL, as its discovery document calls it. secret: None for a public client.
 
-        Raises ConfigError for what is no URL or not encrypted, and without the packages of the extra `oidc`.
+        Raises ConfigError for what is no URL or not encrypted, for what is no domain, and without the packages of the
+        extra `oidc`.
         """
         refuse_no_url("--oidc-issuer", issuer, example="https://id.example.org", keys="give the URL alone")
         if not _is_safe(issuer):
@@ -64,6 +67,8 @@ class Provider:
         self.client_id = client_id
         self.name = name or str(urlsplit(issuer).hostname)
         self.domain = domain.strip().removeprefix("@").casefold()
+        if self.domain and not _DOMAIN.fullmatch(self.domain):
+            raise ConfigError(f'--oidc-domain: "{domain}" is no domain of e-mail addresses; give one as "example.org"')
         self._secret = secret
 
     def way_there(self, attempt: Attempt, *, back: str) -> str:

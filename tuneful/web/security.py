@@ -97,8 +97,12 @@ def visitor(request: Request) -> Who | None:
     return session_of(request.app.state.store, secret, now=request.app.state.clock()) if secret else None
 
 
-async def known(who: Annotated[Who | None, Depends(visitor)]) -> Who:
-    """Somebody who is logged in; 401 else."""
+async def known(request: Request, who: Annotated[Who | None, Depends(visitor)]) -> Who:
+    """Somebody who is logged in, or a token's holder; 401 else."""
+    if who is None and request.url.path.startswith(API):
+        given = request.headers.get("authorization")
+        problem = "no token came in the header Authorization" if given is None else "this token is unknown or over"
+        raise HTTPException(401, f'{problem}; make one with `tuneful label token`, and send "Bearer TOKEN"')
     if who is None:
         raise HTTPException(401, "log in first")
     return who

@@ -14,6 +14,7 @@ from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.overview import agreement
 from tuneful.feedback.projects import add_rater, set_quiz
+from tuneful.feedback.quality import measure
 from tuneful.feedback.review import PAGE, known_items, lines, look
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
@@ -166,6 +167,10 @@ def test_answers_that_read_the_same_are_not_in_doubt(store: Store) -> None:
     of = {frozenset((pair.first, pair.second)): pair.confidence for pair in seen.pairs[mixed]}
     first, second, third = answers[mixed]
     assert of[frozenset((first, second))] == pytest.approx(0.5, abs=0.01)
-    assert seen.doubts[mixed] == pytest.approx(1 - min(of[frozenset((one, third))] for one in (first, second)))
+    apart = [of[frozenset((one, third))] for one in (first, second)]
+    assert seen.doubts[mixed] == pytest.approx(1 - min(apart))
     assert alike not in seen.doubts
+    (ranked,) = measure(store, project, now=3.0).criteria
+    assert {hard.item for hard in ranked.hardest} == {item, mixed}
+    assert next(hard.confidence for hard in ranked.hardest if hard.item == mixed) == pytest.approx(sum(apart) / 2)
     assert len(seen.pairs[alike]) == 1  # what people said of it is still told on its page
