@@ -27,7 +27,7 @@ from tuneful.evaluation.intervals import Measured, bootstrap_mean, paired_differ
 from tuneful.evaluation.reward_accuracy import length_matched
 from tuneful.models.loading import load_scorer
 from tuneful.pipeline.context import Context, Silent
-from tuneful.pipeline.inputs import RewardInputs
+from tuneful.pipeline.learner_inputs import RewardInputs
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.rows import held_out_comparisons, training_comparisons
 from tuneful.records import Comparison, Completion

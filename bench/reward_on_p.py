@@ -47,7 +47,7 @@ from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import reward_roles
 from tuneful.pipeline.answers import stage_answers
 from tuneful.pipeline.context import Context, Silent
-from tuneful.pipeline.inputs import RewardInputs
+from tuneful.pipeline.learner_inputs import RewardInputs
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.records import Candidates, Comparison, Judgment
 from tuneful.rewards.learned import LearnedReward

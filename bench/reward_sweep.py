@@ -26,7 +26,7 @@ from tuneful.evaluation.intervals import bootstrap_mean, wins
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import reward_roles
 from tuneful.pipeline.context import Context, Silent
-from tuneful.pipeline.inputs import RewardInputs
+from tuneful.pipeline.learner_inputs import RewardInputs
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.rows import training_comparisons
 from tuneful.records import Comparison, Completion

@@ -8,7 +8,7 @@ import reward_on_p as bench
 import torch
 
 from tuneful.algorithms.reward_model import RewardModelConfig
-from tuneful.pipeline.inputs import RewardInputs
+from tuneful.pipeline.learner_inputs import RewardInputs
 from tuneful.records import Candidates, Comparison, Completion, Judgment, Prompt
 
 

@@ -28,7 +28,7 @@ from tuneful.evaluation import plots
 from tuneful.generation.sampling import Sampling
 from tuneful.pipeline.answers import engine_of
 from tuneful.pipeline.context import Silent
-from tuneful.pipeline.inputs import ON_POLICY
+from tuneful.pipeline.learner_inputs import ON_POLICY
 from tuneful.pipeline.run import run_recipe
 from tuneful.records import Prompt
 

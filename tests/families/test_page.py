@@ -32,7 +32,8 @@ from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_scorer
 from tuneful.models.roles import Role, ValueKind, check_roles, policy_roles, reward_roles
 from tuneful.pipeline.families import refuse_unfit
-from tuneful.pipeline.inputs import MAKES, DPOInputs
+from tuneful.pipeline.inputs import MAKES
+from tuneful.pipeline.learner_inputs import DPOInputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "families.md"
 ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]

@@ -17,7 +17,7 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import SHARES, Splits, split, split_of
 from tuneful.demo.grammar import prompts
 from tuneful.errors import ConfigError, DataError
-from tuneful.pipeline import inputs
+from tuneful.pipeline import inputs, learner_inputs, marks
 from tuneful.pipeline.context import Context, Silent, World
 from tuneful.pipeline.recipe import ACTIONS, ALGORITHMS, load_recipe
 from tuneful.pipeline.rows import training_demonstrations
@@ -45,10 +45,10 @@ def test_every_text_is_marked_with_what_it_names(cls: type) -> None:
 
 def test_inputs_are_found_by_what_they_name() -> None:
     given = inputs.EvaluateInputs(before="a", after="@ppo", prompts="p.jsonl", measures=("w:one", "w:two"))
-    assert inputs.named(given, "models") == ["a", "@ppo"]
-    assert inputs.named(given, "data") == inputs.named(given, "prompts") == ["p.jsonl"]
-    assert inputs.named(given, "measures") == ["w:one", "w:two"]
-    assert inputs.named(given, "rewards") == inputs.named(given, "raters") == []
+    assert marks.named(given, "models") == ["a", "@ppo"]
+    assert marks.named(given, "data") == marks.named(given, "prompts") == ["p.jsonl"]
+    assert marks.named(given, "measures") == ["w:one", "w:two"]
+    assert marks.named(given, "rewards") == marks.named(given, "raters") == []
 
 
 def test_origins_are_stages_and_the_hashes_of_files_and_models(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_origins_are_stages_and_the_hashes_of_files_and_models(tmp_path: Path) -
     for folder in ("base", "judge"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "weights").write_bytes(folder.encode())
-    given = inputs.PPOInputs(
+    given = learner_inputs.PPOInputs(
         model=f"{tmp_path}/base",
         prompts=f"{tmp_path}/prompts.jsonl",
         reward=f"{tmp_path}/rules.py:brief",
@@ -95,7 +95,7 @@ def test_what_tables_of_rewards_name_is_remembered_too(tmp_path: Path) -> None:
         {"reward": {"judge": "http://localhost:8000/v1", "model": "@ppo", "instructions": "@everybody"}},
     ]
     written = {"model": "@sft", "prompts": "@made", "reward": parts}
-    origins = context(tmp_path).origins(build(inputs.PPOInputs, written, where="here"))
+    origins = context(tmp_path).origins(build(learner_inputs.PPOInputs, written, where="here"))
     assert origins["parents"] == ["made", "reward", "second", "sft"]
     assert origins["data"].keys() == {f"{tmp_path}/rules.py", f"{tmp_path}/rude.txt"}
     assert origins["models"].keys() == {f"{tmp_path}/hate", f"{tmp_path}/member"}
@@ -104,7 +104,9 @@ def test_what_tables_of_rewards_name_is_remembered_too(tmp_path: Path) -> None:
 def test_a_rule_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shorter").write_text("a file of that name")
     monkeypatch.chdir(tmp_path)
-    given = inputs.PPOInputs(model="@sft", prompts="@made", reward="shorter", second_reward="package.module:function")
+    given = learner_inputs.PPOInputs(
+        model="@sft", prompts="@made", reward="shorter", second_reward="package.module:function"
+    )
     assert context(tmp_path).origins(given) == {"parents": ["made", "sft"], "data": {}, "models": {}}
 
 

@@ -19,7 +19,7 @@ from tuneful.errors import ConfigError, ModelError
 from tuneful.models.loading import load_language_model
 from tuneful.pipeline.context import Silent
 from tuneful.pipeline.export import export
-from tuneful.pipeline.inputs import ON_POLICY
+from tuneful.pipeline.learner_inputs import ON_POLICY
 from tuneful.pipeline.recipe import Recipe, load_recipe
 from tuneful.pipeline.run import run_recipe
 

@@ -18,7 +18,8 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import RunError
 from tuneful.pipeline import live
 from tuneful.pipeline.context import Silent
-from tuneful.pipeline.inputs import EvaluateInputs, SFTInputs
+from tuneful.pipeline.inputs import EvaluateInputs
+from tuneful.pipeline.learner_inputs import SFTInputs
 from tuneful.pipeline.live import KEPT, LiveReport, Sparse
 from tuneful.pipeline.recipe import Stage, load_recipe
 from tuneful.pipeline.run import run_recipe

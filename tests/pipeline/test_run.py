@@ -25,7 +25,7 @@ from tuneful.data.splits import split_of
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError, RunError, TunefulError
 from tuneful.pipeline.context import Silent, World
-from tuneful.pipeline.inputs import DEV_MEASURES, SECOND_MEASURES
+from tuneful.pipeline.learner_inputs import DEV_MEASURES, SECOND_MEASURES
 from tuneful.pipeline.recipe import load_recipe
 from tuneful.pipeline.run import pipeline_report, run_recipe
 from tuneful.records import Prompt

@@ -22,7 +22,7 @@ from tuneful.generation.guided import Guide
 from tuneful.models.loading import context_length, save_model, write_reward_file
 from tuneful.models.q_heads import QHeads
 from tuneful.models.roles import Role, Roles
-from tuneful.pipeline import inputs
+from tuneful.pipeline import learner_inputs
 from tuneful.pipeline.context import Context
 from tuneful.pipeline.guided import save_guide
 from tuneful.runs.directory import RunDirectory
@@ -36,7 +36,7 @@ def engine_of(
     tokenizer: Any,
     config: Any,
     num_updates: int,
-    given: inputs.TrainingInputs,
+    given: learner_inputs.TrainingInputs,
     remote: RemoteSampler | None = None,
 ) -> LocalEngine:
     """The engine of a stage, whose learning rate follows its schedule over `num_updates`."""
@@ -58,7 +58,7 @@ def engine_of(
     )
 
 
-def holding(given: inputs.TrainingInputs) -> dict[str, Any]:
+def holding(given: learner_inputs.TrainingInputs) -> dict[str, Any]:
     """How models are loaded; what will be split begins on the CPU, for it does not fit elsewhere."""
     return {"dtype": given.base_dtype, "device": "cpu" if given.shard and ranks.world_size() > 1 else None}
 

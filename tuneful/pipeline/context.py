@@ -15,7 +15,8 @@ from tuneful.evaluation.comparison import Measure
 from tuneful.generation.sampling import fold
 from tuneful.models.loading import encoder_decoder
 from tuneful.pipeline.evaluated import Evaluated
-from tuneful.pipeline.inputs import JUDGED, Kind, TrainingInputs, marked, named
+from tuneful.pipeline.learner_inputs import TrainingInputs
+from tuneful.pipeline.marks import JUDGED, Kind, marked, named
 from tuneful.pipeline.recipe import Recipe, Stage
 from tuneful.records import Candidates, Judgment, Prompt
 from tuneful.rewards.load import refuse_missing

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tuneful.errors import ConfigError
 from tuneful.models.roles import LORA_ON_ENCODER, check_roles
-from tuneful.pipeline import inputs
+from tuneful.pipeline import learner_inputs
 
 
-def refuse_unfit(given: inputs.TrainingInputs, family: str) -> None:
+def refuse_unfit(given: learner_inputs.TrainingInputs, family: str) -> None:
     """ConfigError for a setting that a stage cannot have whose model is an encoder-decoder of the type `family`."""
     if given.recompute_layers:
         raise ConfigError(
@@ -16,16 +16,16 @@ def refuse_unfit(given: inputs.TrainingInputs, family: str) -> None:
         )
     if given.shard:
         raise ConfigError(f"shard: only for Llama, Mistral and Qwen, and the model is a {family}; leave shard out")
-    if isinstance(given, inputs.RewardInputs):
+    if isinstance(given, learner_inputs.RewardInputs):
         if given.lora is not None:
             raise ConfigError(LORA_ON_ENCODER)
         return
-    valued = given if isinstance(given, inputs.ActorCriticInputs) else None
+    valued = given if isinstance(given, learner_inputs.ActorCriticInputs) else None
     check_roles(
         adapters=given.lora is not None,
         dtype=given.base_dtype,
         value=None if valued is None else valued.value,
         value_from=None if valued is None else valued.value_from,
-        share_base=isinstance(given, inputs.OnPolicyInputs) and given.share_base,
+        share_base=isinstance(given, learner_inputs.OnPolicyInputs) and given.share_base,
         family=family,
     )

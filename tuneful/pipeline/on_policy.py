@@ -27,7 +27,7 @@ from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import Role, policy_roles
-from tuneful.pipeline import inputs, memory
+from tuneful.pipeline import learner_inputs, memory
 from tuneful.pipeline.answers import note_waves
 from tuneful.pipeline.assembly import engine_of, holding, present, save_role, with_heads, within_context
 from tuneful.pipeline.context import Context
@@ -68,7 +68,7 @@ class Assembled:
 
 
 def assemble(
-    context: Context, name: str, folder: Path, given: inputs.OnPolicyInputs, config: OnPolicyConfig
+    context: Context, name: str, folder: Path, given: learner_inputs.OnPolicyInputs, config: OnPolicyConfig
 ) -> Assembled:
     """The learner of the stage `name`; folder: where adapters lie that are given to a remote sampler."""
     path = context.model(given.model)
@@ -79,7 +79,7 @@ def assemble(
         remote.refuse_other_base(path)
     reference = context.model(given.reference) if given.reference else None
     valued: dict[str, Any] = {}
-    if isinstance(given, inputs.ActorCriticInputs):
+    if isinstance(given, learner_inputs.ActorCriticInputs):
         valued["value"] = given.value
         valued["value_from"] = context.model(given.value_from) if given.value_from else None
     roles = policy_roles(
@@ -101,14 +101,14 @@ def assemble(
         reward = load_reward(given.reward, model=context.model)
     prompts = context.prompts(given.prompts).read("rl", purpose="train", stage=name)
     pretraining: dict[str, Any] = {}
-    if isinstance(given, inputs.PPOInputs) and given.pretraining is not None:
+    if isinstance(given, learner_inputs.PPOInputs) and given.pretraining is not None:
         pretraining["pretraining"] = _pretraining(context, name, given.pretraining, present(roles.policy), tokenizer)
     learner = LEARNERS[type(config)](engine, prompts, reward, config, **pretraining)
     return Assembled(learner, engine, tokenizer, reward, prompts, reference or path)
 
 
 def train_on_policy(
-    context: Context, record: RunDirectory, given: inputs.OnPolicyInputs, config: OnPolicyConfig
+    context: Context, record: RunDirectory, given: learner_inputs.OnPolicyInputs, config: OnPolicyConfig
 ) -> Facts:
     """`model/`: the tuned policy. Start-up checks first; evaluations on dev prompts feed the stop rules."""
     made = assemble(context, record.name, record.path / "published", given, config)
@@ -172,7 +172,7 @@ def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> 
         record.update(sampler_logprobs=found)
 
 
-def _stop_rules(given: inputs.OnPolicyInputs) -> list[StopRule]:
+def _stop_rules(given: learner_inputs.OnPolicyInputs) -> list[StopRule]:
     rules: list[StopRule] = [Threshold(measure=name, at_least=bar) for name, bar in given.threshold.items()]
     if given.kl_budget is not None:
         rules.append(KLBudget(nats=given.kl_budget))

@@ -13,7 +13,7 @@ from tuneful.errors import DataError, RunError
 from tuneful.evaluation.report import label, number
 from tuneful.feedback.audiences import FEWEST_PEOPLE
 from tuneful.feedback.judgments import read_judgments
-from tuneful.pipeline.inputs import ON_POLICY
+from tuneful.pipeline.learner_inputs import ON_POLICY
 from tuneful.pipeline.markdown import cell, code, counted, measured, place, told
 from tuneful.records import Judgment, RaterKind
 from tuneful.runs.lineage import Lineage, StageRecord, short_name, siblings, table_or_empty

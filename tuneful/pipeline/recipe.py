@@ -38,35 +38,35 @@ from tuneful.algorithms.trpo import TRPOConfig
 from tuneful.data.splits import SHARES, split_of
 from tuneful.errors import ConfigError, did_you_mean
 from tuneful.generation.sampling import fold
-from tuneful.pipeline import inputs
+from tuneful.pipeline import inputs, learner_inputs, marks
 from tuneful.pipeline.rounds import Turn, unrolled
 from tuneful.records import Prompt
 from tuneful.settings import as_table, build, override, parse_override, read_toml, require_at_least, require_seed
 
 ALGORITHMS: dict[str, tuple[type, type]] = {
-    "sft": (inputs.SFTInputs, SFTConfig),
-    "reward": (inputs.RewardInputs, RewardModelConfig),
-    "reinforce": (inputs.OnPolicyInputs, ReinforceConfig),
-    "rloo": (inputs.OnPolicyInputs, RLOOConfig),
-    "grpo": (inputs.OnPolicyInputs, GRPOConfig),
-    "a2c": (inputs.ActorCriticInputs, A2CConfig),
-    "ppo": (inputs.PPOInputs, PPOConfig),
-    "nlpo": (inputs.NLPOInputs, NLPOConfig),
-    "trpo": (inputs.TRPOInputs, TRPOConfig),
-    "raft": (inputs.OnPolicyInputs, RAFTConfig),
-    "dqn": (inputs.OnPolicyInputs, DQNConfig),
-    "ilql": (inputs.ILQLInputs, ILQLConfig),
-    "dpo": (inputs.DPOInputs, DPOConfig),
-    "orpo": (inputs.PairInputs, ORPOConfig),
-    "simpo": (inputs.PairInputs, SimPOConfig),
-    "kto": (inputs.KTOInputs, KTOConfig),
+    "sft": (learner_inputs.SFTInputs, SFTConfig),
+    "reward": (learner_inputs.RewardInputs, RewardModelConfig),
+    "reinforce": (learner_inputs.OnPolicyInputs, ReinforceConfig),
+    "rloo": (learner_inputs.OnPolicyInputs, RLOOConfig),
+    "grpo": (learner_inputs.OnPolicyInputs, GRPOConfig),
+    "a2c": (learner_inputs.ActorCriticInputs, A2CConfig),
+    "ppo": (learner_inputs.PPOInputs, PPOConfig),
+    "nlpo": (learner_inputs.NLPOInputs, NLPOConfig),
+    "trpo": (learner_inputs.TRPOInputs, TRPOConfig),
+    "raft": (learner_inputs.OnPolicyInputs, RAFTConfig),
+    "dqn": (learner_inputs.OnPolicyInputs, DQNConfig),
+    "ilql": (learner_inputs.ILQLInputs, ILQLConfig),
+    "dpo": (learner_inputs.DPOInputs, DPOConfig),
+    "orpo": (learner_inputs.PairInputs, ORPOConfig),
+    "simpo": (learner_inputs.PairInputs, SimPOConfig),
+    "kto": (learner_inputs.KTOInputs, KTOConfig),
 }
 """Inputs and settings of each algorithm."""
 
 _OTHER_SAMPLER = "the sampler would draw from another distribution than the policy that is updated; set temperature"
 
 LEFT_OUT = {
-    **dict.fromkeys(inputs.ON_POLICY, dict.fromkeys(("top_k", "top_p"), _OTHER_SAMPLER)),
+    **dict.fromkeys(learner_inputs.ON_POLICY, dict.fromkeys(("top_k", "top_p"), _OTHER_SAMPLER)),
     "nlpo": {"top_k": _OTHER_SAMPLER},  # whose update knows of its own top_p
 }
 """By algorithm, settings that are asked for and left out, and why."""
@@ -264,7 +264,7 @@ def _refuse_of_rounds(tables: Mapping[str, Mapping[str, Any]], where: str) -> No
 
 def _check_references(stage: Stage, before: list[Stage], where: str) -> None:
     kinds = {s.name: s.kind for s in before}
-    for setting, _, value in inputs.marked(stage.inputs):
+    for setting, _, value in marks.marked(stage.inputs):
         if not value.startswith("@"):
             continue
         place = f'{where}: stage {stage.name}: {setting} = "{value}"'

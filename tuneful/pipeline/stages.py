@@ -45,7 +45,7 @@ from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
-from tuneful.pipeline import inputs, on_policy, training
+from tuneful.pipeline import inputs, learner_inputs, on_policy, training
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
@@ -266,7 +266,7 @@ RUNS: dict[str, Run] = {
     "consensus": reach_consensus,
     "sft": training.train_sft,
     "reward": training.train_reward,
-    **dict.fromkeys(inputs.ON_POLICY, on_policy.train_on_policy),
+    **dict.fromkeys(learner_inputs.ON_POLICY, on_policy.train_on_policy),
     "dpo": training.train_dpo,
     "orpo": training.train_orpo,
     "simpo": training.train_simpo,

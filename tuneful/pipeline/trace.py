@@ -21,7 +21,7 @@ from tuneful.algorithms.reinforce import ReinforceConfig
 from tuneful.errors import ConfigError, RunError, did_you_mean
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import policy_kl, policy_outputs
-from tuneful.pipeline import inputs
+from tuneful.pipeline import learner_inputs
 from tuneful.pipeline.assembly import present
 from tuneful.pipeline.context import Context, Display, Silent, World
 from tuneful.pipeline.on_policy import Assembled, assemble
@@ -179,7 +179,7 @@ def _stage_of(run: Path, named: str | None) -> tuple[StageRecord, StageRecord]:
         whole = record
         names = [table["name"] for table in record.manifest["recipe"]["stages"]]
         of_stages = [one for one in (read_stage(run / name) for name in names) if one is not None]
-    on_policy = {one.name: one for one in of_stages if one.kind in inputs.ON_POLICY}
+    on_policy = {one.name: one for one in of_stages if one.kind in learner_inputs.ON_POLICY}
     if named is None and len(on_policy) > 1:
         raise ConfigError(f"{run}: several stages learn from their own answers; say --stage {' or '.join(on_policy)}")
     chosen = on_policy.get(named) if named is not None else next(iter(on_policy.values()), None)

@@ -28,7 +28,7 @@ from tuneful.engines.local import LocalEngine
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import policy_roles, reward_roles
-from tuneful.pipeline import inputs, memory
+from tuneful.pipeline import learner_inputs, memory
 from tuneful.pipeline.accuracy import reward_accuracy
 from tuneful.pipeline.answers import stage_answers
 from tuneful.pipeline.assembly import engine_of, holding, present, save_role, with_heads, within_context
@@ -51,7 +51,7 @@ from tuneful.runs.directory import RunDirectory
 PairConfig = TypeVar("PairConfig", DPOConfig, ORPOConfig, SimPOConfig)
 
 
-def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, config: SFTConfig) -> Facts:
+def train_sft(context: Context, record: RunDirectory, given: learner_inputs.SFTInputs, config: SFTConfig) -> Facts:
     """`model/`: the model that imitates the demonstrations."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -70,7 +70,7 @@ def train_sft(context: Context, record: RunDirectory, given: inputs.SFTInputs, c
 
 
 def train_reward(
-    context: Context, record: RunDirectory, given: inputs.RewardInputs, config: RewardModelConfig
+    context: Context, record: RunDirectory, given: learner_inputs.RewardInputs, config: RewardModelConfig
 ) -> Facts:
     """`model/`: a sequence classifier with `reward.json`, normalised on reference completions."""
     path = context.model(given.model)
@@ -113,22 +113,22 @@ def train_reward(
     return {"ended": ended}
 
 
-def train_dpo(context: Context, record: RunDirectory, given: inputs.DPOInputs, config: DPOConfig) -> Facts:
+def train_dpo(context: Context, record: RunDirectory, given: learner_inputs.DPOInputs, config: DPOConfig) -> Facts:
     """`model/`: the tuned policy."""
     return _train_on_pairs(DPO, context, record, given, config, with_reference=True)
 
 
-def train_orpo(context: Context, record: RunDirectory, given: inputs.PairInputs, config: ORPOConfig) -> Facts:
+def train_orpo(context: Context, record: RunDirectory, given: learner_inputs.PairInputs, config: ORPOConfig) -> Facts:
     """`model/`: the tuned policy."""
     return _train_on_pairs(ORPO, context, record, given, config, with_reference=False)
 
 
-def train_simpo(context: Context, record: RunDirectory, given: inputs.PairInputs, config: SimPOConfig) -> Facts:
+def train_simpo(context: Context, record: RunDirectory, given: learner_inputs.PairInputs, config: SimPOConfig) -> Facts:
     """`model/`: the tuned policy."""
     return _train_on_pairs(SimPO, context, record, given, config, with_reference=False)
 
 
-def train_kto(context: Context, record: RunDirectory, given: inputs.KTOInputs, config: KTOConfig) -> Facts:
+def train_kto(context: Context, record: RunDirectory, given: learner_inputs.KTOInputs, config: KTOConfig) -> Facts:
     """`model/`: the tuned policy."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -151,7 +151,7 @@ def _train_on_pairs(
     learn: Callable[[LocalEngine, Sequence[Comparison], PairConfig, Any], loop.Learner],
     context: Context,
     record: RunDirectory,
-    given: inputs.DPOInputs | inputs.PairInputs,
+    given: learner_inputs.DPOInputs | learner_inputs.PairInputs,
     config: PairConfig,
     *,
     with_reference: bool,
@@ -173,7 +173,7 @@ def _train_on_pairs(
 
 
 def _judged(
-    context: Context, record: RunDirectory, given: inputs.RewardInputs, encoding: Mapping[str, Any]
+    context: Context, record: RunDirectory, given: learner_inputs.RewardInputs, encoding: Mapping[str, Any]
 ) -> tuple[Groups, dict[str, int]]:
     """What a reward learns from, by prompt, and how much of it there is."""
     if given.rankings is not None:
@@ -203,7 +203,7 @@ def _tell_pull(context: Context, answers: Sequence[UnpairedPreference], config: 
     )
 
 
-def train_ilql(context: Context, record: RunDirectory, given: inputs.ILQLInputs, config: ILQLConfig) -> Facts:
+def train_ilql(context: Context, record: RunDirectory, given: learner_inputs.ILQLInputs, config: ILQLConfig) -> Facts:
     """`model/`: the policy, with the action values that guide it."""
     path = context.model(given.model)
     tokenizer = load_tokenizer(path)
@@ -222,7 +222,7 @@ def train_ilql(context: Context, record: RunDirectory, given: inputs.ILQLInputs,
 
 
 def _scored(
-    context: Context, record: RunDirectory, given: inputs.ILQLInputs, tokenizer: Any, max_tokens: int
+    context: Context, record: RunDirectory, given: learner_inputs.ILQLInputs, tokenizer: Any, max_tokens: int
 ) -> list[Scored]:
     """Completions with their scores, brought to mean 0 and standard deviation 1."""
     if given.comparisons is not None:
