@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tuneful"
 
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "records", "servers", "settings"},
+    {"errors", "records", "servers", "settings", "visible"},
     {"functional", "data", "runs"},
     {"models", "feedback"},
     {"generation"},

@@ -16,7 +16,7 @@ import pytest
 from tuneful.errors import DataError, RunError
 from tuneful.evaluation.comparison import compare_models
 from tuneful.evaluation.intervals import Measured
-from tuneful.evaluation.report import MAX_CHARACTERS, duration, label, number, visible, write_json, write_report
+from tuneful.evaluation.report import MAX_CHARACTERS, duration, label, number, shown, write_json, write_report
 from tuneful.evaluation.reward_accuracy import evaluate_reward
 from tuneful.records import Prompt
 
@@ -248,11 +248,11 @@ def test_hostile_text_is_only_text(tmp_path: Path, harmless: Page, nasty: str) -
 
 
 def test_visible_names_what_would_not_be_seen() -> None:
-    assert visible("a\u202eb\x1b\x00") == "a⟨U+202E⟩b⟨U+001B⟩⟨U+0000⟩"
-    assert visible("line\r\nnext\tcell") == "line\nnext\tcell"
+    assert shown("a\u202eb\x1b\x00") == "a⟨U+202E⟩b⟨U+001B⟩⟨U+0000⟩"
+    assert shown("line\r\nnext\tcell") == "line\nnext\tcell"
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
-    assert visible(family) == family
-    assert visible("x" * (MAX_CHARACTERS + 7)).endswith("x … (7 more characters)")
+    assert shown(family) == family
+    assert shown("x" * (MAX_CHARACTERS + 7)).endswith("x … (7 more characters)")
 
 
 @pytest.mark.parametrize(

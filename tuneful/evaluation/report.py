@@ -1,6 +1,6 @@
 """The report of a run: `report.json` for programs, and `report.html`, one file without scripts or outside requests.
 
-Texts in a report come from models and from strangers. They are cleaned once, on the way in (`visible`), and escaped by
+Texts in a report come from models and from strangers. They are cleaned once, on the way in (`shown`), and escaped by
 the template; a content policy in the page forbids whatever might still slip through.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -20,15 +19,12 @@ from markupsafe import Markup
 
 from tuneful.errors import DataError, RunError
 from tuneful.evaluation import plots
+from tuneful.visible import visible
 
 MAX_CHARACTERS = 2_000
 MAX_SAMPLES = 12
 MAX_ROWS = 40
 
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
-    "|[\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
-)
 _MAIN_MEASURES = ("reward", "true_utility", "kl", "loss", "accuracy")
 _CAPITALS = frozenset("kl eos ece nll sft dpo orpo kto rloo grpo a2c ppo nlpo trpo raft dqn ilql reinforce".split())
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,7 +63,7 @@ def write_report(
     rollouts = [s for s in texts if "completion" in s]
     live = "live" in seen
     html = _template().render(
-        title=visible(title),
+        title=shown(title),
         refresh=refresh,
         report=seen,
         changes=_changes(seen),
@@ -85,14 +81,11 @@ def write_report(
     _write(path, html, errors="replace")
 
 
-def visible(text: str) -> str:
-    """`text` fit for a page: controls, invisible and direction-changing characters named, not obeyed; long text cut.
-
-    Newlines, tabs and the joiners that emoji and many scripts need stay as they are.
-    """
+def shown(text: str) -> str:
+    """`text` fit for a page: what is not seen is named (`visible`), and what is long is cut."""
     if len(text) > MAX_CHARACTERS:
         text = f"{text[:MAX_CHARACTERS]} … ({len(text) - MAX_CHARACTERS:,} more characters)"
-    return _CONTROL.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+    return visible(text)
 
 
 def number(value: object, digits: int = 3) -> str:
@@ -327,13 +320,13 @@ def _is_measured(entry: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _cleaned(value: Any) -> Any:
-    """A copy of JSON-like `value` whose every string, keys included, is `visible`."""
+    """A copy of JSON-like `value` whose every string, keys included, is `shown`."""
     if hasattr(value, "as_json"):
         value = value.as_json()
     if isinstance(value, str):
-        return visible(value)
+        return shown(value)
     if isinstance(value, Mapping):
-        return {visible(str(k)): _cleaned(v) for k, v in value.items()}
+        return {shown(str(k)): _cleaned(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(v) for v in value]
     return value.item() if hasattr(value, "item") else value

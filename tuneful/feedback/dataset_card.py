@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneful.feedback.visible import visible
+from tuneful.visible import visible
 
 
 @dataclass(frozen=True, slots=True)

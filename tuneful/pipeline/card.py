@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tuneful.evaluation.report import number, visible
+from tuneful.evaluation.report import number, shown
 from tuneful.pipeline import provenance
 from tuneful.pipeline.markdown import code, place
 from tuneful.runs.lineage import Lineage
@@ -81,7 +81,7 @@ def _front_matter(subject: Subject, found: Lineage) -> str:
         "license": _license(root),
     }
     known = {name: value for name, value in fields.items() if value}
-    return "".join(f"{name}: {visible(json.dumps(value, ensure_ascii=False))}\n" for name, value in known.items())
+    return "".join(f"{name}: {shown(json.dumps(value, ensure_ascii=False))}\n" for name, value in known.items())
 
 
 def _opening(subject: Subject, found: Lineage) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tuneful.evaluation.report import number, visible
+from tuneful.evaluation.report import number, shown
 from tuneful.runs.lineage import short_name
 
 LONGEST = 200
@@ -14,7 +14,7 @@ LONGEST = 200
 
 def code(text: object) -> str:
     """Any text as a code span on one line; at most LONGEST characters of it."""
-    plain = " ".join(visible(str(text)).split())[:LONGEST] or "?"
+    plain = " ".join(shown(str(text)).split())[:LONGEST] or "?"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     gap = " " if plain[0] == "`" or plain[-1] == "`" else ""
     return f"{fence}{gap}{plain}{gap}{fence}"

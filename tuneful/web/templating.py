@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from tuneful import __version__
 from tuneful.feedback.access import Who
-from tuneful.feedback.visible import visible
+from tuneful.visible import visible
 from tuneful.web.security import API, SESSION_COOKIE, VISIT_COOKIE, csrf, new_visit
 
 if TYPE_CHECKING:

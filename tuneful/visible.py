@@ -5,8 +5,14 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-_JOINERS: Final = "\u200c\u200d"
-"""Which emoji and many scripts need."""
+_LEFT: Final = frozenset("\n\t\u200c\u200d")
+"""Besides newlines and tabs the joiners, which emoji and many scripts need."""
+
+_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0\ufffe\uffff")
+"""Letters of Hangul that are blank, and what is no character, though their category does not say so."""
+
+_SEEN: Final = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2")
+"""Marks around numbers in Arabic and Syriac: format characters that are seen."""
 
 
 class _Names(dict[int, str]):
@@ -27,6 +33,6 @@ def visible(text: str) -> str:
 
 
 def _hidden(character: str) -> bool:
-    if character in "\n\t" or character in _JOINERS:
+    if character in _LEFT or character in _SEEN:
         return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return character in _FILLERS or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
