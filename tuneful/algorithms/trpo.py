@@ -2,7 +2,7 @@
 
 per step:  sample completions, score them, subtract kl_coef * (log policy - log reference) from each token's reward
            advantages by GAE, whitened; g = gradient of the mean of ratio * A over tokens
-           x solves (F + damping) x = g by conjugate gradient, F the Fisher matrix of some of the completions
+           x solves (F + damping) x = g by conjugate gradient, F the Fisher matrix of the completions
            policy <- policy + length * x, the length halved and halved again until the KL is below max_kl and the
            surrogate has risen; else nothing moves
            `value_epochs` passes of the value function over the returns, which do not touch the policy
@@ -67,8 +67,8 @@ class TRPOConfig(OnPolicyConfig):
     """Of the conjugate gradient."""
     tries: int = 10
     """Lengths that the line search tries, each 0.8 of the one before."""
-    fisher_share: float = 0.2
-    """Share of a step's completions that the Fisher matrix is taken over."""
+    fisher_share: float = 1.0
+    """Share of a step's completions that the Fisher matrix is taken over; of many thousands a tenth will do."""
     value_epochs: int = 10
     """Passes of the value function over a step's completions."""
     gamma: float = 1.0
@@ -84,7 +84,7 @@ class TRPOConfig(OnPolicyConfig):
         require_discounts(self)
         if not 0 < self.fisher_share <= 1:
             raise ConfigError(
-                f"{self.table}fisher_share must be above 0 and at most 1, got {self.fisher_share}; 0.1 to 0.2 will do"
+                f"{self.table}fisher_share must be above 0 and at most 1, got {self.fisher_share}; 1 takes all"
             )
 
     @property
