@@ -66,7 +66,7 @@ def main() -> None:
 def answered(context: Context, model: str, prompts: list[Prompt], temperature: float) -> dict[str, Any]:
     """What the answers of one model at one temperature are like."""
     sampling = Sampling(num_samples=SAMPLES, max_new_tokens=48, temperature=temperature)
-    rollout = stage_answers(context, model, prompts, sampling, seed=0)
+    rollout = stage_answers(context, model, prompts, sampling, seed=0, dtype="float32")
     utility = context.measure("demo:true_utility")
     group = rollout.group.tolist()
     values = [utility(prompts[g], text) for g, text in zip(group, rollout.texts, strict=True)]
