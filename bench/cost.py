@@ -140,13 +140,18 @@ def work(*, prompts: int, length: int, model: str, samples: int) -> PPOWork:
 
 
 def drawing(curves: dict[str, tuple[tuple[float, float], ...]]) -> str:
-    """One SVG file of a plot for each curve, one under the other, with the report's colours for light and dark."""
+    """One SVG file of a plot for each curve."""
     from tuneful.evaluation.plots import growth
 
+    return one_file([growth(points, of=name) for name, points in curves.items()])
+
+
+def one_file(plots: list[str]) -> str:
+    """One SVG file of the report's plots, one under the other, with its colours for light and dark."""
     width, height = 460, 250
     plots = [
-        growth(points, of=name).replace("<svg ", f'<svg y="{k * height}" width="{width}" height="{height}" ', 1)
-        for k, (name, points) in enumerate(curves.items())
+        plot.replace("<svg ", f'<svg y="{k * height}" width="{width}" height="{height}" ', 1)
+        for k, plot in enumerate(plots)
     ]
     light = "--faint: #6b675e; --rule: #e3dfd5; --before: #81735c; --after: #14756a; --ground: #fbfaf7"
     dark = "--faint: #a09c92; --rule: #2d3136; --before: #a8977d; --after: #5fc5b4; --ground: #15171a"

@@ -1,6 +1,6 @@
 """Entropy in training beside temperature at inference, on a finished demo.
 
-    python bench/temperature.py --run runs/demo [--json]
+    python bench/temperature.py --run runs/demo [--json] [--plot docs/images/temperature.svg]
 
 In training: the entropy that PPO logged, step by step, of the policy at temperature 1. At inference: base and tuned
 model answer 200 dev prompts four times at each of TEMPERATURES. Told of each: nats per token of the distribution that
@@ -15,7 +15,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cost import one_file
+
 from tuneful.demo.run import shipped_worlds
+from tuneful.evaluation import plots
 from tuneful.evaluation.intervals import bootstrap_mean
 from tuneful.evaluation.text_measures import distinct_n, eos_share
 from tuneful.generation.sampling import Sampling
@@ -34,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path, help="where to draw both, as SVG")
     given = parser.parse_args()
     record = read_stage(given.run)
     if record is None:
@@ -47,6 +51,8 @@ def main() -> None:
         side: {str(t): answered(context, model, prompts, t) for t in TEMPERATURES}
         for side, model in (("base", "demo:base"), ("tuned", "@ppo"))
     }
+    if given.plot:
+        given.plot.write_text(drawing(training, table), encoding="utf-8")
     if given.json:
         print(json.dumps({"bench": "temperature", "training": training, **table}))
         return
@@ -61,6 +67,22 @@ def main() -> None:
                 f"{row['distinct_2']:.3f}  ended {row['eos_share']:.3f}  true utility "
                 f"{row['true_utility']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
             )
+
+
+def drawing(training: dict[int, float], table: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Entropy over steps; under it true utility against entropy, a line for each model, a number for a temperature."""
+    points = [
+        plots.Series(
+            curve=tuple((row["entropy"], row["true_utility"]["mean"]) for row in rows.values()),
+            end=(rows[t]["entropy"], rows[t]["true_utility"]["mean"]),
+            interval=None,
+        )
+        for rows in table.values()
+        for t in rows
+    ]
+    entropy = plots.over_steps(tuple(sorted(training.items())), (), name="nats per token over steps")
+    utility = plots.learners(points, start=None, over="nats per token", name="true utility over nats per token")
+    return one_file([entropy, utility])
 
 
 def answered(context: Context, model: str, prompts: list[Prompt], temperature: float) -> dict[str, Any]:
