@@ -166,6 +166,27 @@ def test_how_many_items_were_added_is_said(site: Any) -> None:
     assert "0 of 9 judgments" in lead.get(place).text
 
 
+def test_invitations_are_taken_back_and_members_removed(site: Any) -> None:
+    lead = admin(site)
+    place = lead.post("/lead/new", data={"name": "a"}).headers["location"]
+    project = place.removeprefix("/lead/")
+    lead.post(f"{place}/items", files=items(ROWS), data={"overlap": "1"})
+    link = lead.post(f"{place}/invitations").text.split('readonly value="')[1].split('"')[0]
+    (back,) = re.findall(r'action="([^"]*/taken-back)"', lead.get(place).text)
+    assert lead.post(back).headers["location"] == f"{place}#people"
+    assert visitor(site).get(link.removeprefix("http://site")).status_code == 403
+    assert "taken-back" not in lead.get(place).text
+    assert lead.post(back).status_code == 404
+    rater = site.rater(project, name="Bo")
+    (out,) = re.findall(r'action="([^"]*/removed)"', lead.get(place).text)  # nobody removes themselves
+    labeler = signed_in(site, rater)
+    assert labeler.post(out).status_code == 403
+    assert labeler.post(f"/p/{project}/claim", json={}).json()["assignment"]
+    assert lead.post(out).headers["location"] == f"{place}#people"
+    assert labeler.post(f"/p/{project}/claim", json={}).status_code == 403
+    assert "Bo" not in lead.get(place).text  # who judged nothing is no part of it
+
+
 def test_a_form_that_was_refused_is_shown_again_as_it_was_filled(site: Any) -> None:
     lead = admin(site)
     lead.post("/lead/new", data={"name": "a"})

@@ -74,6 +74,10 @@ class Invited:
     role: Role | Literal["admin"]
 
 
+NAMED: Final = 16
+"""Characters of an invitation's hash that name it to leads and in the trail."""
+
+
 def digest(secret: str) -> str:
     """What the database holds of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
@@ -122,7 +126,7 @@ def _invite(connection: Connection, project_id: str | None, role: str, by: str |
 
 def _named(secret: str) -> str:
     """What the trail calls a secret: the beginning of the hash under which the database has it."""
-    return digest(secret)[:16]
+    return digest(secret)[:NAMED]
 
 
 def invited(store: Store, secret: str, *, now: float) -> Invited:

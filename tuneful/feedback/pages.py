@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, distinct, func, select
+from sqlalchemy import and_, bindparam, distinct, func, or_, select
 
 from tuneful.errors import AccessError
 from tuneful.feedback.assignment import Assignment
@@ -165,7 +165,7 @@ def judged_everywhere(store: Store, rater_id: str) -> dict[str, int]:
 
 
 def labelers(store: Store, project_id: str) -> list[Labeler]:
-    """The members of a project, in the order in which they came."""
+    """The members of a project, in the order in which they came, and behind them those who judged and were removed."""
     judged = (
         select(judgment.c.rater, func.count(distinct(judgment.c.item)).label("judged"))
         .where(judgment.c.project == project_id, ~judgment.c.quiz)
@@ -182,18 +182,18 @@ def labelers(store: Store, project_id: str) -> list[Labeler]:
     with store.read() as connection:
         rows = connection.execute(
             select(rater, account.c.login, membership.c.role, judged.c.judged, skipped.c.skipped)
-            .join(membership, membership.c.rater == rater.c.id)
+            .outerjoin(membership, and_(membership.c.rater == rater.c.id, membership.c.project == project_id))
             .outerjoin(account, account.c.rater == rater.c.id)
             .outerjoin(judged, judged.c.rater == rater.c.id)
             .outerjoin(skipped, skipped.c.rater == rater.c.id)
-            .where(membership.c.project == project_id)
-            .order_by(membership.c.created_at, rater.c.id)
+            .where(or_(membership.c.role.is_not(None), judged.c.judged.is_not(None)))
+            .order_by(membership.c.role.is_(None), membership.c.created_at, rater.c.id)
         ).all()
     return [
         Labeler(
             rater=row.id,
             kind=row.kind,
-            role=row.role,
+            role=row.role or "removed",
             name=row.name or (row.login if row.role == "lead" else None),
             judged=row.judged or 0,
             skipped=row.skipped or 0,

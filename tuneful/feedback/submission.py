@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from tuneful.errors import AccessError, StoreError
 from tuneful.feedback.assignment import has_room, lock_item
 from tuneful.feedback.gold import share_right
 from tuneful.feedback.quiz import standing, try_to_pass
 from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, project
+from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
 from tuneful.records import JudgmentKind
 
 ORDERED: Final = ("ranking", "comparison")
@@ -79,9 +79,10 @@ class Receipt:
 
 # Built once, as in `assignment`.
 _GIVEN: Final = (
-    select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind)
+    select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind, membership.c.role)
     .join(item, item.c.id == assignment.c.item)
     .join(project, project.c.id == item.c.project)
+    .outerjoin(membership, and_(membership.c.project == item.c.project, membership.c.rater == assignment.c.rater))
     .where(assignment.c.id == bindparam("assignment"), assignment.c.rater == bindparam("rater"))
     .with_for_update(of=assignment)
 )
@@ -118,6 +119,8 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
             return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True, feedback=learned)
         if given is None:
             raise AccessError(f'assignment "{assignment_id}": not one of rater "{rater_id}"')
+        if given.role is None:
+            raise AccessError("you are no member of this project any more; ask its lead")
         _require_instructions(connection, said, given.project)
         _require_fit(said, given.kind, given.completions)
         late = given.state == "released" or (given.state == "live" and given.lease_until <= now)

@@ -24,6 +24,7 @@ from tuneful.feedback.items import candidates, put_items
 from tuneful.feedback.jobs import DATASET, job_of, jobs
 from tuneful.feedback.jobs import stop as stop_job
 from tuneful.feedback.judgments import judgment_row
+from tuneful.feedback.members import open_invitations, remove_member, take_back
 from tuneful.feedback.overview import overview
 from tuneful.feedback.pages import guide, judged_everywhere, names_of, remarks
 from tuneful.feedback.projects import (
@@ -184,6 +185,18 @@ def new_invitation(
     return _lead_page(request, store, who, found, now, link=str(request.url_for("invitation_page", secret=secret)))
 
 
+@router.post("/lead/{project_id}/invitations/{invitation_id}/taken-back")
+def invitation_taken_back(store: InStore, who: Known, now: Now, found: Led, invitation_id: str) -> Response:
+    take_back(store, found.id, invitation_id, by=who.rater, now=now)
+    return RedirectResponse(f"{_place(found.id)}#people", 303)
+
+
+@router.post("/lead/{project_id}/members/{rater_id}/removed")
+def member_removed(store: InStore, who: Known, now: Now, found: Led, rater_id: str) -> Response:
+    remove_member(store, found.id, rater_id, by=who.rater, now=now)
+    return RedirectResponse(f"{_place(found.id)}#people", 303)
+
+
 @router.get("/lead/{project_id}/jobs.json")
 def progress_of_jobs(store: InStore, found: Led) -> dict[str, Any]:
     """How far each job is, for the page to show without being loaded again."""
@@ -269,6 +282,8 @@ def _lead_page(
         guide_html="" if newest is None else instructions_html(newest.text),
         per_day=_per_day(seen.times),
         trying=trying(store, found.id),
+        invitations=open_invitations(store, found.id, now=now),
+        day=_day,
         remarks=told,
         people=names_of(store, found.id, {one.rater for one in told}),
         amounts=amounts(store, found.id),
@@ -287,11 +302,14 @@ def _new_project_page(request: Request, who: Who, filled: Mapping[str, str], *, 
     return page(request, "new_project.html", who, status=status, kinds=kinds, filled=filled, error=error)
 
 
+def _day(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).date().isoformat()
+
+
 def _per_day(times: tuple[float, ...]) -> list[tuple[str, int]]:
     counts: dict[str, int] = {}
     for time in times:
-        day = datetime.fromtimestamp(time, UTC).date().isoformat()
-        counts[day] = counts.get(day, 0) + 1
+        counts[_day(time)] = counts.get(_day(time), 0) + 1
     return list(counts.items())
 
 

@@ -23,6 +23,7 @@ from tuneful.feedback.gold import Gold
 from tuneful.feedback.identities import Proof, come_in, link, unlink
 from tuneful.feedback.items import add_gold, add_items
 from tuneful.feedback.jobs import claim, deliver, enqueue, finish, stop
+from tuneful.feedback.members import open_invitations, remove_member, take_back
 from tuneful.feedback.projects import (
     add_member,
     create_project,
@@ -158,7 +159,7 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     add_member(store, other, ada, role="lead", by=ada, now=1.0)
     publish_instructions(store, project, "Be kind.", by=ada, now=1.0)
     publish_instructions(store, project, "Be kind.", by=ada, now=1.0)  # the same, so no version
-    judge(store, project, ranks=(1, 2, 3))
+    judged = judge(store, project, ranks=(1, 2, 3))
     decide(store, item, by=ada, ranks=(1, 2, 3), why="It is so.", now=1.0)
     make_gold(store, item, by=ada, why="", now=1.0)
     known = Gold(Candidates(Prompt("known"), (Completion("a", id="a"), Completion("b", id="b"))), ranks=(1, 2))
@@ -204,6 +205,9 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
     unlink(store, ada, proof.issuer, now=1.0)
     unlink(store, ada, proof.issuer, now=1.0)  # nothing is left to unlink
     come_in(store, replace(proof, state="c"), strangers=True, now=1.0)
+    invite(store, project_id=project, by=ada, now=1.0)
+    take_back(store, project, open_invitations(store, project, now=1.0)[0].id, by=ada, now=1.0)
+    remove_member(store, project, judged, by=ada, now=1.0)
     erase(store, ada, by=ada, now=1.0)
     assert [row["what"] for row in rows(store)] == [
         *("project made", "items added"),
@@ -219,7 +223,8 @@ def test_everything_that_leads_change_is_told_and_nothing_personal(store: Store,
         ),
         *("dataset written", "token made"),
         *("invitation made", "invitation used", "job asked", "job ended", "job asked", "items delivered", "job ended"),
-        *("identity linked", "identity unlinked", "identity linked", "account made", "account erased"),
+        *("identity linked", "identity unlinked", "identity linked", "account made"),
+        *("invitation made", "invitation taken back", "member removed", "account erased"),
     ]
     assert {row["what"] for row in rows(store)} == acts() - {"restored"}  # the next test's
     (stranger,) = {row["rater"] for row in rows(store)} - {None, ada}
