@@ -104,7 +104,7 @@ def test_people_are_called_by_their_names(site: Any) -> None:
     pages = [client.get(f"/lead/{project}{place}").text for place in (f"/items/{item}", "", "/quality")]
     for page in pages[:2]:
         assert f"<bdi>{plain[:8]}</bdi>" in page
-        assert named[:8] not in page and lead[:8] not in page
+        assert f"<bdi>{named[:8]}" not in page and f"<bdi>{lead[:8]}" not in page
     for page in pages:
         assert "<bdi>Bo</bdi>" in page and "<bdi>cy</bdi>" not in page
         assert "ada</bdi>" in page.partition("<main")[2]
@@ -148,6 +148,12 @@ def test_of_two_decisions_the_one_that_did_not_see_the_other_is_refused(site: An
     assert lead.post(f"/lead/{project}/decisions", data=answer).status_code == 303
     again = lead.post(f"/lead/{project}/decisions", data=answer)
     assert (again.status_code, "decided a moment ago" in again.text) == (400, True)
+    typed = {"item": item, "rank": ["2", "1"], "why": "<b> is better"}
+    shown = lead.post(f"/lead/{project}/decisions", data=typed, headers={"accept": "text/html"})
+    assert shown.status_code == 400
+    assert "It was not decided" in shown.text
+    assert re.findall(r"<option selected>(\d)</option>", shown.text) == ["2", "1"]
+    assert "&lt;b&gt; is better</textarea>" in shown.text
     (made,) = decisions(site.store, project)
     page = lead.get(f"/lead/{project}/items/{item}").text
     assert f'name="replaces" value="{made.id}"' in page

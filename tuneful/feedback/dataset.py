@@ -229,7 +229,8 @@ def of_audience(
     kept = [one for one in judged if one.rater in members]
     people = {one.rater for one in kept if one.rater_kind == "human"}
     if not kept:
-        known = {group for theirs in groups.values() for group in theirs}
+        sizes = Counter(group for theirs in groups.values() for group in theirs)
+        known = [group for group, size in sizes.items() if size >= FEWEST_PEOPLE]  # a small one tells of single persons
         raise DataError(f'audience "{audience}": nobody of it judged anything{did_you_mean(audience, known)}')
     if 0 < len(people) < FEWEST_PEOPLE:
         raise DataError(

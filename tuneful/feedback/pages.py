@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
@@ -134,14 +135,19 @@ def guide(store: Store, project_id: str) -> Guide | None:
 
 
 def groups_of(store: Store, project_id: str) -> dict[str, list[str]]:
-    """What the members of a project say of themselves, by rater."""
+    """What those who are in a project, or judged in it, say of themselves, by rater. A group that people write in small
+    and in large letters is one, as most of them write it."""
+    belong = select(membership.c.rater).where(membership.c.project == project_id)
+    judged = select(judgment.c.rater).where(judgment.c.project == project_id)
     with store.read() as connection:
         rows = connection.execute(
-            select(rater.c.id, rater.c.groups)
-            .join(membership, membership.c.rater == rater.c.id)
-            .where(membership.c.project == project_id)
+            select(rater.c.id, rater.c.groups).where(or_(rater.c.id.in_(belong), rater.c.id.in_(judged)))
         ).all()
-    return {row.id: row.groups for row in rows}
+    spellings: dict[str, Counter[str]] = {}
+    for name in (name for row in rows for name in row.groups):
+        spellings.setdefault(name.casefold(), Counter())[name] += 1
+    usual = {key: min(found, key=lambda name: (-found[name], name)) for key, found in spellings.items()}
+    return {row.id: list(dict.fromkeys(usual[name.casefold()] for name in row.groups)) for row in rows}
 
 
 _JUDGED: Final = select(func.count(distinct(judgment.c.item))).where(
@@ -264,12 +270,9 @@ def prompts_of(store: Store, item_ids: Collection[str]) -> dict[str, str]:
 
 
 def judged_at(store: Store, project_id: str) -> list[float]:
-    """When each judgment of a project was given, oldest first."""
+    """When each judgment of a project was given, oldest first: those that count, without revisions and known items."""
+    first = (judgment.c.counted, judgment.c.replaces.is_(None), item.c.gold.is_(None))
+    asked = select(judgment.c.created_at).join(item, item.c.id == judgment.c.item)
     with store.read() as connection:
-        return list(
-            connection.execute(
-                select(judgment.c.created_at)
-                .where(judgment.c.project == project_id, ~judgment.c.quiz)
-                .order_by(judgment.c.created_at)
-            ).scalars()
-        )
+        found = asked.where(judgment.c.project == project_id, *first).order_by(judgment.c.created_at)
+        return list(connection.execute(found).scalars())

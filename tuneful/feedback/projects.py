@@ -22,6 +22,9 @@ Role = Literal["lead", "labeler"]
 LONGEST_NAME: Final = 120
 """Characters of a project's name."""
 
+LONGEST_INSTRUCTIONS: Final = 100_000
+"""Characters; nobody reads more, and a page of several such versions takes browsers seconds to lay out."""
+
 LONGEST_CRITERION: Final = 80
 """Characters of what is judged."""
 
@@ -201,9 +204,11 @@ def publish_instructions(
 
     seen: the version that the writer had before them, 0 for none; None where nobody looked. Raises StoreError when
     another one has been published since, so that of two leads who write at once neither takes back the other's words,
-    and for a text of nothing but space.
+    and for a text of nothing but space, or of more than LONGEST_INSTRUCTIONS characters.
     """
     require_storable(text, "the instructions")
+    if len(text) > LONGEST_INSTRUCTIONS:
+        raise StoreError(f"instructions: {len(text):,} characters; give {LONGEST_INSTRUCTIONS:,} at most")
     if not text.strip():
         raise StoreError("instructions: there is no text in them; write what labelers are to look at")
 

@@ -4,9 +4,9 @@ instructions, and write a dataset down."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Query, Request
@@ -26,7 +26,7 @@ from tuneful.feedback.starters import starter
 from tuneful.feedback.store import Store
 from tuneful.web.leading import Led
 from tuneful.web.security import InStore, Known, Now
-from tuneful.web.templating import instructions_html, page
+from tuneful.web.templating import instructions_html, page, wants_page
 from tuneful.web.wording import changes
 from tuneful.web.working import place_of
 
@@ -68,6 +68,20 @@ def items_page(
 
 @router.get("/lead/{project_id}/items/{item_id:path}")
 def item_page(request: Request, store: InStore, who: Known, found: Led, item_id: str) -> Response:
+    return _item_page(request, store, who, found, item_id)
+
+
+def _item_page(
+    request: Request,
+    store: Store,
+    who: Who,
+    found: Project,
+    item_id: str,
+    *,
+    error: str = "",
+    filled: Mapping[str, Any] | None = None,
+) -> Response:
+    """error, filled: why a decision was refused, and its ranks, values and reason, which stay in the form."""
     seen = look(store, found.id, item_id)
     agreed = request.app.state.fits.last(found.id)
     made = [one for one in decisions(store, found.id) if one.item == item_id]
@@ -78,6 +92,9 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
         request,
         "item.html",
         who,
+        status=400 if error else 200,
+        error=error,
+        filled=filled,
         project=found,
         item=seen,
         letters=letters,
@@ -93,6 +110,7 @@ def item_page(request: Request, store: InStore, who: Known, found: Led, item_id:
 
 @router.post("/lead/{project_id}/decisions")
 def new_decision(
+    request: Request,
     store: InStore,
     who: Known,
     now: Now,
@@ -104,17 +122,14 @@ def new_decision(
     name: Names = None,
     value: Values = None,
 ) -> Response:
-    item_id = look(store, found.id, item).id
-    decide(
-        store,
-        item_id,
-        by=who.rater,
-        ranks=rank or [],
-        values=_values(name, value),
-        why=why.strip(),
-        replaces=replaces or None,
-        now=now,
-    )
+    item_id, ranks, values, reason = look(store, found.id, item).id, rank or [], _values(name, value), why.strip()
+    try:
+        decide(store, item_id, by=who.rater, ranks=ranks, values=values, why=reason, replaces=replaces or None, now=now)
+    except StoreError as error:
+        if not wants_page(request):
+            raise
+        filled = {"ranks": ranks, "values": values, "why": reason}
+        return _item_page(request, store, who, found, item_id, error=str(error), filled=filled)
     return RedirectResponse(_place(found, f"items/{quote(item_id)}"), 303)
 
 

@@ -284,6 +284,7 @@ def _lead_page(
         trying=trying(store, found.id),
         invitations=open_invitations(store, found.id, now=now),
         day=_day,
+        span=_span,
         remarks=told,
         people=names_of(store, found.id, {one.rater for one in told}),
         amounts=amounts(store, found.id),
@@ -300,6 +301,10 @@ def _lead_page(
 def _new_project_page(request: Request, who: Who, filled: Mapping[str, str], *, error: str = "") -> Response:
     status, kinds = 400 if error else 200, get_args(JudgmentKind)
     return page(request, "new_project.html", who, status=status, kinds=kinds, filled=filled, error=error)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
 
 
 def _day(time: float) -> str:

@@ -464,6 +464,18 @@ def test_instructions_and_what_changed(site: Any, page: Any) -> None:
     assert drawer.is_hidden()
 
 
+def test_new_instructions_are_told_before_the_items_that_are_in_hand(site: Any, page: Any) -> None:
+    project = site.project(items=8)
+    start(site, page, project)
+    prefetched(page)
+    publish_instructions(site.store, project, "Which answer **harms** least?", now=site.now())
+    press(page, "a b c d Enter")
+    page.get_by_role("heading", name="What changed in version 2").wait_for()
+    press(page, "h a b c d Enter")
+    versions = [one.instructions for one in stored(site, project, 2)]
+    assert versions[0] != versions[1]
+
+
 def test_quiz_teaches_before_the_next_item(site: Any, page: Any) -> None:
     project = site.project(answers=2, items=2, quiz=1)
     start(site, page, project)

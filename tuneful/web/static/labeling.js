@@ -216,8 +216,6 @@ function show(item) {
   if (item.restored) tell("Your draft is back");
   item.restored = false;
   if (!item.opened && item.until - Date.now() < item.lease / 2) hand.prolong(item);
-  const { instructions } = item.assignment;
-  if (instructions && drawer.id && instructions !== drawer.id) loadInstructions();
 }
 
 function tellQuiz({ assignment }) {
@@ -349,6 +347,8 @@ async function claim(besides) {
   standing.progress = answer.progress;
   standing.learn(answer.quiz);
   standing.show(outbox);
+  const newest = answer.assignment?.instructions;
+  if (newest && drawer.id && newest !== drawer.id) loadInstructions();
   return answer;
 }
 
