@@ -159,7 +159,7 @@ def test_a_decision_that_no_judgment_comes_with_is_told(store: Path, tmp_path: P
 
 
 def test_an_import_that_is_refused_makes_no_project(store: Path, tmp_path: Path) -> None:
-    """Without the texts, which the line asks for; and with an id that means another judgment in this store."""
+    """Without the texts, which the line asks for; and with two judgments that revise each other."""
     folder = tmp_path / "data"
     tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
     before = tuneful("label", "status", "--store", store, "--json")
@@ -167,7 +167,11 @@ def test_an_import_that_is_refused_makes_no_project(store: Path, tmp_path: Path)
     with pytest.raises(DataError, match=r"judgments\.jsonl: .* give these by --in completions\.jsonl"):
         tuneful(*command, "--store", tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
-    with pytest.raises(StoreError, match="the id belongs to another one here"):
+    rows = [json.loads(line) for line in (folder / "judgments.jsonl").read_text().splitlines()]
+    rows[0]["replaces"] = next(row["id"] for row in rows[1:] if row["item"] == rows[0]["item"])
+    next(row for row in rows if row["id"] == rows[0]["replaces"])["replaces"] = rows[0]["id"]
+    write_jsonl(folder / "judgments.jsonl", rows, force=True)
+    with pytest.raises(StoreError, match="revise each other"):
         tuneful(*command, "--in", folder / "completions.jsonl", "--store", store)
     assert tuneful("label", "status", "--store", store, "--json") == before
     assert "project made" not in tuneful("label", "trail", "--store", store, "--last", 1)
@@ -292,6 +296,34 @@ def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> 
     assert given.quiz
     tuneful("label", "forget", "bo", "--store", store)
     assert holder_of(opened, token, now=time.time()) is None
+    opened.close()
+
+
+def test_the_same_export_goes_into_another_project_of_its_store(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    command = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--store", store)
+    assert '6 new judgments of 3 new items in project "copy"' in tuneful(*command, "--project", "copy")
+    assert '0 new judgments of 0 new items in project "copy"' in tuneful(*command, "--project", "copy")
+
+
+def test_unpaired_preferences_of_a_dataset_come_back_as_yes_or_no(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    rows = [row for file in sorted(folder.glob("unpaired-*")) for row in file.read_text().splitlines()]
+    (tmp_path / "kto.jsonl").write_text("\n".join(rows))
+    command = ("label", "import", tmp_path / "kto.jsonl", "--project", "kto", "--store", store)
+    taken = CliRunner().invoke(app, [*map(str, command)])
+    assert f'{len(rows)} new judgments of {len(rows)} new items in project "kto"' in taken.stdout
+    assert "p, num_labels" in taken.stderr
+    opened = Store.open(store)
+    said = judgments(opened, find_project(opened, "kto").id)
+    texts = {
+        one.id: one.text for given in candidates(opened, find_project(opened, "kto").id) for one in given.completions
+    }
+    assert {(texts[one.completions[0]], one.values["preference"]) for one in said} == {
+        *(("Close the blinds.", 1.0), ("So what?", 0.0))
+    }
     opened.close()
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -563,6 +564,12 @@ def test_real_trees(data_dir: Path) -> None:
     assert all(set(judgment.completions) <= known for judgment in found.judgments)
 
 
+BEHIND = (
+    "{}: not counted, since a judgment is one rater's word: {}; what each rater said stands in the "
+    "judgments.jsonl of a dataset"
+)
+
+
 def test_preferences_are_the_word_of_one_rater(tmp_path: Path) -> None:
     rows = [{"prompt": HOT, "chosen": BLINDS, "rejected": DENIED, **known} for known in ({}, {"p": 0.2}, {"p": 0.5})]
     found = import_judgments(lines(tmp_path, *rows, rows[0]))
@@ -575,7 +582,10 @@ def test_preferences_are_the_word_of_one_rater(tmp_path: Path) -> None:
     assert [one.values for one in found.judgments] == [{}, {"p": 0.2}, {"p": 0.5}]
     assert {one.rater for one in found.judgments} == {"preferences"}
     assert all(one.kind == "comparison" and one.shown_order == () for one in found.judgments)
-    assert found.left_out == [f"{tmp_path}/export.jsonl:4: skipped: says again what was said before"]
+    assert found.left_out == [
+        f"{tmp_path}/export.jsonl:4: skipped: says again what was said before",
+        BEHIND.format(f"{tmp_path}/export.jsonl", "p"),
+    ]
 
 
 def test_preferences_in_their_other_shapes(tmp_path: Path) -> None:
@@ -598,6 +608,56 @@ def test_a_broken_preference_is_named_by_its_line(tmp_path: Path) -> None:
         f'{path}:2: field "rejected": chosen and rejected are equal; a comparison needs two answers; remove the row',
         f'{path}:3: field "p": got 2.0; a probability lies between 0 and 1',
     ]
+
+
+def test_unpaired_preferences_are_yes_or_no_of_one_rater(tmp_path: Path) -> None:
+    """TRL's rows for KTO; the second as a dataset of ours has them."""
+    good = {"prompt": HOT, "completion": BLINDS, "label": True}
+    bad = {
+        "prompt": HOT,
+        "completion": DENIED,
+        "label": False,
+        "p": 0.2,
+        "weight": 0.5,
+        "num_labels": 3,
+        "margin": None,
+    }
+    path = lines(tmp_path, good, bad, good)
+    found = import_judgments(path)
+    texts = {one.id: one.text for item in found.candidates for one in item.completions}
+    said = [(texts[one.completions[0]], one.kind, one.criterion, one.values, one.rater) for one in found.judgments]
+    assert said == [
+        (BLINDS, "binary", "preference", {"preference": 1.0}, "preferences"),
+        (DENIED, "binary", "preference", {"preference": 0.0}, "preferences"),
+    ]
+    again, behind = found.left_out
+    assert again == f"{path}:3: skipped: says again what was said before"
+    assert behind == BEHIND.format(path, "p, weight, num_labels")
+
+
+def test_a_broken_unpaired_preference_is_named_by_its_line(tmp_path: Path) -> None:
+    good = {"prompt": HOT, "completion": BLINDS, "label": True}
+    path = lines(tmp_path, good, good | {"label": 1}, good | {"p": 0.2}, good | {"completion": DENIED, "label": False})
+    found = import_judgments(path, on_problem="skip")
+    assert len(found.judgments) == 2
+    assert [problem.split(": ")[:2] for problem in found.problems] == [
+        [f"{path}:2", 'field "label"'],
+        [f"{path}:3", 'field "p"'],
+    ]
+
+
+@pytest.mark.parametrize("side", ["prompt", "chosen"])
+def test_a_nul_breaks_its_row_alone(tmp_path: Path, side: str) -> None:
+    """PostgreSQL has no place for one."""
+    good = {"prompt": HOT, "chosen": BLINDS, "rejected": DENIED}
+    path = lines(tmp_path, good, good | {side: "c\0"}, good | {"rejected": DEPENDS})
+    found = import_judgments(path, on_problem="skip")
+    assert len(found.judgments) == len(found.candidates) == 2
+    [problem] = found.problems
+    assert problem.startswith(f"{path}:2: ")
+    assert "NUL" in problem
+    with pytest.raises(DataError, match="1 broken part, so nothing was taken"):
+        import_judgments(path)
 
 
 # Files of our own
@@ -643,6 +703,42 @@ def test_own_judgments_that_are_broken(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="4 broken parts, so nothing was taken"):
         import_judgments(path, candidates=offered)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("criterion", "help\0ful", "NUL"),
+        ("criterion", "help\nful", "control character"),
+        ("criterion", 81 * "x", "81 characters"),
+        ("rater", "an\0n", "NUL"),
+        ("flags", {"a": ["un\0safe"]}, "NUL"),
+        ("created_at", "yesterday", "'yesterday' is no time; write ISO 8601, such as 2026-11-20T10:00:00+00:00"),
+        ("created_at", "0001-01-01T00:00:00+14:00", "is no time"),  # before the year 1 in UTC
+        ("created_at", "20 Nov 2026", "is no time"),
+    ],
+)
+def test_what_no_store_could_hold_breaks_its_row_alone(tmp_path: Path, field: str, value: Any, told: str) -> None:
+    offered, said = own()
+    row = {"item": "i", "prompt": said[0].prompt, "completions": ["a", "b"], "rater": "ann", "ranks": [1, 2]}
+    path = lines(
+        tmp_path, row | {"id": "x"}, row | {"id": "y", field: value}, row | {"id": "z"}, name="judgments.jsonl"
+    )
+    found = import_judgments(path, candidates=offered, on_problem="skip")
+    assert [one.id for one in found.judgments] == ["x", "z"]
+    [problem] = found.problems
+    assert problem.startswith(f"{path}:2: ")
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    "said", ["2026-11-20T10:00:00+00:00", "2026-11-20T10:00:00.5Z", "2026-11-20 10:00", "2026-11-20", ""]
+)
+def test_times_that_are_taken(tmp_path: Path, said: str) -> None:
+    offered, [judgment, _] = own()
+    path = tmp_path / "judgments.jsonl"
+    write_judgments(path, [replace(judgment, created_at=said)])
+    assert import_judgments(path, candidates=offered).judgments[0].created_at == said
 
 
 # Files
@@ -745,7 +841,7 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
         import_judgments(path)
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("text", [text.replace("\0", "") for text in HOSTILE], ids=range(len(HOSTILE)))
 def test_hostile_text_is_taken_unchanged(tmp_path: Path, text: str) -> None:
     path = saved(
         tmp_path, [task({"prompt": text, "answer1": text, "answer2": f"{text}!"}, annotation(pairwise("left")))]

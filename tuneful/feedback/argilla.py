@@ -24,21 +24,8 @@ from typing import Any
 
 from tuneful.data.fields import text_of
 from tuneful.data.row import Row
-from tuneful.feedback.foreign import (
-    Taken,
-    Word,
-    add_label,
-    add_ranking,
-    add_rating,
-    criterion_of,
-    entries,
-    offered_in,
-    plain,
-    rated_by,
-    table,
-    told,
-    user_of,
-)
+from tuneful.feedback.foreign import Taken, Word, entries, offered_in, plain, table, told, user_of
+from tuneful.feedback.foreign_words import add_label, add_ranking, add_rating, criterion_of, rated_by
 
 _STATUS = ("submitted", "draft", "discarded")
 _ABOUT = frozenset({"id", "external_id", "metadata", "vectors", "_server_id", "score", "status"})

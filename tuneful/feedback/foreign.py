@@ -15,11 +15,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tuneful.data.fields import asked, messages_of, text_of
-from tuneful.data.row import Row, Skipped, is_finite, json_kind
+from tuneful.data.row import Row, Skipped, json_kind
 from tuneful.errors import ConfigError, did_you_mean
+from tuneful.feedback.items import require_storable_items
+from tuneful.feedback.judgments import seconds_of
+from tuneful.feedback.projects import LONGEST_CRITERION
+from tuneful.feedback.store import require_name, require_storable
 from tuneful.feedback.whole_rows import Faults, one_line
 from tuneful.records import Candidates, Completion, Judgment, JudgmentKind, Prompt, RaterKind, content_hash
 
@@ -40,8 +45,6 @@ _PROMPTS = "prompt instruction question input query user messages conversation c
 _ANSWER = re.compile(
     r"(answer|response|completion|output|reply|generation|candidate|summary|text|model)(\d{1,9}|[a-h]|left|right)?"
 )
-_GENERIC = set("rank ranker ranking pw pairwise preference comparison choice choices label rating best".split())
-"""Names of questions that say how they are asked, not what about: their criterion is "preference"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,8 @@ class Taken:
         self.judgments: dict[str, Judgment] = {}
         self.faults = Faults()
         self.left_out: list[str] = []
+        self.left_behind: dict[str, None] = {}
+        """Columns that no judgment can hold, in order of appearance."""
 
     def attempt(self, row: Row, name: str = "") -> AbstractContextManager[None]:
         """A DataError of the block becomes a fault, told with the `name` of what is broken; the file goes on."""
@@ -132,8 +137,14 @@ class Taken:
     def skip(self, skipped: Skipped) -> None:
         self.left_out.append(one_line(skipped))
 
+    def leave_behind(self, row: Row, read: Sequence[str]) -> None:
+        """Note the columns that say something, and nothing that a judgment has a place for."""
+        self.left_behind |= dict.fromkeys(
+            one_line(name) for name, value in row.fields.items() if value is not None and name not in read
+        )
+
     def offer(self, prompt: Prompt, texts: Mapping[str, str]) -> Offered:
-        """The item of a prompt with these answers by name. A model may say the same twice."""
+        """The item of a prompt with these answers by name. A model may say the same twice. Raises as `place` does."""
         item = content_hash("item", prompt.id, sorted(texts.values()))
         seen: Counter[str] = Counter()
         named = {}
@@ -141,31 +152,41 @@ class Taken:
             seen[text] += 1
             named[name] = content_hash("completion", item, text, seen[text])
         stored = sorted((text, named[name]) for name, text in texts.items())
-        self.items.setdefault(item, Candidates(prompt, tuple(Completion(text, id=one) for text, one in stored)))
+        self.place(item, Candidates(prompt, tuple(Completion(text, id=one) for text, one in stored)))
         return Offered(item, prompt, named)
 
+    def place(self, item: str, offered: Candidates) -> None:
+        """Take an item, unless it was there before. Raises StoreError for a text that cannot be stored."""
+        if item not in self.items:
+            require_storable_items([offered])
+            self.items[item] = offered
+
     def add(self, row: Row, word: Word) -> None:
-        """Take all judgments that a word is made of."""
+        """Take all judgments that a word is made of. Raises as `keep` does."""
+        made = list[Judgment]()
         for criterion, ranks in word.ranks.items():
             kind: JudgmentKind = "comparison" if len(word.offered.named) == len(ranks) == 2 else "ranking"
             beside = word.values.get(("comparison", criterion), {})
-            self._judge(row, word, kind, criterion, ranks=ranks, values=beside)
+            made.append(self._judgment(word, kind, criterion, ranks=ranks, values=beside))
         for (kind, criterion), values in word.values.items():
             if kind != "comparison":
-                self._judge(row, word, kind, criterion, values=values)
-        for criterion, text in word.texts.items():
-            self._judge(row, word, "demonstration", criterion, text=text)
-        if word.flags and not (word.ranks or word.values or word.texts):
-            self._judge(row, word, "binary", "preference")
+                made.append(self._judgment(word, kind, criterion, values=values))
+        made += [self._judgment(word, "demonstration", name, text=text) for name, text in word.texts.items()]
+        if word.flags and not made:
+            made.append(self._judgment(word, "binary", "preference"))
+        self.keep(row, *made)
 
-    def keep(self, row: Row, judgment: Judgment) -> None:
-        if judgment.id in self.judgments:
-            self.skip(row.skipped("says again what was said before"))
-        self.judgments.setdefault(judgment.id, judgment)
+    def keep(self, row: Row, *judgments: Judgment) -> None:
+        """Take these judgments, or none of them. Raises DataError or StoreError where one cannot be stored."""
+        for one in judgments:
+            _require_storable(row, one)
+        for one in judgments:
+            if one.id in self.judgments:
+                self.skip(row.skipped("says again what was said before"))
+            self.judgments.setdefault(one.id, one)
 
-    def _judge(
+    def _judgment(
         self,
-        row: Row,
         word: Word,
         kind: JudgmentKind,
         criterion: str,
@@ -173,7 +194,7 @@ class Taken:
         ranks: Mapping[str, int] | None = None,
         values: Mapping[str, float] | None = None,
         text: str = "",
-    ) -> None:
+    ) -> Judgment:
         completions = tuple(one.id for one in self.items[word.offered.item].completions)
         said: dict[str, Any] = {
             "item": word.offered.item,
@@ -191,7 +212,20 @@ class Taken:
             "seconds": word.seconds,
             "created_at": word.created_at,
         }
-        self.keep(row, Judgment(id=content_hash("judgment", said), **said))
+        return Judgment(id=content_hash("judgment", said), **said)
+
+
+def _require_storable(row: Row, said: Judgment) -> None:
+    """DataError for a time that is none, StoreError for a text or a criterion that no store takes."""
+    require_name(said.criterion, 'field "criterion"', longest=LONGEST_CRITERION)
+    names = (said.id, said.item, said.prompt, *said.completions, said.rater, said.instructions, said.replaces or "")
+    for text in (*names, said.text, *said.values, *said.flags, *chain(*said.flags.values())):
+        require_storable(text, f"the judgment of {told(said.rater)}")
+    if said.created_at:
+        try:
+            seconds_of(said.created_at)
+        except ValueError as error:
+            raise row.error(str(error), "or leave it out", "created_at") from None
 
 
 # Where the prompt and the answers stand
@@ -272,106 +306,6 @@ def _listed_answers(row: Row, entries: list[Any], place: str) -> dict[str, str]:
         said = next((key for key in ("body", "text", "html", "title") if entry.get(key)), "body")
         answers[name] = text_of(row, entry.get(said), f"{place}[{n}].{said}")
     return answers
-
-
-# What is said of them
-
-
-def add_ranking(row: Row, word: Word, criterion: str, ranks: Iterable[tuple[Any, Any]], place: str) -> None:
-    """A ranking by what the export calls each answer; a rank of None is none, and equal ranks tie."""
-    found: dict[str, int] = {}
-    for name, rank in ranks:
-        one = word.offered.find(name)
-        if one is None:
-            raise row.error(f"{told(name)} is no answer", f"rank {listed(word.offered.named)}", place)
-        if one in found:
-            raise row.error(f"{told(name)} comes twice", "rank each answer once", place)
-        if rank is not None and (type(rank) is not int or rank < 1):
-            raise row.error(f"{told(rank)} is no rank", "1 is the best, then 2, 3 ...", place)
-        if rank is not None:
-            found[one] = rank
-    if len(found) < 2:
-        raise row.error(f"ranks {len(found)} of the answers", "a ranking orders two at least", place)
-    if criterion in word.ranks:
-        raise row.error(f"orders the answers by {told(criterion)} a second time", "keep one of the two", place)
-    word.ranks[criterion] = found
-
-
-def add_label(row: Row, word: Word, names: Names, criterion: str, label: Any, place: str) -> None:
-    """A label: good or bad, of a single answer; which of two is better; the name of the best one; a flag."""
-    label, named = text_of(row, label, place), word.offered.named
-    best = None if label in names.meanings or len(named) == 1 else word.offered.find(label)
-    if best is not None:
-        add_ranking(row, word, criterion, [(name, 1 if one == best else 2) for name, one in named.items()], place)
-        return
-    meaning = _meaning(row, names, label, place)
-    single = meaning in ("good", "bad", *FLAGS)
-    if len(named) != (1 if single else 2):
-        problem = f"{told(label)} is said of {len(named)} answers"
-        raise row.error(problem, f"it can be said of {'one' if single else 'two'}", place)
-    if meaning in FLAGS:
-        word.flags.setdefault(word.offered.shown[0], []).append(meaning)
-    elif single:
-        if ("binary", criterion) in word.values:
-            raise row.error(f"a second word on {told(criterion)}", "keep one of the two", place)
-        word.values["binary", criterion] = {criterion: float(meaning == "good")}
-    else:
-        ranks = {"first": (1, 2), "second": (2, 1)}.get(meaning, (1, 1))
-        add_ranking(row, word, criterion, zip(named, ranks, strict=True), place)
-        if meaning == "both-bad":
-            word.values["comparison", criterion] = {"both_bad": 1.0}
-
-
-def _meaning(row: Row, names: Names, label: str, place: str) -> str:
-    by_letters = {plain(known): meaning for known, meaning in names.meanings.items() if plain(known)}
-    for known, key in (
-        (names.meanings, label),
-        (by_letters, plain(label)),
-        (MEANINGS, label),
-        (MEANINGS, plain(label)),
-    ):
-        if key in known:
-            return known[key]
-    mend = f"say which it means: {', '.join(dict.fromkeys(MEANINGS.values()))}"
-    raise row.error(f"label {told(label)} has no meaning here", mend, place)
-
-
-def add_rating(row: Row, word: Word, criterion: str, one: str, value: Any, place: str) -> None:
-    if not is_finite(value):
-        raise row.error(f"{told(value)} is no rating", "give a finite number", place)
-    values = word.values.setdefault(("rating", criterion), {})
-    if one in values:
-        raise row.error(f"rates an answer by {told(criterion)} a second time", "keep one of the two", place)
-    values[one] = float(value)
-
-
-def rated_by(row: Row, word: Word, question: str, place: str) -> tuple[str, str]:
-    """The answer that a question such as "response-1-quality" is about, and its criterion, "quality"."""
-    named, parts = word.offered.named, _parts(question)
-    inside = {name: at for name in named if (at := _within(_parts(name), parts)) is not None}
-    if inside:
-        name = max(inside, key=lambda known: len(_parts(known)))
-        rest = parts[: inside[name]] + parts[inside[name] + len(_parts(name)) :]
-        return named[name], criterion_of("-".join(rest))
-    if len(named) == 1:
-        return word.offered.shown[0], criterion_of(question)
-    mend = f"name it in the question, one of {listed(named)}"
-    raise row.error(f"{told(question)} rates one of {len(named)} answers", mend, place)
-
-
-def criterion_of(question: str) -> str:
-    return "preference" if plain(question) in ("", *_GENERIC) else question
-
-
-def _parts(name: str) -> list[str]:
-    """The words and numbers of a name: "response1_quality" has three."""
-    return re.findall(r"[^\W\d_]+|\d+", name.casefold())
-
-
-def _within(some: list[str], parts: list[str]) -> int | None:
-    """Where in `parts` the others stand in a row; None when they do not."""
-    places = range(len(parts) - len(some) + 1) if some else ()
-    return next((at for at in places if parts[at : at + len(some)] == some), None)
 
 
 # Values

@@ -6,6 +6,7 @@
 | Argilla's records, 1 and 2        | `fields`, `responses`, or flat | see feedback.argilla                        |
 | Open-Assistant's trees            | `message_tree_id`, `prompt`    | a ranking of every turn with ranked replies |
 | TRL's preferences, HH transcripts | `chosen`, `rejected`           | comparisons of one rater                    |
+| TRL's unpaired preferences        | `completion`, `label`          | 0/1 judgments of one rater                  |
 | judgments                         | `item`, `completions`, `rater` | themselves                                  |
 
 A file is a list of objects in JSON, or JSON lines, either packed as `.gz`; or Parquet. The first row that can be read
@@ -19,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneful.data import preferences, transcripts, trees
+from tuneful.data import preferences, transcripts, trees, unpaired
 from tuneful.data.completions import with_ids
 from tuneful.data.row import Row
 from tuneful.errors import DataError
 from tuneful.feedback.argilla import is_flat, read_record
-from tuneful.feedback.foreign import Names, Taken, Word, add_ranking, listed, told
+from tuneful.feedback.foreign import Names, Taken, Word, listed, told
+from tuneful.feedback.foreign_words import add_ranking
 from tuneful.feedback.judgments import judgment_in
 from tuneful.feedback.label_studio import read_task
 from tuneful.feedback.whole_rows import OnProblem, whole_rows
@@ -39,7 +41,8 @@ class Imported:
 
     candidates: one for each item, judged or not, in order of appearance. A judgment's item is that whose completions
     have the ids it names. problems: one line for each row, or part of one, that is broken. left_out: one line for each
-    part that is whole and no judgment, such as what a rater skipped, and for each judgment that came before.
+    part that is whole and no judgment, such as what a rater skipped, and for each judgment that came before; and one
+    that names the columns of preferences that no judgment can hold.
     """
 
     candidates: list[Candidates]
@@ -74,6 +77,11 @@ def import_judgments(
         raise DataError(f"{path}: holds no rows; export it anew")
     if on_problem == "refuse":
         taken.faults.refuse(path, mend="mend them, or skip them to take the rest")
+    if taken.left_behind:
+        taken.left_out.append(
+            f"{path}: not counted, since a judgment is one rater's word: {', '.join(taken.left_behind)}; "
+            "what each rater said stands in the judgments.jsonl of a dataset"
+        )
     return Imported(list(taken.items.values()), list(taken.judgments.values()), taken.faults.lines, taken.left_out)
 
 
@@ -90,9 +98,12 @@ def _reader(row: Row) -> Callable[[Row, Taken, str], None]:
         return _read_preference
     if {"fields", "responses"} <= keys or is_flat(row):
         return read_record
+    if {"prompt", "completion", "label"} <= keys:
+        return _read_unpaired
     raise row.error(
         f"no known export has the keys {listed(keys)}",
-        "give Label Studio's JSON, Argilla's records, Open-Assistant's trees, TRL's preferences, or judgments",
+        "give Label Studio's JSON, Argilla's records, Open-Assistant's trees, TRL's preferences (paired or not), "
+        "or judgments",
     )
 
 
@@ -119,12 +130,14 @@ def _read_tree(row: Row, taken: Taken, _: str) -> None:
             "rater": "open-assistant",
             "ranks": tuple(None if rank is None else rank + 1 for rank in ranked.ranks),
         }
-        taken.items.setdefault(said["item"], offered)
+        taken.place(said["item"], offered)
         taken.keep(row, Judgment(id=content_hash("judgment", said), **said))
 
 
 def _read_preference(row: Row, taken: Taken, _: str) -> None:
-    """All pairs are the word of one rater. How sure a row is, p and margin, is kept among the values."""
+    """All pairs are the word of one rater. How sure a row is, p and margin, is kept among the values, and counts for
+    nothing there."""
+    taken.leave_behind(row, ("prompt", "chosen", "rejected", "empty"))
     if "prompt" in row.fields:
         found: Iterator[Comparison] = preferences.comparisons([row], taken.skip)
     elif transcripts.are_transcripts(row):
@@ -140,18 +153,27 @@ def _read_preference(row: Row, taken: Taken, _: str) -> None:
         taken.add(row, word)
 
 
+def _read_unpaired(row: Row, taken: Taken, _: str) -> None:
+    """All labels are the word of one rater."""
+    taken.leave_behind(row, ("prompt", "completion", "label", "empty"))
+    for answer in unpaired.unpaired([row], taken.skip):
+        word = Word(taken.offer(answer.prompt, {"completion": answer.completion}), "preferences")
+        word.values["binary", "preference"] = {"preference": float(answer.label)}
+        taken.add(row, word)
+
+
 def _read_judgment(row: Row, taken: Taken, _: str) -> None:
     judgment = judgment_in(row)
     if judgment.id in taken.judgments:
         problem = f"{told(judgment.id)} was given to an earlier row"
         raise row.error(problem, "every judgment has an id of its own; a revision names the earlier one", "id")
     if not judgment.completions and judgment.prompt in taken.bare:
-        taken.items.setdefault(judgment.item, taken.bare[judgment.prompt])
+        taken.place(judgment.item, taken.bare[judgment.prompt])
     for one in judgment.completions if taken.home else ():
         if one not in taken.home:
             raise row.error(f"{told(one)} has no text", "give the file that its completions came from", "completions")
         if taken.home[one].prompt.id != judgment.prompt:
             problem = f"{told(judgment.prompt)} is not what {told(one)} answers"
             raise row.error(problem, "give the file that its completions came from", "prompt")
-        taken.items.setdefault(judgment.item, taken.home[one])
+        taken.place(judgment.item, taken.home[one])
     taken.keep(row, judgment)

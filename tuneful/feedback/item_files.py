@@ -13,7 +13,7 @@ from tuneful.data.files import read_rows
 from tuneful.data.formats import BARE, FORMATS, Reader, format_of, not_expected
 from tuneful.data.prompt_lines import is_plain_text
 from tuneful.data.row import Row
-from tuneful.errors import DataError, StoreError
+from tuneful.errors import DataError
 from tuneful.feedback.items import may_be_bare, require_fits
 from tuneful.feedback.whole_rows import Faults, whole_rows
 from tuneful.records import Candidates, JudgmentKind
@@ -44,7 +44,7 @@ def items_in(
         with faults.attempt(row):
             for given in read([row], logging.getLogger(__name__).warning):
                 with faults.attempt(row):
-                    _require(row, kind, given, line_of)
+                    require_item(row, kind, given, line_of)
                     taken.append(given)
     return completions.with_ids(taken)
 
@@ -61,12 +61,12 @@ def _reader(first: Row, kind: JudgmentKind) -> Reader | None:
     raise DataError(f"{problem}; prompts alone are for demonstrations" if found.name == "prompts" else str(problem))
 
 
-def _require(row: Row, kind: JudgmentKind, given: Candidates, line_of: dict[str, int]) -> None:
-    """DataError for an item that cannot be judged so, and for the id of a completion that came before."""
-    try:
-        require_fits(kind, given)
-    except StoreError as error:
-        raise DataError(f"{row.path}:{row.line}: {error}") from None
+def require_item(row: Row, kind: JudgmentKind, given: Candidates, line_of: dict[str, int]) -> None:
+    """StoreError for an item that cannot be judged so, DataError for the id of a completion that came before.
+
+    line_of: the line of each id so far, to which those of this item are added.
+    """
+    require_fits(kind, given)
     named = [one.id for one in given.completions if one.id]
     for id_ in named:
         if id_ in line_of:

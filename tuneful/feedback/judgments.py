@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -79,12 +80,33 @@ def judgment_in(row: Row) -> Judgment:
         shown_order=shown,
         instructions=_text(row, "instructions", ""),
         seconds=_seconds(row),
-        created_at=_text(row, "created_at", ""),
+        created_at=time_in(row),
         replaces=None if row.fields.get("replaces") is None else _id(row, "replaces"),
     )
     if judgment.replaces == judgment.id:
         raise row.error("names the judgment itself", "give the revision an id of its own", "replaces")
     return judgment
+
+
+def time_in(row: Row) -> str:
+    """What a row says in created_at; empty where it does not. Raises DataError for what is no time."""
+    said = _text(row, "created_at", "")
+    try:
+        if said:
+            seconds_of(said)
+    except ValueError as error:
+        raise row.error(str(error), "or leave it out", "created_at") from None
+    return said
+
+
+def seconds_of(created_at: str) -> float:
+    """Seconds since 1970 of a time in ISO 8601; without a zone it is UTC. Raises ValueError for what is none."""
+    try:
+        at = datetime.fromisoformat(created_at)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        mend = "write ISO 8601, such as 2026-11-20T10:00:00+00:00 (UTC where it names no zone)"
+        raise ValueError(f"{created_at[:40]!a} is no time; {mend}") from None
 
 
 def _ranks(row: Row, kind: str, size: int) -> tuple[int | None, ...]:

@@ -22,22 +22,8 @@ from typing import Any
 
 from tuneful.data.fields import text_of
 from tuneful.data.row import Row, is_finite
-from tuneful.feedback.foreign import (
-    Names,
-    Offered,
-    Taken,
-    Word,
-    add_label,
-    add_ranking,
-    add_rating,
-    criterion_of,
-    entries,
-    offered_in,
-    rated_by,
-    table,
-    told,
-    user_of,
-)
+from tuneful.feedback.foreign import Names, Offered, Taken, Word, entries, offered_in, table, told, user_of
+from tuneful.feedback.foreign_words import add_label, add_ranking, add_rating, criterion_of, rated_by
 
 
 def read_task(row: Row, taken: Taken, name: str) -> None:

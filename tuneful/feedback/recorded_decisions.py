@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Table, insert, select
 
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
@@ -41,29 +42,38 @@ def record_decisions(
     Of other items than `places` has nothing is taken. What was recorded before is not recorded twice.
     rater_of: the rater here who is the one that the file names; at: when it was made.
 
-    Raises StoreError for one that does not fit its item, and for an id that means another decision here.
+    Raises StoreError for one that does not fit its item, and for an id that means another decision of the project.
     """
     new, left_out = list[dict[str, Any]](), list[str]()
     for one in _earlier_first([one for one in made if one.item in places]):
         place = places[one.item]
         row = _row(connection, one, place)
-        known = connection.execute(select(decision).where(decision.c.id == one.id)).mappings().first()
+        id_ = id_here(connection, decision, project_id, one.id)
+        replaces = None if one.replaces is None else id_here(connection, decision, project_id, one.replaces)
+        known = connection.execute(select(decision).where(decision.c.id == id_)).mappings().first()
         if known is not None:
             if any(known[name] != value for name, value in row.items()):
                 raise StoreError(f'decision "{one.id}": the id belongs to another one here; give this one a new id')
             continue
         if asked_by(connection, place.item)["gold"] is not None:
             left_out.append(f'decision "{one.id}": left out: its item is a gold item here, whose answer is known')
-        elif standing_of(connection, place.item) != one.replaces:
+        elif standing_of(connection, place.item) != replaces:
             left_out.append(f'decision "{one.id}": left out: it does not follow on what was decided of its item here')
         else:
-            row |= {"id": one.id, "project": project_id, "rater": rater_of(one.rater), "replaces": one.replaces}
+            row |= {"id": id_, "project": project_id, "rater": rater_of(one.rater), "replaces": replaces}
             connection.execute(insert(decision).values(**row, created_at=at(one)))
             new.append(row)
     if new:
         about = {"decisions": len(new), "hash": content_hash(new)}
         trail.add(connection, "decisions recorded", project=project_id, rater=by, about=about, now=now)
     return len(new), left_out
+
+
+def id_here(connection: Connection, table: Table, project_id: str, id_: str) -> str:
+    """The id in this project of what a file calls so: the same, or, where it belongs to another project, one that
+    follows from the two, so that the same file read again means the same rows."""
+    of = connection.execute(select(table.c.project).where(table.c.id == id_)).scalar()
+    return id_ if of in (None, project_id) else str(uuid.uuid5(uuid.UUID(project_id), id_))
 
 
 def _row(connection: Connection, one: Decision, place: Place) -> dict[str, Any]:

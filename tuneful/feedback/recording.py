@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, distinct, func, insert, select, update
 
@@ -14,13 +14,14 @@ from tuneful.errors import StoreError
 from tuneful.feedback import trail
 from tuneful.feedback.assignment import lock_item
 from tuneful.feedback.items import EVERYBODY, Stored, next_position, put_item, require_storable_items
+from tuneful.feedback.judgments import seconds_of
 from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.projects import Role, project_named, put_project
-from tuneful.feedback.recorded_decisions import Place, record_decisions
+from tuneful.feedback.recorded_decisions import Place, id_here, record_decisions
 from tuneful.feedback.settling import Decision
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.submission import ORDERED
-from tuneful.feedback.tables import item, judgment, membership, project, rater
+from tuneful.feedback.tables import account, item, judgment, membership, project, rater
 from tuneful.records import Candidates, Judgment, JudgmentKind, RaterKind, content_hash
 
 
@@ -47,11 +48,11 @@ def record(
 ) -> Recorded:
     """Put judgments into a project, with the prompts and completions they are about; all of them or none.
 
-    Ids stay what they are in the file, unless they mean something else here. What was recorded before is not recorded
-    twice. An item wants as many raters as have judged it, and `room` more.
+    Ids stay what they are in the file, unless they mean something else here (`id_here`, `_rater`). What was recorded
+    before is not recorded twice. An item wants as many raters as have judged it, and `room` more.
 
     Raises StoreError for a judgment of completions that `candidates` lack, of another kind or criterion than the
-    project's, or with an id that means another judgment here.
+    project's, at a time that is none, or with an id that means another judgment of the project.
     """
     offered = _offered(candidates, judgments)
     return store.write(
@@ -93,6 +94,9 @@ def record_in_named(
 
 
 _Offered = Mapping[tuple[str, ...], Candidates]
+
+_UNIQUE: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16}")
+"""Ids that the store gives to raters: a UUID, or a hash that the id of a project went into."""
 
 
 def _offered(candidates: Sequence[Candidates], judgments: Sequence[Judgment]) -> _Offered:
@@ -143,7 +147,7 @@ def _record(
         return _rater(connection, project_id, name, "human", "lead", now)[0]
 
     def at(one: Decision) -> float:
-        return _time(one, now)
+        return _time(one, now, "decision")
 
     settled, left_out = record_decisions(connection, project_id, decided, places, lead, at, by=by, now=now)
     return Recorded(judgments=new, items=items, raters=raters, decisions=settled, left_out=tuple(left_out))
@@ -213,18 +217,28 @@ def _earlier_first(about: list[Judgment]) -> list[Judgment]:
 def _rater(
     connection: Connection, project_id: str, name: str, kind: RaterKind, role: Role, now: float
 ) -> tuple[str, bool]:
-    """The rater's id, and whether they are new: the same as in the file, unless somebody of another project has it."""
-    for id_ in (name, content_hash("rater", project_id, name)):
-        mine = select(membership.c.rater).where(membership.c.project == project_id, membership.c.rater == id_)
-        if connection.execute(mine).first() is not None:
+    """The rater's id, and whether they are new to the project: the same as in the file, where that is safe.
+
+    An id that only one rater in the world can have (`_UNIQUE`) is the same rater in all projects, so that whoever
+    judged two of them is one person here too. Somebody else, under an id of the project's own, is whoever has
+    - the id of a person with an account here, who would be given words, and a project to enter, by a file;
+    - a name of another project that two may have, such as "label-studio-10", which every Label Studio calls somebody.
+    """
+    stand_in = content_hash("rater", project_id, name)
+    here = select(membership.c.rater).where(membership.c.project == project_id)
+    for id_ in (name, stand_in):
+        if connection.execute(here.where(membership.c.rater == id_)).first() is not None:
             return id_, False
-        if connection.execute(select(rater.c.id).where(rater.c.id == id_)).first() is None:
-            who: dict[str, Any] = {"id": id_, "kind": kind, "name": None, "groups": [], "created_at": now}
-            connection.execute(insert(rater).values(**who))
-            row = {"project": project_id, "rater": id_, "role": role, "created_at": now}
-            connection.execute(insert(membership).values(**row))
-            return id_, True
-    raise AssertionError("two raters have one hash")
+    known = select(rater.c.kind, account.c.login).outerjoin(account, account.c.rater == rater.c.id)
+    found = connection.execute(known.where(rater.c.id == name)).first()
+    same = found is not None and _UNIQUE.fullmatch(name) and found.kind == kind and found.login is None
+    id_ = name if found is None or same else stand_in
+    if not same:
+        who: dict[str, Any] = {"id": id_, "kind": kind, "name": None, "groups": [], "created_at": now}
+        connection.execute(insert(rater).values(**who))
+    row = {"project": project_id, "rater": id_, "role": role, "created_at": now}
+    connection.execute(insert(membership).values(**row))
+    return id_, True
 
 
 def _judgment(
@@ -246,20 +260,22 @@ def _judgment(
         "item": item_id,
         "rater": rater_id,
     }
-    stored = connection.execute(select(judgment).where(judgment.c.id == said.id)).mappings().first()
+    id_ = id_here(connection, judgment, project_id, said.id)
+    replaces = None if said.replaces is None else id_here(connection, judgment, project_id, said.replaces)
+    stored = connection.execute(select(judgment).where(judgment.c.id == id_)).mappings().first()
     if stored is not None:
         if any(stored[name] != value for name, value in row.items()):
             raise StoreError(f'judgment "{said.id}": the id belongs to another one here; give this one a new id')
         return False
-    row |= {"id": said.id, "project": project_id, "assignment": None, "criterion": said.criterion, "counted": True}
+    row |= {"id": id_, "project": project_id, "assignment": None, "criterion": said.criterion, "counted": True}
     row |= {
         "shown_order": [ids[one] for one in said.shown_order],
         "instructions": said.instructions or None,
         "seconds": said.seconds,
     }
-    row |= {"replaces": said.replaces, "created_at": at}
-    if said.replaces is not None:
-        earlier = select(judgment.c.id).where(judgment.c.id == said.replaces, judgment.c.rater == rater_id)
+    row |= {"replaces": replaces, "created_at": at}
+    if replaces is not None:
+        earlier = select(judgment.c.id).where(judgment.c.id == replaces, judgment.c.rater == rater_id)
         if connection.execute(earlier).first() is None:
             raise StoreError(
                 f'judgment "{said.id}": it revises "{said.replaces}", which is no earlier one of its rater'
@@ -268,10 +284,9 @@ def _judgment(
     return True
 
 
-def _time(said: Judgment | Decision, now: float) -> float:
-    """A time without a zone is UTC; a text that is no time counts as now."""
+def _time(said: Judgment | Decision, now: float, what: str = "judgment") -> float:
+    """When it was said; where the file does not tell, now."""
     try:
-        at = datetime.fromisoformat(said.created_at)
-    except ValueError:
-        return now
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        return seconds_of(said.created_at) if said.created_at else now
+    except ValueError as error:
+        raise StoreError(f'{what} "{said.id}": created_at: {error}') from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tuneful.data.files import read_rows
 from tuneful.data.row import Row, is_finite
 from tuneful.errors import did_you_mean
+from tuneful.feedback.judgments import time_in
 
 if TYPE_CHECKING:
     from tuneful.feedback.consensus import Consensus, PairConsensus
@@ -110,7 +111,7 @@ def decision_in(row: Row) -> Decision:
     for name in row.fields:
         if name not in known:
             raise row.error("unknown", f"remove it{did_you_mean(name, known)}", name)
-    fields = {name: row.fields.get(name, "") for name in ("criterion", "rater", "why", "created_at")}
+    fields = {name: row.fields.get(name, "") for name in ("criterion", "rater", "why")} | {"created_at": time_in(row)}
     fields |= {name: row.fields.get(name) for name in ("id", "item", "prompt")}
     for name, value in fields.items():
         if not isinstance(value, str):

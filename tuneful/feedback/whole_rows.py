@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from tuneful.data.jsonl import lines
 from tuneful.data.parquet import read_parquet
 from tuneful.data.row import Row, json_kind
-from tuneful.errors import DataError
+from tuneful.errors import DataError, StoreError
 
 OnProblem = Literal["refuse", "skip"]
 """What becomes of a file with broken rows: nothing of it is taken, or all that is whole."""
@@ -36,22 +36,33 @@ class Faults:
 
     @contextmanager
     def attempt(self, row: Row, name: str = "") -> Iterator[None]:
-        """A DataError of the block becomes a fault, told with the `name` of what is broken; the file goes on."""
+        """A DataError or StoreError of the block becomes a fault, told with the `name` of what is broken; the file goes
+        on."""
         try:
             yield
-        except DataError as error:
+        except (DataError, StoreError) as error:
             place = f"{row.path}:{row.line}: "
             said = str(error).removeprefix(place)
             self.lines.append(one_line(f"{place}{name}{': ' if name else ''}{said}"))
 
-    def refuse(self, path: Path, *, mend: str) -> None:
-        """DataError where there are any, naming the first of them, how many more they are, and the way out."""
-        number = len(self.lines)
-        if number:
-            raise DataError(
-                f"{path}: {number} broken {'part' if number == 1 else 'parts'}, so nothing was taken: "
-                f"{' | '.join(self.lines[:TOLD])}{f' | and {number - TOLD} more' if number > TOLD else ''}; {mend}"
-            )
+    def refuse(self, path: Path, *, mend: str, told: int = TOLD) -> None:
+        """`refuse_broken` the file where there are any."""
+        refuse_broken(path, self.lines, mend=mend, told=told)
+
+
+def refuse_broken(path: Path, faults: Sequence[str], *, mend: str, told: int = TOLD) -> None:
+    """DataError where there are faults: how many, the first `told` of them, and the way out.
+
+    told: 0 where they stand beside the message.
+    """
+    number = len(faults)
+    if number:
+        more = [f"and {number - told} more"] if 0 < told < number else []
+        listed = " | ".join([*faults[:told], *more])
+        raise DataError(
+            f"{path}: {number} broken {'part' if number == 1 else 'parts'}, so nothing was taken"
+            f"{': ' if listed else ''}{listed}; {mend}"
+        )
 
 
 def one_line(text: str) -> str:

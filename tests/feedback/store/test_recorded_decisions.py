@@ -48,6 +48,23 @@ def test_what_replaces_another_comes_after_it_in_whatever_order_the_file_has_the
     assert (again.decisions, again.left_out) == (0, ())
 
 
+def test_the_same_decisions_go_into_a_second_project(store: Store) -> None:
+    """Under ids of their own, by which the second names the first; read again they are not new."""
+    for name in ("one", "two"):
+        made = [record_in_named(store, name, [HOUSE, DOOR], WORDS, [FIRST, SECOND], now=5.0)[name] for _ in range(2)]
+        assert [(new.decisions, new.left_out) for new in made] == [(2, ()), (0, ())]
+    first, second = (decisions(store, find_project(store, name).id) for name in ("one", "two"))
+    assert [one.id for one in first] == ["d1", "d2"]
+    assert not {one.id for one in second} & {"d1", "d2"}
+    assert [one.replaces for one in second] == [None, second[0].id]
+    assert [(one.ranks, one.why) for one in second] == [(one.ranks, one.why) for one in first]
+
+
+def test_a_decision_at_a_time_that_is_none_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="'yesterday' is no time"):
+        recorded(store, replace(FIRST, created_at="yesterday"))
+
+
 def test_an_item_that_was_decided_here_keeps_its_decision(store: Store) -> None:
     recorded(store, FIRST)
     project = find_project(store, "back").id

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select
 
 from tuneful.errors import StoreError
+from tuneful.feedback.access import accept, invite
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.items import candidates
 from tuneful.feedback.projects import add_rater, create_project, judgments, progress
 from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
+from tuneful.feedback.tables import membership
 from tuneful.records import Candidates, Completion, Judgment, Prompt
 
 HOUSE = Candidates(Prompt.user("My house is too hot."), tuple(Completion(text, id=f"h{text}") for text in "abc"))
@@ -86,17 +90,66 @@ def test_ranks_in_another_order_of_the_same_completions(store: Store, project: s
     assert judgments(store, project)[1].ranks == (1, 2, 3)
 
 
-def test_two_projects_may_use_the_same_ids(store: Store, project: str) -> None:
-    record(store, project, [HOUSE], WORDS[:2], now=5.0)
+def test_the_same_judgments_go_into_a_second_project_and_are_the_same_there(store: Store, project: str) -> None:
+    """Under ids of their own, by which a revision names what it revises; said again they are not new."""
     second = create_project(store, "harmless", now=5.0)
-    with pytest.raises(StoreError, match=r'"1".*new id'):
-        record(store, second, [HOUSE], WORDS[:1], now=6.0)
-    record(store, second, [HOUSE], [replace(WORDS[0], id="9")], now=6.0)
-    (found,) = judgments(store, second)
-    assert found.ranks == (1, 2, 3)
-    assert found.rater != "ann"
+    words = [replace(word, created_at=f"2026-11-20T10:0{n}:00.000+00:00") for n, word in enumerate(WORDS)]
+    for into, at in ((project, 5.0), (second, 6.0)):
+        assert record(store, into, [HOUSE, DOOR], words, now=at).judgments == 4
+    for into, at in ((second, 7.0), (project, 8.0)):
+        assert record(store, into, [HOUSE, DOOR], words, now=at).judgments == 0
+    first, copied = (judgments(store, one, all_revisions=True) for one in (project, second))
+    assert [one.id for one in first] == ["1", "2", "3", "4"]
+    assert not {one.id for one in copied} & {"1", "2", "3", "4"}
+    assert [one.replaces for one in copied] == [None, None, None, copied[2].id]
+    assert [one.ranks for one in copied] == [one.ranks for one in first]
+    assert copied[0].flags == {copied[0].completions[2]: ("unsafe",)}
     assert [c.text for c in candidates(store, second)[0].completions] == ["a", "b", "c"]
+    assert copied[0].rater == copied[2].rater != "ann"  # a name that two may have
+
+
+def test_an_id_that_means_another_judgment_of_the_project_is_refused(store: Store, project: str) -> None:
+    record(store, project, [HOUSE], WORDS[:2], now=5.0)
+    with pytest.raises(StoreError, match=r'"1".*new id'):
+        record(store, project, [HOUSE], [replace(WORDS[0], ranks=(3, 2, 1))], now=6.0)
     assert len(judgments(store, project)) == 2
+
+
+BO, MODEL = str(uuid.UUID(int=7)), "c44c218155d117b4"
+"""Ids as the store gives them to raters."""
+
+
+def raters_of(store: Store, project: str) -> list[str]:
+    return [one.rater for one in judgments(store, project)]
+
+
+def test_who_judged_two_projects_is_one_person_wherever_both_are_imported(store: Store, project: str) -> None:
+    second = create_project(store, "harmless", now=5.0)
+    words = [replace(WORDS[0], rater=BO), replace(WORDS[1], rater=MODEL)]
+    record(store, project, [HOUSE], words, now=5.0)
+    other = [replace(one, id=f"other {one.id}") for one in words]
+    assert record(store, second, [HOUSE], other, now=6.0).raters == 2
+    assert raters_of(store, second) == raters_of(store, project) == [BO, MODEL]
+    assert record(store, second, [HOUSE], other, now=7.0).raters == 0
+
+
+def test_another_kind_of_rater_is_another_rater(store: Store, project: str) -> None:
+    record(store, project, [HOUSE], [replace(WORDS[0], rater=BO)], now=5.0)
+    second = create_project(store, "harmless", now=5.0)
+    record(store, second, [HOUSE], [replace(WORDS[0], id="9", rater=BO, rater_kind="ai")], now=6.0)
+    assert raters_of(store, second) != [BO]
+
+
+def test_a_file_gives_no_words_and_no_project_to_a_person_with_an_account(store: Store, project: str) -> None:
+    link = invite(store, project_id=project, role="lead", now=1.0)
+    ada = accept(store, link, login="ada", password="correct horse", name="Ada", now=2.0)
+    second = create_project(store, "harmless", now=5.0)
+    record(store, second, [HOUSE], [replace(WORDS[0], rater=ada, rater_kind="human")], now=6.0)
+    [stranger] = raters_of(store, second)
+    assert stranger != ada
+    with store.read() as connection:
+        joined = connection.scalars(select(membership.c.project).where(membership.c.rater == ada)).all()
+    assert joined == [project]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +157,9 @@ def test_two_projects_may_use_the_same_ids(store: Store, project: str) -> None:
     [
         (replace(WORDS[0], kind="rating", values={"ha": 3.0}), "rating"),
         (replace(WORDS[0], completions=("x", "hb", "hc")), "no item"),
+        (replace(WORDS[0], created_at="yesterday"), "no time"),
     ],
-    ids=["kind", "completions"],
+    ids=["kind", "completions", "time"],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_taken(
     store: Store, project: str, word: Judgment, named: str
