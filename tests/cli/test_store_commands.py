@@ -189,10 +189,9 @@ def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: P
     command = ("label", "import", file, "--project", "pairs", "--store")
     refused = CliRunner().invoke(app, [*map(str, command), str(store)])
     assert isinstance(refused.exception, DataError)
-    told = str(refused.exception)
-    assert "2 broken parts, so nothing was taken" in told
-    assert f"{file}:2: " in told
-    assert f"{file}:3: " in told
+    mend = "mend them, or take the rest with --skip-broken"
+    assert str(refused.exception) == f"{file}: 2 broken parts, so nothing was taken; {mend}"
+    assert [line.split(": ")[0] for line in refused.stderr.splitlines()] == [f"{file}:2", f"{file}:3"]
     assert tuneful("label", "status", "--store", store, "--json") == before
     with pytest.raises(DataError, match="nothing was taken"):
         tuneful(*command, tmp_path / "new.db")
@@ -205,7 +204,7 @@ def test_broken_rows_are_named_by_line_and_refused_or_left_out_as_asked(store: P
 
 
 def test_every_fault_of_a_file_of_items_is_told_and_the_rest_can_be_taken(store: Path, tmp_path: Path) -> None:
-    """One answer where two are compared, no JSON, an id that came before, and no answers; the first three are shown."""
+    """One answer where two are compared, no JSON, an id that came before, and no answers."""
     good = {"prompt": "hot", "completions": [{"text": "Fan.", "id": "a"}, {"text": "No.", "id": "b"}]}
     again = {"prompt": "cold", "completions": [{"text": "Coat.", "id": "a"}, {"text": "No.", "id": "c"}]}
     rows = [good, {"prompt": "p", "completions": ["a"]}, "cut", again, {"prompt": "q", "completions": []}]
@@ -213,13 +212,14 @@ def test_every_fault_of_a_file_of_items_is_told_and_the_rest_can_be_taken(store:
     file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
     before = tuneful("label", "status", "--store", store, "--json")
     command = ("label", "create", "other", "--in", file, "--store")
-    with pytest.raises(DataError) as refused:
-        tuneful(*command, store)
-    told = str(refused.value)
-    assert told.startswith(f"{file}: 4 broken parts, so nothing was taken: ")
-    assert f"{file}:2: prompt 'p': has 1 completion; a ranking is of 2 to 9 completions | {file}:3: not valid" in told
-    assert f'{file}:4: field "completions": "a" stands on line 1 already' in told
-    assert told.endswith(" | and 1 more; mend them, or take the rest with --skip-broken")
+    refused = CliRunner().invoke(app, [*map(str, command), str(store)])
+    assert isinstance(refused.exception, DataError)
+    assert str(refused.exception).startswith(f"{file}: 4 broken parts, so nothing was taken; ")
+    two, three, four, five = refused.stderr.splitlines()
+    assert two == f"{file}:2: prompt 'p': has 1 completion; a ranking is of 2 to 9 completions"
+    assert three.startswith(f"{file}:3: not valid")
+    assert four.startswith(f'{file}:4: field "completions": "a" stands on line 1 already')
+    assert five.startswith(f"{file}:5: ")
     assert tuneful("label", "status", "--store", store, "--json") == before
     with pytest.raises(DataError, match="nothing was taken"):
         tuneful(*command, tmp_path / "new.db")
@@ -232,10 +232,10 @@ def test_every_fault_of_a_file_of_items_is_told_and_the_rest_can_be_taken(store:
 def test_a_file_without_a_whole_item_makes_no_project(store: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "short.jsonl", [{"prompt": "hot", "completions": ANSWERS[:1]}])
     before = tuneful("label", "status", "--store", store, "--json")
-    with pytest.raises(
-        DataError, match=r"holds no item that is whole: .*short\.jsonl:1: prompt 'hot': has 1 completion"
-    ):
-        tuneful("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store, "--skip-broken")
+    command = ("label", "create", "other", "--in", tmp_path / "short.jsonl", "--store", store, "--skip-broken")
+    refused = CliRunner().invoke(app, [*map(str, command)])
+    assert str(refused.exception) == f"{tmp_path / 'short.jsonl'}: holds no item that is whole"
+    assert "short.jsonl:1: prompt 'hot': has 1 completion" in refused.stderr
     assert tuneful("label", "status", "--store", store, "--json") == before
 
 
@@ -243,8 +243,11 @@ def test_a_file_without_a_whole_item_makes_no_project(store: Path, tmp_path: Pat
 @pytest.mark.parametrize("rest", [{}, {"completions": []}])
 def test_prompts_alone_are_refused_where_answers_are_judged(kind: str, rest: dict[str, Any], tmp_path: Path) -> None:
     write_jsonl(tmp_path / "bare.jsonl", [{"prompt": "hot", **rest}])
-    with pytest.raises(DataError, match="at least one completion" if rest else "prompts alone are for demonstrations"):
-        tuneful("label", "create", "d", "--kind", kind, "--in", tmp_path / "bare.jsonl", "--store", tmp_path / "d.db")
+    command = ("label", "create", "d", "--kind", kind, "--in", tmp_path / "bare.jsonl", "--store", tmp_path / "d.db")
+    refused = CliRunner().invoke(app, [*map(str, command)])
+    assert isinstance(refused.exception, DataError)
+    told = "at least one completion" if rest else "prompts alone are for demonstrations"
+    assert told in f"{refused.stderr}{refused.exception}"
 
 
 @pytest.mark.parametrize("name", ["bare.jsonl", "bare.txt"])
@@ -325,6 +328,52 @@ def test_unpaired_preferences_of_a_dataset_come_back_as_yes_or_no(store: Path, t
         *(("Close the blinds.", 1.0), ("So what?", 0.0))
     }
     opened.close()
+
+
+def test_of_very_many_faults_a_hundred_are_told(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "items.jsonl", [{"prompt": f"p{n}", "completions": ["a"]} for n in range(103)])
+    command = ("label", "create", "a", "--in", tmp_path / "items.jsonl", "--store", tmp_path / "a.db")
+    *told, more = CliRunner().invoke(app, [*map(str, command)]).stderr.splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"{tmp_path / 'items.jsonl'}:{n}" for n in range(1, 101)]
+    assert more == "and 3 more"
+
+
+def test_known_items_are_added_with_their_quiz_or_not_at_all(store: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"G{n}", "completions": ANSWERS, "ranks": [1, 2]} for n in range(1, 4)]
+    write_jsonl(tmp_path / "gold.jsonl", rows)
+    before = tuneful("label", "trail", "--store", store)
+    command = ("label", "gold", "--project", "helpful", "--store", store, "--in", tmp_path / "gold.jsonl", "--quiz")
+    with pytest.raises(StoreError, match="a quiz of 5 items, and 3 have a known answer"):
+        tuneful(*command, 5)
+    assert tuneful("label", "trail", "--store", store) == before
+    assert '3 known items added to "helpful"; a quiz of 3' in tuneful(*command, 3)
+    assert '0 known items added to "helpful" (3 were there already); a quiz of 2' in tuneful(*command, 2)
+
+
+def test_every_fault_of_a_file_of_known_items_is_told(store: Path, tmp_path: Path) -> None:
+    good = {"prompt": "G", "completions": ANSWERS, "ranks": [1, 2]}
+    file = tmp_path / "gold.jsonl"
+    wrong = [good | {"ranks": [1]}, good | {"ranks": ["x", 2]}, good | {"ranks": None}, good | {"values": [1]}]
+    write_jsonl(file, [good, *wrong, good | {"prompt": "a\0"}, good | {"completions": ANSWERS[:1]}])
+    refused = CliRunner().invoke(
+        app, ["label", "gold", "--project", "helpful", "--store", str(store), "--in", str(file)]
+    )
+    assert str(refused.exception) == f"{file}: 6 broken parts, so nothing was taken; mend them"
+    told = refused.stderr.splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"{file}:{n}" for n in range(2, 8)]
+    for said, line in zip(
+        ("1 ranks for 2", '"ranks"', "is missing", '"values"', "NUL", "1 completion"), told, strict=True
+    ):
+        assert said in line
+
+
+def test_known_items_of_demonstrations_are_refused(store: Path, tmp_path: Path) -> None:
+    tuneful("label", "create", "written", "--kind", "demonstration", "--in", tmp_path / "items.jsonl", "--store", store)
+    write_jsonl(tmp_path / "gold.jsonl", [{"prompt": "G", "completions": ANSWERS, "ranks": [1, 2]}])
+    options = ("--project", "written", "--store", store)
+    for asked in (("--in", tmp_path / "gold.jsonl"), ("--gold-every", 3)):
+        with pytest.raises(StoreError, match="not for a demonstration"):
+            tuneful("label", "gold", *options, *asked)
 
 
 def test_backup_and_restore(store: Path, tmp_path: Path) -> None:

@@ -215,6 +215,28 @@ def test_a_file_of_items_that_was_refused_is_told_beside_its_form(site: Any) -> 
     assert progress(site.store, project).items == 1
 
 
+def test_of_a_file_with_many_faults_the_page_lists_all(site: Any) -> None:
+    project = site.project(items=1)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    rows = [{"prompt": f"<b>{n}</b>", "completions": ["a"]} for n in range(5)]
+    refused = lead.post(f"/lead/{project}/items", files=items(rows), headers=PAGE)
+    assert refused.status_code == 400
+    assert told_of(refused.text).endswith("Add items</a>")
+    assert "| and 2 more; mend them" in told_of(refused.text)
+    listed = re.findall(r'<li dir="auto">(line .*?)</li>', refused.text)
+    assert [unescape(line).split("</b>")[0] for line in listed] == [f"line {n + 1}: prompt '<b>{n}" for n in range(5)]
+    assert "5 parts of the file are broken, and nothing was taken" in refused.text
+    assert progress(site.store, project).items == 1
+
+
+def test_demonstrations_have_no_known_items(site: Any) -> None:
+    project = site.project("demonstration", items=1)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    shown = lead.get(f"/lead/{project}/gold", headers=PAGE).text
+    assert "projects of demonstrations have no known items and no quiz" in " ".join(shown.split())
+    assert "tuneful label gold" not in shown
+
+
 @pytest.mark.parametrize("kind", ["ranking", "binary", "demonstration"])
 def test_what_is_not_there_yet_is_not_offered(site: Any, kind: Any) -> None:
     made = create_project(site.store, f"empty {kind}", kind, now=site.now())

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tuneful.data.files import read_rows
-from tuneful.data.formats import read_candidates
-from tuneful.records import Candidates
+from tuneful.data.row import is_finite
+from tuneful.errors import StoreError, did_you_mean
+from tuneful.records import Candidates, JudgmentKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +22,42 @@ class Gold:
     why: str = ""
 
 
-def read_gold(path: Path) -> list[Gold]:
-    """Rows of completions that also hold "ranks" (a list) or "values" (an object), and "why".
+UNKNOWABLE: Final[tuple[JudgmentKind, ...]] = ("demonstration",)
+"""Kinds of judgments that cannot be held against a known answer: what is written freely."""
 
-    Raises DataError, naming file, line and field, as `read_candidates` does.
-    """
-    known = []
-    for given, row in zip(read_candidates(path), read_rows(path), strict=True):
-        ranks, values, why = (row.fields.get(name) for name in ("ranks", "values", "why"))
-        if not isinstance(ranks or [], list) or not all(rank is None or isinstance(rank, int) for rank in ranks or []):
-            raise row.error(f"expected a list of numbers, got {ranks!r}", "1 is the best; null is not ranked", "ranks")
-        if not isinstance(values or {}, dict):
-            raise row.error(f"expected an object, got {values!r}", "give a number for each name", "values")
-        known.append(Gold(given, ranks=tuple(ranks or ()), values=values or {}, why=str(why or "")))
-    return known
+
+def require_knowable(kind: JudgmentKind) -> None:
+    """StoreError for a kind whose answers cannot be known."""
+    if kind in UNKNOWABLE:
+        raise StoreError(
+            f"known items and a quiz are not for a {kind}: nothing that is written is right or wrong; "
+            "rankings, comparisons, ratings and 0/1 judgments can have them"
+        )
+
+
+def require_answer(kind: JudgmentKind, criterion: str, known: Gold) -> None:
+    """StoreError for a known answer that no labeler could give, so that everybody would be wrong."""
+    require_knowable(kind)
+    shown = f"gold item {known.candidates.prompt.text[:40]!a}"
+    size = len(known.candidates.completions)
+    if not known.ranks and not known.values:
+        raise StoreError(f"{shown}: its answer is missing; give ranks or values")
+    if kind in ("ranking", "comparison"):
+        if known.values:
+            raise StoreError(f"{shown}: values, and a {kind} has ranks; give one to each completion")
+        if len(known.ranks) != size:
+            raise StoreError(f"{shown}: {len(known.ranks)} ranks for {size} completions")
+        return
+    named = "0/1 judgment" if kind == "binary" else kind
+    if known.ranks:
+        raise StoreError(f"{shown}: ranks, and a {named} has values; give these")
+    names = [criterion] if kind == "binary" else [one.id for one in known.candidates.completions]
+    for name, value in known.values.items():
+        if name not in names:
+            what = "the project asks by" if kind == "binary" else "the completions have the ids"
+            raise StoreError(f'{shown}: a value for "{name}"; {what} {", ".join(names)}{did_you_mean(name, names)}')
+        if not is_finite(value) or (kind == "binary" and value not in (0, 1)):
+            raise StoreError(f'{shown}: {value!r} for "{name}"; give {"0 or 1" if kind == "binary" else "a number"}')
 
 
 def share_right(gold: Mapping[str, Any], ranks: Sequence[int | None], values: Mapping[str, float]) -> float:

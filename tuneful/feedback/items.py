@@ -11,10 +11,10 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from tuneful.errors import StoreError
 from tuneful.feedback import trail
-from tuneful.feedback.gold import Gold
+from tuneful.feedback.gold import Gold, require_answer
 from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.store import Store, require_storable, upsert
-from tuneful.feedback.tables import completion, item, prompt
+from tuneful.feedback.tables import completion, item, project, prompt
 from tuneful.records import Candidates, Completion, JudgmentKind, Prompt, content_hash
 
 SIZES: Final[Mapping[JudgmentKind, tuple[int, int]]] = {
@@ -29,25 +29,38 @@ SIZES: Final[Mapping[JudgmentKind, tuple[int, int]]] = {
 MANY: Final = 50
 """Items that take so long to store that what others write does not wait for the same commit."""
 
+TOLD: Final = 3
+"""Gold items of which is told at once what is wrong with them."""
+
 EVERYBODY: Final = 1_000_000
 """The overlap of an item that every labeler is asked."""
 
 
 def add_gold(store: Store, project_id: str, known: Sequence[Gold], *, by: str | None = None, now: float) -> list[str]:
-    """Ids of new items whose answer is known. Every labeler is asked each of them once at most.
+    """Ids of items whose answer is known. Every labeler is asked each of them once at most.
 
-    Raises StoreError, and adds none, when the ranks of one do not fit its completions.
+    One that is there already with the same answer stays as it is. Raises StoreError, and adds none, for an answer that
+    no labeler could give (gold.require_answer), and for one whose completions are an item already, or a gold item with
+    another answer.
     """
+    made = store.write(
+        lambda connection: put_gold(connection, project_id, known, by=by, now=now), alone=len(known) > MANY
+    )
+    return [stored.id for stored in made]
+
+
+def put_gold(
+    connection: Connection, project_id: str, known: Sequence[Gold], *, by: str | None, now: float
+) -> list[Stored]:
+    """`add_gold` within a transaction, telling of each item whether it is new."""
+    of_project = select(project.c.kind, project.c.criteria).where(project.c.id == project_id)
+    asks = connection.execute(of_project).one()
     for one in known:
-        if not one.ranks and not one.values:
-            raise StoreError(f'gold item "{one.candidates.prompt.text}": its answer is missing; give ranks or values')
-        if one.ranks and len(one.ranks) != len(one.candidates.completions):
-            size = len(one.candidates.completions)
-            raise StoreError(f'gold item "{one.candidates.prompt.text}": {len(one.ranks)} ranks for {size} completions')
+        require_answer(asks.kind, asks.criteria[0], one)
+    require_storable_items([one.candidates for one in known])
     answers = [{"ranks": list(one.ranks), "values": dict(one.values), "why": one.why} for one in known]
     row = {"overlap": EVERYBODY, "priority": 0}
-    made = _add(store, project_id, [one.candidates for one in known], answers, row, by=by, now=now)
-    return [stored.id for stored in made]
+    return _put(connection, project_id, [one.candidates for one in known], answers, row, by=by, now=now)
 
 
 def add_items(
@@ -81,12 +94,16 @@ def put_items(
     now: float,
 ) -> list[Stored]:
     """What `add_items` does, telling of each item whether it is new."""
-    row = {"overlap": overlap, "priority": priority}
-    return _add(store, project_id, candidates, [None] * len(candidates), row, by=by, now=now)
+    require_storable_items(candidates)
+    row, known = {"overlap": overlap, "priority": priority}, [None] * len(candidates)
+    return store.write(
+        lambda connection: _put(connection, project_id, candidates, known, row, by=by, now=now),
+        alone=len(candidates) > MANY,
+    )
 
 
-def _add(
-    store: Store,
+def _put(
+    connection: Connection,
     project_id: str,
     candidates: Sequence[Candidates],
     gold: Sequence[Mapping[str, Any] | None],
@@ -95,38 +112,46 @@ def _add(
     by: str | None,
     now: float,
 ) -> list[Stored]:
-    require_storable_items(candidates)
-
-    def work(connection: Connection) -> list[Stored]:
-        first = next_position(connection, project_id)
-        made, seen = list[Stored](), Counter[str]()
-        for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
-            stored = put_item(connection, project_id, given, {**row, "position": first + place}, now=now)
-            if known is not None:
-                _put_gold(connection, given, stored, known)
-            else:
-                keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
-            made.append(stored)
-        about = {
-            **row,
-            "items": sum(stored.is_new for stored in made),
-            "gold": sum(known is not None for known in gold),
-            "hash": content_hash([stored.id for stored in made], gold),
-        }
-        if about["items"]:
-            trail.add(connection, "items added", project=project_id, rater=by, about=about, now=now)
-        return made
-
-    return store.write(work, alone=len(candidates) > MANY)
+    first = next_position(connection, project_id)
+    made, seen, wrong = list[Stored](), Counter[str](), list[str]()
+    for place, (given, known) in enumerate(zip(candidates, gold, strict=True)):
+        stored = put_item(connection, project_id, given, {**row, "position": first + place}, now=now)
+        if known is not None:
+            wrong += _put_gold(connection, given, stored, known)
+        else:
+            keep_unless_known(connection, project_id, given, stored.id, stored.completions, seen, now=now)
+        made.append(stored)
+    if wrong:
+        raise StoreError("; ".join(wrong[:TOLD]) + (f"; and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""))
+    about = {
+        **row,
+        "items": sum(stored.is_new for stored in made),
+        "gold": sum(known is not None and stored.is_new for stored, known in zip(made, gold, strict=True)),
+        "hash": content_hash([stored.id for stored in made], gold),
+    }
+    if about["items"]:
+        trail.add(connection, "items added", project=project_id, rater=by, about=about, now=now)
+    return made
 
 
-def _put_gold(connection: Connection, given: Candidates, stored: Stored, known: Mapping[str, Any]) -> None:
-    """The known answer, in the stored order and under the stored ids."""
-    if not stored.is_new:
-        raise StoreError(f"prompt {given.prompt.text[:40]!a}: is an item already; a gold item is one of its own")
+def _put_gold(connection: Connection, given: Candidates, stored: Stored, known: Mapping[str, Any]) -> list[str]:
+    """The known answer, in the stored order and under the stored ids; what is wrong with it beside what is there."""
+    here = connection.execute(select(item.c.completions, item.c.gold).where(item.c.id == stored.id)).one()
     ids = dict(zip((one.id for one in given.completions), stored.completions, strict=True))
-    values = {ids.get(name, name): value for name, value in known["values"].items()}
-    connection.execute(update(item).where(item.c.id == stored.id).values(gold={**known, "values": values}))
+    ranks = dict(zip(stored.completions, known["ranks"], strict=True)) if known["ranks"] else {}
+    answer = {
+        "ranks": [ranks[one] for one in here.completions] if ranks else [],
+        "values": {ids.get(name, name): value for name, value in known["values"].items()},
+    }
+    if stored.is_new:
+        connection.execute(update(item).where(item.c.id == stored.id).values(gold={**known, **answer}))
+        return []
+    shown = f"prompt {given.prompt.text[:40]!a}"
+    if here.gold is None:
+        return [f"{shown}: is an item already; a gold item is one of its own"]
+    if any(here.gold.get(name) != said for name, said in answer.items()):
+        return [f"{shown}: is a gold item already, with another answer; change that on its page"]
+    return []
 
 
 def may_be_bare(kind: JudgmentKind) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, u
 
 from tuneful.errors import MissingError, StoreError, did_you_mean
 from tuneful.feedback import trail
+from tuneful.feedback.gold import require_knowable
 from tuneful.feedback.store import Store, require_name, require_storable
 from tuneful.feedback.tables import account, event, instructions, item, judgment, membership, project, rater
 from tuneful.records import Judgment, JudgmentKind, RaterKind, content_hash
@@ -118,24 +119,27 @@ def set_quiz(
     quiz: gold items that a labeler begins with, to be told the answer after each and to get `pass_share` of it right.
     gold_every: afterwards one item in so many is a gold one, which the labeler cannot tell; 0: none.
 
-    Raises StoreError for a quiz of more items than have a known answer, which nobody could pass, and for numbers that
-    mean nothing.
+    Raises StoreError for a quiz of more items than have a known answer, which nobody could pass, for a kind of project
+    whose answers cannot be known, and for numbers that mean nothing.
     """
+    row: dict[str, Any] = {"quiz": quiz, "pass_share": pass_share, "gold_every": gold_every}
+    store.write(lambda connection: put_quiz(connection, project_id, row, by=by, now=now))
 
-    def work(connection: Connection) -> None:
-        known = (item.c.project == project_id, item.c.gold.is_not(None))
-        gold = connection.execute(select(func.count()).select_from(item).where(*known)).scalar_one()
-        if quiz > gold:
-            raise StoreError(f"a quiz of {quiz} items, and {gold} have a known answer; add some, or ask less")
-        row = {"quiz": quiz, "pass_share": pass_share, "gold_every": gold_every}
-        connection.execute(update(project).where(project.c.id == project_id).values(**row))
-        trail.add(connection, "quiz set", project=project_id, rater=by, about=row, now=now)
 
-    if quiz < 0 or gold_every < 0 or gold_every == 1 or not 0 <= pass_share <= 1:
-        raise StoreError(
-            f"quiz {quiz}, pass_share {pass_share}, gold_every {gold_every}: none below 0, a share up to 1"
-        )
-    store.write(work)
+def put_quiz(connection: Connection, project_id: str, row: Mapping[str, Any], *, by: str | None, now: float) -> None:
+    """`set_quiz` within a transaction; row: its three numbers."""
+    quiz, gold_every = row["quiz"], row["gold_every"]
+    if quiz < 0 or gold_every < 0 or gold_every == 1 or not 0 <= row["pass_share"] <= 1:
+        told = ", ".join(f"{name} {value}" for name, value in row.items())
+        raise StoreError(f"{told}: none below 0, a share up to 1")
+    if quiz or gold_every:
+        require_knowable(connection.execute(select(project.c.kind).where(project.c.id == project_id)).scalar_one())
+    known = (item.c.project == project_id, item.c.gold.is_not(None))
+    gold = connection.execute(select(func.count()).select_from(item).where(*known)).scalar_one()
+    if quiz > gold:
+        raise StoreError(f"a quiz of {quiz} items, and {gold} have a known answer; add some, or ask less")
+    connection.execute(update(project).where(project.c.id == project_id).values(**row))
+    trail.add(connection, "quiz set", project=project_id, rater=by, about=row, now=now)
 
 
 def set_overlap(store: Store, project_id: str, *, most: int, sure: float, by: str | None = None, now: float) -> None:

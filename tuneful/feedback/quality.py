@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from tuneful.feedback import snapshots
 from tuneful.feedback.audiences import FEWEST_PEOPLE, group_sizes, members
 from tuneful.feedback.criteria import Criterion, Look, Setting, look_at
-from tuneful.feedback.gold import share_right
+from tuneful.feedback.gold import UNKNOWABLE, share_right
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pace import Pace, paces
 from tuneful.feedback.pages import groups_of, guides
@@ -23,7 +23,7 @@ from tuneful.feedback.projects import find_project, judgments
 from tuneful.feedback.shares import Share, wilson
 from tuneful.feedback.standings import Standing
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import item, judgment
+from tuneful.feedback.tables import item, judgment, project
 from tuneful.records import Judgment, content_hash
 from tuneful.settings import as_table, build
 
@@ -267,7 +267,8 @@ def _known_items(store: Store, project_id: str) -> tuple[dict[str, list[float]],
     said = (
         select(judgment.c.rater, judgment.c.ranks, judgment.c["values"], item.c.gold)
         .join(item, item.c.id == judgment.c.item)
-        .where(judgment.c.project == project_id, item.c.gold.is_not(None))
+        .join(project, project.c.id == judgment.c.project)
+        .where(judgment.c.project == project_id, item.c.gold.is_not(None), project.c.kind.not_in(UNKNOWABLE))
     )
     last = said.where(~judgment.c.quiz, ~select(later_word.c.id).where(later_word.c.replaces == judgment.c.id).exists())
     # Not IS NULL: SQLite would read all first words of the store.

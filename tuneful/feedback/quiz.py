@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
 
 from tuneful.errors import AccessError
-from tuneful.feedback.gold import share_right
+from tuneful.feedback.gold import UNKNOWABLE, Gold, share_right
+from tuneful.feedback.items import MANY, put_gold
+from tuneful.feedback.projects import put_quiz
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import assignment, item, judgment, membership, project
 
@@ -39,7 +41,8 @@ class Trying:
 
 # Built once, as in `assignment`.
 _STANDING: Final = (
-    select(membership.c.role, membership.c.passed_at, project.c.quiz, project.c.pass_share, project.c.gold_every)
+    select(membership.c.role, membership.c.passed_at, project.c.kind)
+    .add_columns(project.c.quiz, project.c.pass_share, project.c.gold_every)
     .join(project, project.c.id == membership.c.project)
     .where(membership.c.project == bindparam("project"), membership.c.rater == bindparam("rater"))
     .with_for_update(of=membership)
@@ -53,6 +56,8 @@ def standing(connection: Connection, project_id: str, rater_id: str) -> Standing
         known = connection.execute(select(project.c.id).where(project.c.id == project_id)).first()
         missing = f'rater "{rater_id}" is no member of it' if known else "there is no such project"
         raise AccessError(f'project "{project_id}": {missing}')
+    if found.kind in UNKNOWABLE:  # a quiz that was set when that was not refused yet
+        return Standing(0, found.pass_share, 0, passed=True)
     passed = found.quiz == 0 or found.passed_at is not None or found.role == "lead"
     return Standing(found.quiz, found.pass_share, found.gold_every, passed)
 
@@ -83,9 +88,10 @@ def trying(store: Store, project_id: str, *, rater_id: str | None = None) -> dic
         members = members.where(membership.c.rater == rater_id)
     with store.read() as connection:
         raters = connection.execute(members).scalars().all()
-        if not raters:
+        numbers = select(project.c.kind, project.c.quiz, project.c.pass_share).where(project.c.id == project_id)
+        asked = connection.execute(numbers).first()
+        if not raters or asked is None or asked.kind in UNKNOWABLE:
             return {}
-        asked = connection.execute(select(project.c.quiz, project.c.pass_share).where(project.c.id == project_id)).one()
         shares = _shares(connection, project_id, judgment.c.rater.in_(raters))
     found = {}
     for one in raters:
@@ -110,6 +116,31 @@ def _shares(connection: Connection, project_id: str, of: ColumnElement[bool]) ->
     for row in rows:
         shares[row.rater].append(share_right(row.gold, row.ranks, row._mapping["values"]))
     return shares
+
+
+def teach(
+    store: Store,
+    project_id: str,
+    known: Sequence[Gold],
+    *,
+    quiz: int,
+    pass_share: float,
+    gold_every: int,
+    by: str | None = None,
+    now: float,
+) -> int:
+    """Known items and the quiz that begins with them, both or neither; how many of the items were not there yet.
+
+    Raises StoreError as `add_gold` and `set_quiz` do.
+    """
+    row = {"quiz": quiz, "pass_share": pass_share, "gold_every": gold_every}
+
+    def work(connection: Connection) -> int:
+        made = put_gold(connection, project_id, known, by=by, now=now) if known else []
+        put_quiz(connection, project_id, row, by=by, now=now)
+        return sum(stored.is_new for stored in made)
+
+    return store.write(work, alone=len(known) > MANY)
 
 
 def ask_skipped_again(connection: Connection, project_id: str, rater_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ from tuneful.feedback.quiz import trying
 from tuneful.feedback.settling import decision_row
 from tuneful.feedback.store import Store, require_storable
 from tuneful.feedback.versions import versions
-from tuneful.feedback.whole_rows import Faults
+from tuneful.feedback.whole_rows import TOLD, Faults
 from tuneful.records import Candidates, JudgmentKind
 from tuneful.web.charts import cumulative
 from tuneful.web.fitting import Fits
@@ -149,17 +150,19 @@ def upload_items(
     skip_broken: Annotated[bool, Form()] = False,
 ) -> Response:
     """skip_broken: takes what is whole, and tells on the page what was left out."""
+    faults = Faults()
     try:
-        items, left_out = uploaded(file, lambda path: _items_of(path, found.kind, skip_broken=skip_broken), ITEM_FILES)
+        items = uploaded(file, lambda path: _items_of(path, found.kind, faults, skip_broken=skip_broken), ITEM_FILES)
         put = put_items(store, found.id, items, overlap=overlap, by=who.rater, now=now)
     except (DataError, StoreError) as error:
         if not wants_page(request):
             raise
-        return _lead_page(request, store, who, found, now, error=str(error), overlap=overlap)
+        broken = _by_line(faults) if len(faults.lines) > TOLD else ()  # else the message has them all
+        return _lead_page(request, store, who, found, now, error=str(error), broken=broken, overlap=overlap)
     new = sum(one.is_new for one in put)
     added = new, len(put) - new
-    if left_out:  # sent again by a reload, it adds nothing
-        return _lead_page(request, store, who, found, now, added=added, left_out=left_out, overlap=overlap)
+    if faults.lines:  # sent again by a reload, it adds nothing
+        return _lead_page(request, store, who, found, now, added=added, broken=_by_line(faults), overlap=overlap)
     told = urlencode({"added": added[0], "known": added[1]})
     return RedirectResponse(f"{_place(found.id)}?{told}#items", 303)
 
@@ -261,7 +264,7 @@ def _lead_page(
     *,
     link: str = "",
     added: tuple[int, int] | None = None,
-    left_out: Sequence[str] = (),
+    broken: Sequence[str] = (),
     error: str = "",
     overlap: int = 3,
 ) -> Response:
@@ -292,7 +295,7 @@ def _lead_page(
         work=work_of(store, found.id, DATASET, now=now),
         link=link,
         added=added,
-        left_out=left_out,
+        broken=broken,
         error=error,
         overlap=overlap,
     )
@@ -331,13 +334,17 @@ def uploaded(file: UploadFile, read: Callable[[Path], T], ends: Sequence[str]) -
             raise DataError(str(error).replace(str(place), name)) from None
 
 
-def _items_of(path: Path, kind: JudgmentKind, *, skip_broken: bool) -> tuple[list[Candidates], list[str]]:
-    """The items of a file, and a line on each that is left out. Raises DataError where one is at fault and none is to
-    be left out."""
-    items = read_items(path, kind, faults := Faults())
+def _items_of(path: Path, kind: JudgmentKind, faults: Faults, *, skip_broken: bool) -> list[Candidates]:
+    """The items of a file. Raises DataError where one is at fault and none is to be left out."""
+    items = read_items(path, kind, faults)
     if not skip_broken:
         faults.refuse(path, mend='mend them, or tick "Take the rest of a file with errors"')
-    return items, [line.replace(f"{path}:", "line ", 1) for line in faults.lines]
+    return items
+
+
+def _by_line(faults: Faults) -> list[str]:
+    """The faults of a file that is named beside them."""
+    return [re.sub(r"^.*?:(?=\d+: )", "line ", line, count=1) for line in faults.lines]
 
 
 def _place(project_id: str) -> str:

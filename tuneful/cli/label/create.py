@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tuneful.cli.label.broken import refuse_unless_skipped
 from tuneful.cli.options import Device, MaxPromptTokens, Seed, StoreUrl
 from tuneful.errors import ConfigError, DataError, GenerationError
 
@@ -128,16 +129,13 @@ def _from_file(place: str, new: _New, file: Path, *, skip_broken: bool) -> str:
     from tuneful.feedback.items import add_items
     from tuneful.feedback.projects import require_overlap
     from tuneful.feedback.store import Store
-    from tuneful.feedback.whole_rows import TOLD, Faults
+    from tuneful.feedback.whole_rows import Faults
 
     require_overlap(new.kind, new.most_overlap, new.sure)
     items = read_items(file, new.kind, faults := Faults())
-    if not skip_broken:
-        faults.refuse(file, mend="mend them, or take the rest with --skip-broken")
+    refuse_unless_skipped(file, faults.lines, skip_broken=skip_broken)
     if not items:
-        raise DataError(f"{file}: holds no item that is whole: {' | '.join(faults.lines[:TOLD]) or 'no completions'}")
-    for line in faults.lines:
-        print(line, file=sys.stderr)
+        raise DataError(f"{file}: holds no item that is whole{'' if faults.lines else ': no completions'}")
     opened = Store.open(place)
     add_items(opened, _project(opened, new), items, overlap=new.overlap, now=time.time())
     return f'{len(items)} items in project "{new.name}" of {opened}; open the pages with: tuneful web --store {opened}'

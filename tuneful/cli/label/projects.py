@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tuneful.cli.label.broken import refuse_broken, refuse_unless_skipped, tell
 from tuneful.cli.options import Json, StoreUrl
 from tuneful.errors import DataError
 
@@ -21,7 +21,7 @@ def import_command(
 ) -> None:
     """Judgments of Label Studio, Argilla, Open-Assistant, TRL or a file of ours, into a project of a store.
 
-    With a file of ours come the decisions of the decisions.jsonl beside it.
+    With a file of ours come the decisions of the decisions.jsonl beside it. Read again it adds nothing.
 
     Example: tuneful label import label-studio.json --project helpful
     """
@@ -34,9 +34,9 @@ def import_command(
     from tuneful.feedback.store import Store
 
     items = [] if in_ is None else read_candidates(in_, bare=True)
-    found = import_judgments(file, candidates=items, on_problem="skip" if skip_broken else "refuse")
-    for line in (*found.problems, *found.left_out):
-        print(line, file=sys.stderr)
+    found = import_judgments(file, candidates=items, on_problem="skip")
+    refuse_unless_skipped(file, found.problems, skip_broken=skip_broken)
+    tell(found.left_out)
     if not found.judgments:
         print(f"{file} holds no judgments")
         return
@@ -49,11 +49,10 @@ def import_command(
     judged = {(said.item, said.criterion) for said in found.judgments}
     for one in decided:
         if (one.item, one.criterion) not in judged:
-            print(f'decision "{one.id}": left out: no judgment of its item comes with it', file=sys.stderr)
+            tell([f'decision "{one.id}": left out: no judgment of its item comes with it'])
     made = record_in_named(opened, project, found.candidates, found.judgments, decided, now=time.time())
     for name, new in made.items():
-        for line in new.left_out:
-            print(line, file=sys.stderr)
+        tell(new.left_out)
         beside = f" and {new.decisions} new decisions" if decided else ""
         print(f'{new.judgments} new judgments of {new.items} new items{beside} in project "{name}" of {opened}')
 
@@ -97,17 +96,25 @@ def gold_command(
 ) -> None:
     """Items whose answer is known, to teach labelers at the beginning and to see how they judge later.
 
+    All of it is done or nothing. Items that are there already with the same answer stay as they are.
+
     Example: tuneful label gold --project helpful --in gold.jsonl --quiz 5 --gold-every 15
     """
     import time
 
-    from tuneful.feedback.gold import read_gold
-    from tuneful.feedback.items import add_gold
-    from tuneful.feedback.projects import find_project, set_quiz
+    from tuneful.feedback.gold_files import read_gold
+    from tuneful.feedback.projects import find_project
+    from tuneful.feedback.quiz import teach
     from tuneful.feedback.store import Store
+    from tuneful.feedback.whole_rows import Faults
 
     opened = Store.open(store, make=False)
     found = find_project(opened, project)
-    made = [] if in_ is None else add_gold(opened, found.id, read_gold(in_), now=time.time())
-    set_quiz(opened, found.id, quiz=quiz, pass_share=pass_share, gold_every=gold_every, now=time.time())
-    print(f'{len(made)} known items added to "{found.name}"; a quiz of {quiz}, to get {pass_share:.0%} right')
+    known = []
+    if in_ is not None:
+        known = read_gold(in_, found.kind, found.criteria[0], faults := Faults())
+        refuse_broken(in_, faults.lines, mend="mend them")
+    made = teach(opened, found.id, known, quiz=quiz, pass_share=pass_share, gold_every=gold_every, now=time.time())
+    there = len(known) - made
+    beside = f" ({there} {'was' if there == 1 else 'were'} there already)" if there else ""
+    print(f'{made} known items added to "{found.name}"{beside}; a quiz of {quiz}, to get {pass_share:.0%} right')
