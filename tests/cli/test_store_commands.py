@@ -20,7 +20,7 @@ from tuneful.cli.main import app
 from tuneful.data.formats import read_comparisons, read_demonstrations
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, DataError, ModelError, StoreError
-from tuneful.feedback.access import accept, holder_of
+from tuneful.feedback.access import accept, holder_of, invite
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decide, decisions
@@ -229,6 +229,14 @@ def test_every_fault_of_a_file_of_items_is_told_and_the_rest_can_be_taken(store:
     assert [line.split(": ")[0] for line in taken.stderr.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5)]
 
 
+def test_of_very_many_faults_a_hundred_are_told(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "items.jsonl", [{"prompt": f"p{n}", "completions": ["a"]} for n in range(103)])
+    command = ("label", "create", "a", "--in", tmp_path / "items.jsonl", "--store", tmp_path / "a.db")
+    *told, more = CliRunner().invoke(app, [*map(str, command)]).stderr.splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"{tmp_path / 'items.jsonl'}:{n}" for n in range(1, 101)]
+    assert more == "and 3 more"
+
+
 def test_a_file_without_a_whole_item_makes_no_project(store: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "short.jsonl", [{"prompt": "hot", "completions": ANSWERS[:1]}])
     before = tuneful("label", "status", "--store", store, "--json")
@@ -302,40 +310,32 @@ def test_gold_tokens_invitations_and_forgetting(store: Path, tmp_path: Path) -> 
     opened.close()
 
 
-def test_the_same_export_goes_into_another_project_of_its_store(store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
-    command = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--store", store)
-    assert '6 new judgments of 3 new items in project "copy"' in tuneful(*command, "--project", "copy")
-    assert '0 new judgments of 0 new items in project "copy"' in tuneful(*command, "--project", "copy")
-
-
-def test_unpaired_preferences_of_a_dataset_come_back_as_yes_or_no(store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
-    rows = [row for file in sorted(folder.glob("unpaired-*")) for row in file.read_text().splitlines()]
-    (tmp_path / "kto.jsonl").write_text("\n".join(rows))
-    command = ("label", "import", tmp_path / "kto.jsonl", "--project", "kto", "--store", store)
-    taken = CliRunner().invoke(app, [*map(str, command)])
-    assert f'{len(rows)} new judgments of {len(rows)} new items in project "kto"' in taken.stdout
-    assert "p, num_labels" in taken.stderr
+def test_a_token_that_is_dead_and_an_invitation_to_nowhere_are_refused(store: Path) -> None:
     opened = Store.open(store)
-    said = judgments(opened, find_project(opened, "kto").id)
-    texts = {
-        one.id: one.text for given in candidates(opened, find_project(opened, "kto").id) for one in given.completions
-    }
-    assert {(texts[one.completions[0]], one.values["preference"]) for one in said} == {
-        *(("Close the blinds.", 1.0), ("So what?", 0.0))
-    }
+    link = invite(opened, project_id=find_project(opened, "helpful").id, role="labeler", now=time.time())
+    accept(opened, link, login="bo", password="correct horse", name="Bo", now=time.time())
     opened.close()
+    for days in (0, -1, "nan", "inf"):
+        with pytest.raises(StoreError, match="give a number of days above 0"):
+            tuneful("label", "token", "bo", "--scope", "label", "--days", days, "--store", store)
+    assert tuneful("label", "token", "bo", "--scope", "label", "--days", 0.5, "--store", store)
+    for url in ("notaurl", "http://", "ftp://here", "http://here?a=b"):
+        with pytest.raises(ConfigError, match="URL"):
+            tuneful("label", "invite", url, "--project", "helpful", "--store", store)
 
 
-def test_of_very_many_faults_a_hundred_are_told(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "items.jsonl", [{"prompt": f"p{n}", "completions": ["a"]} for n in range(103)])
-    command = ("label", "create", "a", "--in", tmp_path / "items.jsonl", "--store", tmp_path / "a.db")
-    *told, more = CliRunner().invoke(app, [*map(str, command)]).stderr.splitlines()
-    assert [line.split(": ")[0] for line in told] == [f"{tmp_path / 'items.jsonl'}:{n}" for n in range(1, 101)]
-    assert more == "and 3 more"
+def test_results_are_of_the_store_that_commands_make(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert store == tmp_path / "judgments.db"
+    assert "3 pairs" in tuneful("label", "consensus", "--project", "helpful")
+    assert "3 comparisons" in tuneful("label", "export", "--project", "helpful", "--out", tmp_path / "pairs.jsonl")
+    assert "version 1" in tuneful("label", "export", "--project", "helpful", "--dataset", tmp_path / "data")
+    file = tmp_path / "data" / "judgments.jsonl"
+    for wrong in (("--judgments", file, "--store", store), ("--judgments", file, "--project", "helpful"), ()):
+        with pytest.raises(ConfigError, match="either --judgments FILE, or the --project of a store"):
+            tuneful("label", "consensus", *wrong)
 
 
 def test_known_items_are_added_with_their_quiz_or_not_at_all(store: Path, tmp_path: Path) -> None:
@@ -374,6 +374,34 @@ def test_known_items_of_demonstrations_are_refused(store: Path, tmp_path: Path) 
     for asked in (("--in", tmp_path / "gold.jsonl"), ("--gold-every", 3)):
         with pytest.raises(StoreError, match="not for a demonstration"):
             tuneful("label", "gold", *options, *asked)
+
+
+def test_the_same_export_goes_into_another_project_of_its_store(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    command = ("label", "import", folder / "judgments.jsonl", "--in", folder / "completions.jsonl", "--store", store)
+    assert '6 new judgments of 3 new items in project "copy"' in tuneful(*command, "--project", "copy")
+    assert '0 new judgments of 0 new items in project "copy"' in tuneful(*command, "--project", "copy")
+
+
+def test_unpaired_preferences_of_a_dataset_come_back_as_yes_or_no(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", folder)
+    rows = [row for file in sorted(folder.glob("unpaired-*")) for row in file.read_text().splitlines()]
+    (tmp_path / "kto.jsonl").write_text("\n".join(rows))
+    command = ("label", "import", tmp_path / "kto.jsonl", "--project", "kto", "--store", store)
+    taken = CliRunner().invoke(app, [*map(str, command)])
+    assert f'{len(rows)} new judgments of {len(rows)} new items in project "kto"' in taken.stdout
+    assert "p, num_labels" in taken.stderr
+    opened = Store.open(store)
+    said = judgments(opened, find_project(opened, "kto").id)
+    texts = {
+        one.id: one.text for given in candidates(opened, find_project(opened, "kto").id) for one in given.completions
+    }
+    assert {(texts[one.completions[0]], one.values["preference"]) for one in said} == {
+        *(("Close the blinds.", 1.0), ("So what?", 0.0))
+    }
+    opened.close()
 
 
 def test_backup_and_restore(store: Path, tmp_path: Path) -> None:
@@ -432,7 +460,7 @@ def test_decisions_reach_what_is_exported(store: Path, tmp_path: Path) -> None:
 def test_mistakes_are_named(store: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r'"helpfull": unknown.*"helpful"'):
         tuneful("label", "consensus", "--store", store, "--project", "helpfull")
-    with pytest.raises(ConfigError, match="--store and --project"):
+    with pytest.raises(ConfigError, match="the --project of a store"):
         tuneful("label", "consensus", "--store", store)
     with pytest.raises(StoreError, match="choose another"):
         tuneful("label", "create", "helpful", "--in", tmp_path / "items.jsonl", "--store", store)

@@ -49,7 +49,10 @@ Reward = Annotated[
 StoreUrl = Annotated[
     str, typer.Option("--store", help="Judgments: a SQLite file, or postgresql://…; made when it is not there.")
 ]
-OptionalStore = Annotated[str | None, typer.Option("--store", help="A SQLite file, or postgresql://…")]
+OptionalStore = Annotated[
+    str | None,
+    typer.Option("--store", help="A SQLite file, or postgresql://…; judgments.db where no file of judgments is given."),
+]
 OptionalProject = Annotated[str | None, typer.Option("--project", help="Name or id of a project of the store.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 Device = Annotated[

@@ -7,6 +7,7 @@ are hashed with argon2id. Nobody begins with a password: the first person comes 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Update, bindparam, delete, insert, select, update
 
-from tuneful.errors import AccessError, MissingError, UnavailableError
+from tuneful.errors import AccessError, MissingError, StoreError, UnavailableError
 from tuneful.feedback import trail
 from tuneful.feedback.passwords import hash_of, matches
 from tuneful.feedback.projects import Role
@@ -258,7 +259,12 @@ def session_of(store: Store, secret: str, *, now: float) -> Who | None:
 
 
 def make_token(store: Store, rater_id: str, name: str, scopes: Sequence[Scope], *, days: float, now: float) -> str:
-    """The secret of a new token for programs, shown this once. It does what its rater may and `scopes` allow."""
+    """The secret of a new token for programs, shown this once. It does what its rater may and `scopes` allow.
+
+    Raises StoreError for a number of days after which it never was, or always will be, good.
+    """
+    if not 0 < days * DAY < math.inf:
+        raise StoreError(f"a token for {days:g} days: give a number of days above 0")
 
     def work(connection: Connection) -> str:
         secret = f"tuneful_{secrets.token_urlsafe(32)}"

@@ -16,7 +16,7 @@ def token_command(
     login: Annotated[str, typer.Argument(help="Login of the person whom the program stands for.", show_default=False)],
     name: Annotated[str, typer.Option(help="What it is for.")] = "script",
     scope: Annotated[list[str] | None, typer.Option(help="read, label or lead; may be repeated.")] = None,
-    days: Annotated[float, typer.Option(help="How long it is good.", min=0)] = 90,
+    days: Annotated[float, typer.Option(help="How long it is good; a part of one will do.")] = 90,
     store: StoreUrl = "judgments.db",
 ) -> None:
     """A token for a program, shown this once; it goes into the header "Authorization: Bearer TOKEN" below /api/v1.
@@ -52,7 +52,9 @@ def invite_command(
     from tuneful.feedback.access import invite
     from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
+    from tuneful.servers import refuse_no_url
 
+    refuse_no_url("URL", url, example="https://labels.example", keys="give the address of the pages alone")
     if (role == "admin") != (project is None):
         raise ConfigError("--project and --role admin: give one of them")
     opened = Store.open(store, make=False)

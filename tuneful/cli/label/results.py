@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tuneful.feedback.collected import Collected
     from tuneful.feedback.shares import Share
 
+STORE = "judgments.db"
+"""Where judgments are looked for without --store and --judgments, as by the commands beside these."""
+
 Judgments = Annotated[Path | None, typer.Option("--judgments", help="Judgments file (JSONL), in place of a store.")]
 
 
@@ -24,7 +27,7 @@ def consensus_command(
 ) -> None:
     """What the raters of a project or a file agree on, and how far each can be trusted.
 
-    Example: tuneful label consensus --store judgments.db --project helpful
+    Example: tuneful label consensus --project helpful
     """
     import json
 
@@ -95,14 +98,14 @@ def export_command(
 ) -> None:
     """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer, or a whole dataset.
 
-    Example: tuneful label export --store judgments.db --project helpful --out comparisons.jsonl
+    Example: tuneful label export --project helpful --out comparisons.jsonl
     """
     if (out is None) == (dataset is None):
         raise ConfigError("give either --out FILE, for comparisons, or --dataset DIR")
     if dataset is not None:
-        if store is None or project is None:
-            raise ConfigError("--dataset needs --store and --project")
-        _export_dataset(dataset, store, project, audience, force=force)
+        if project is None or judgments is not None or in_ is not None:
+            raise ConfigError("--dataset is of a project of a store: name --project, and no --judgments or --in")
+        _export_dataset(dataset, store or STORE, project, audience, force=force)
         return
     assert out is not None
     refuse_unwritable(out, force=force)
@@ -140,15 +143,15 @@ def _judged(file: Path | None, store: str | None, project: str | None) -> Collec
     items."""
     from tuneful.feedback.collected import Collected, collected
 
-    if file is not None and store is None:
+    if file is not None and store is None and project is None:
         from tuneful.feedback.judgments import read_judgments
         from tuneful.feedback.settling import decisions_beside
 
         return Collected(read_judgments(file), [], decisions_beside(file))
-    if file is not None or store is None or project is None:
-        raise ConfigError("name either --judgments FILE, or --store and --project")
+    if file is not None or project is None:
+        raise ConfigError("name either --judgments FILE, or the --project of a store")
     from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
 
-    opened = Store.open(store, make=False)
+    opened = Store.open(store or STORE, make=False)
     return collected(opened, find_project(opened, project).id)
