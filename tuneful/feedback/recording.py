@@ -19,7 +19,7 @@ from tuneful.feedback.matchups import keep_unless_known
 from tuneful.feedback.projects import Role, project_named, put_project
 from tuneful.feedback.recorded_decisions import Place, id_here, record_decisions
 from tuneful.feedback.settling import Decision
-from tuneful.feedback.store import Store, require_storable
+from tuneful.feedback.store import Store, require_storable, upsert
 from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.tables import account, item, judgment, membership, project, rater
 from tuneful.records import Candidates, Judgment, JudgmentKind, RaterKind, content_hash
@@ -225,20 +225,28 @@ def _rater(
     - a name of another project that two may have, such as "label-studio-10", which every Label Studio calls somebody.
     """
     stand_in = content_hash("rater", project_id, name)
-    here = select(membership.c.rater).where(membership.c.project == project_id)
     for id_ in (name, stand_in):
-        if connection.execute(here.where(membership.c.rater == id_)).first() is not None:
+        if _is_here(connection, project_id, id_):
             return id_, False
     known = select(rater.c.kind, account.c.login).outerjoin(account, account.c.rater == rater.c.id)
     found = connection.execute(known.where(rater.c.id == name)).first()
     same = found is not None and _UNIQUE.fullmatch(name) and found.kind == kind and found.login is None
     id_ = name if found is None or same else stand_in
-    if not same:
-        who: dict[str, Any] = {"id": id_, "kind": kind, "name": None, "groups": [], "created_at": now}
-        connection.execute(insert(rater).values(**who))
+    who: dict[str, Any] = {"id": id_, "kind": kind, "name": None, "groups": [], "created_at": now}
+    connection.execute(upsert(connection, rater).on_conflict_do_nothing(), [who])
     row = {"project": project_id, "rater": id_, "role": role, "created_at": now}
     connection.execute(insert(membership).values(**row))
     return id_, True
+
+
+def _is_here(connection: Connection, project_id: str, rater_id: str) -> bool:
+    """Whether a rater belongs to the project, or did when they judged something that is in it."""
+    return any(
+        connection.execute(
+            select(table.c.rater).where(table.c.project == project_id, table.c.rater == rater_id).limit(1)
+        ).first()
+        for table in (membership, judgment)
+    )
 
 
 def _judgment(

@@ -12,6 +12,7 @@ from tuneful.errors import StoreError
 from tuneful.feedback.access import accept, invite
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.items import candidates
+from tuneful.feedback.members import remove_member
 from tuneful.feedback.projects import add_rater, create_project, judgments, progress
 from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
@@ -150,6 +151,18 @@ def test_a_file_gives_no_words_and_no_project_to_a_person_with_an_account(store:
     with store.read() as connection:
         joined = connection.scalars(select(membership.c.project).where(membership.c.rater == ada)).all()
     assert joined == [project]
+
+
+def test_of_a_rater_who_was_removed_what_comes_again_is_not_new(store: Store, project: str) -> None:
+    """Neither under the name of the file nor under the one that it has in a second project; nobody comes back by it."""
+    second = create_project(store, "harmless", now=5.0)
+    for into in (project, second):
+        record(store, into, [HOUSE], WORDS[:1], now=5.0)
+        remove_member(store, into, raters_of(store, into)[0], now=6.0)
+        again = record(store, into, [HOUSE], WORDS[:1], now=7.0)
+        assert (again.judgments, again.raters) == (0, 0)
+    with store.read() as connection:
+        assert connection.scalars(select(membership.c.rater)).all() == []
 
 
 @pytest.mark.parametrize(
