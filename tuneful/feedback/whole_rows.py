@@ -45,9 +45,9 @@ class Faults:
             said = str(error).removeprefix(place)
             self.lines.append(one_line(f"{place}{name}{': ' if name else ''}{said}"))
 
-    def refuse(self, path: Path, *, mend: str, told: int = TOLD) -> None:
+    def refuse(self, path: Path, *, mend: str) -> None:
         """`refuse_broken` the file where there are any."""
-        refuse_broken(path, self.lines, mend=mend, told=told)
+        refuse_broken(path, self.lines, mend=mend)
 
 
 def refuse_broken(path: Path, faults: Sequence[str], *, mend: str, told: int = TOLD) -> None:
