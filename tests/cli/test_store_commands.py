@@ -348,6 +348,8 @@ def test_known_items_are_added_with_their_quiz_or_not_at_all(store: Path, tmp_pa
     assert tuneful("label", "trail", "--store", store) == before
     assert '3 known items added to "helpful"; a quiz of 3' in tuneful(*command, 3)
     assert '0 known items added to "helpful" (3 were there already); a quiz of 2' in tuneful(*command, 2)
+    assert "a quiz of 2, to get 90% right" in tuneful(*command[:6], "--pass-share", 0.9)
+    assert "a quiz of 2, to get 90% right" in tuneful(*command[:-1])  # what is not named stays
 
 
 def test_every_fault_of_a_file_of_known_items_is_told(store: Path, tmp_path: Path) -> None:

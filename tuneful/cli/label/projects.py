@@ -90,13 +90,18 @@ def gold_command(
     in_: Annotated[
         Path | None, typer.Option("--in", help='Completions rows with "ranks" or "values", and "why".')
     ] = None,
-    quiz: Annotated[int, typer.Option(help="Items that every labeler begins with, told the answer after each.")] = 0,
-    pass_share: Annotated[float, typer.Option(help="Share of the quiz to get right.")] = 0.7,
-    gold_every: Annotated[int, typer.Option(help="Afterwards one item in so many is a known one; 0: none.")] = 0,
+    quiz: Annotated[
+        int | None, typer.Option(help="Items that every labeler begins with, told the answer after each; 0: none.")
+    ] = None,
+    pass_share: Annotated[float | None, typer.Option(help="Share of the quiz to get right; at first 0.7.")] = None,
+    gold_every: Annotated[
+        int | None, typer.Option(help="Afterwards one item in so many is a known one; 0: none.")
+    ] = None,
 ) -> None:
     """Items whose answer is known, to teach labelers at the beginning and to see how they judge later.
 
-    All of it is done or nothing. Items that are there already with the same answer stay as they are.
+    All of it is done or nothing. Items that are there already with the same answer stay as they are, and so does what
+    is not named of the quiz.
 
     Example: tuneful label gold --project helpful --in gold.jsonl --quiz 5 --gold-every 15
     """
@@ -114,6 +119,9 @@ def gold_command(
     if in_ is not None:
         known = read_gold(in_, found.kind, found.criteria[0], faults := Faults())
         refuse_broken(in_, faults.lines, mend="mend them")
+    quiz = found.quiz if quiz is None else quiz
+    pass_share = found.pass_share if pass_share is None else pass_share
+    gold_every = found.gold_every if gold_every is None else gold_every
     made = teach(opened, found.id, known, quiz=quiz, pass_share=pass_share, gold_every=gold_every, now=time.time())
     there = len(known) - made
     beside = f" ({there} {'was' if there == 1 else 'were'} there already)" if there else ""
