@@ -34,7 +34,7 @@ def test_one_round_by_hand() -> None:
     M: (1 + 1) / (1 + 2) = 2/3 on the diagonal, 1/3 beside it; prevalence (1 + 1) / (2 + 2) = 1/2. E: each item is what
     he said with 2/3. Evidence of an item (2/3 + 1/3) / 2 = 1/2, and the prior is that of four cells and two classes.
     """
-    model = fit_labels([0, 1], [0, 0], [0, 1], num_labels=2, pseudo_count=1, max_rounds=1)
+    model = fit_labels([0, 1], [0, 0], [0, 1], num_labels=2, pseudo_count=1, lean=0, max_rounds=1)
     assert model.confusion[0] == pytest.approx(np.array([[2, 1], [1, 2]]) / 3)
     assert model.prevalence == pytest.approx([1 / 2, 1 / 2])
     assert model.posterior == pytest.approx(np.array([[2, 1], [1, 2]]) / 3)
@@ -50,11 +50,74 @@ def test_two_against_one_by_hand() -> None:
     (1, 5/3) / (8/3) = (3/8, 5/8), row 1 (3/7, 4/7); prevalence (5/3, 4/3) / 3 = (5/9, 4/9).
     E: 5/9 * (5/8)^3 against 4/9 * (4/7)^3, since all three are of the same size here.
     """
-    model = fit_labels([0, 0, 0], [0, 1, 2], [0, 0, 1], num_labels=2, pseudo_count=1, max_rounds=1)
+    model = fit_labels([0, 0, 0], [0, 1, 2], [0, 0, 1], num_labels=2, pseudo_count=1, lean=0, max_rounds=1)
     assert model.confusion[0] == pytest.approx(np.array([[5 / 8, 3 / 8], [4 / 7, 3 / 7]]))
     assert model.confusion[2] == pytest.approx(np.array([[3 / 8, 5 / 8], [3 / 7, 4 / 7]]))
     zero, one = 5 / 9 * (5 / 8) ** 3, 4 / 9 * (4 / 7) ** 3
     assert model.posterior[0] == pytest.approx([zero / (zero + one), one / (zero + one)])
+
+
+def both_say(pairs: list[tuple[int, int]], **settings: float) -> LabelModel:
+    """The model of two raters, from what each said of every item."""
+    item, rater = (grid.ravel() for grid in np.mgrid[: len(pairs), :2])
+    return fit_labels(item, rater, np.array(pairs).ravel(), num_labels=2, **settings)
+
+
+def test_two_raters_by_hand() -> None:
+    """Of 100 items both say yes of 34 and no of 34, and 16 go each way. Two who are right with 4/5 agree on
+    16/25 + 1/25 = 68 %, and yes by both is yes with (16/25) / (17/25) = 16/17, yes by one with 1/2.
+
+    So 4/5 is a fixed point, the prior's 4 : 1 being its own: the diagonal is (34 * 16/17 + 16/2 + 2) / (50 + 5/2).
+    """
+    assert (34 * 16 / 17 + 16 / 2 + 2) / (50 + 5 / 2) == 4 / 5
+    model = both_say([(1, 1)] * 34 + [(0, 0)] * 34 + [(1, 0)] * 16 + [(0, 1)] * 16)
+    assert model.confusion == pytest.approx(np.array([even(0.8)] * 2), abs=1e-3)
+    assert model.posterior[[0, 34], 1] == pytest.approx([16 / 17, 1 / 17], abs=1e-3)
+    assert model.posterior[[68, 84], 1] == pytest.approx([1 / 2, 1 / 2], abs=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(4, 0, 2, 2), (3, 1, 2, 2), (2, 2, 2, 2), (3, 2, 2, 1), (5, 1, 1, 1)])
+def test_two_who_agree_are_surer_than_two_who_do_not(counts: tuple[int, ...]) -> None:
+    """Eight items: both say yes, both say no, one and the other says yes. Without the lean the first two kinds are no
+    surer than the others: .503 and .502 for the first row of counts."""
+    kinds = [(1, 1), (0, 0), (1, 0), (0, 1)]
+    model = both_say([said for said, count in zip(kinds, counts, strict=True) for _ in range(count)])
+    sure = model.posterior.max(1)
+    agreed = counts[0] + counts[1]
+    assert sure[0] > 0.85
+    assert sure[0] > sure[agreed:].max() + 0.1
+    assert model.posterior[0, 1] > 0.5
+
+
+def test_one_item_by_hand() -> None:
+    """Two say yes of the single item. M, either: the row of yes is (1/2, 1 + 2) / (7/2) = (1/7, 6/7), that of no the
+    prior alone, (4/5, 1/5); prevalence (1/2, 3/2) / 2 = (1/4, 3/4). E: 3/4 * 36/49 against 1/4 * 1/25, 2700 to 49.
+    One against one: the matrices mirror each other, and the item is even."""
+    agreed = both_say([(1, 1)], max_rounds=1)
+    assert agreed.confusion[0] == pytest.approx(np.array([[4 / 5, 1 / 5], [1 / 7, 6 / 7]]))
+    assert agreed.posterior[0, 1] == pytest.approx(2700 / 2749)
+    assert both_say([(1, 0)]).posterior[0, 1] == pytest.approx(1 / 2, abs=1e-9)
+
+
+def test_a_single_rater_is_taken_at_his_word() -> None:
+    """Nobody can confirm him, and nothing speaks against him; without the lean 43 of his 100 words were turned."""
+    _, item, rater, label = simulated([even(0.85)], num_items=100, seed=0)
+    assert (fit_labels(item, rater, label, num_labels=2).posterior.argmax(1) == label).all()
+
+
+def test_three_upside_down_of_ten_are_found() -> None:
+    """400 items, three labels each: the share of votes is right on 70 % of the items."""
+    accuracies = [0.85] * 7 + [0.15] * 3
+    truth, item, rater, label = simulated([even(a) for a in accuracies], num_items=400, seed=0)
+    kept = np.random.default_rng(0).permuted(np.tile(np.arange(10) < 3, (400, 1)), axis=1).ravel()
+    item, rater, label = item[kept], rater[kept], label[kept]
+    model = fit_labels(item, rater, label, num_labels=2)
+    assert model.confusion[7:, [0, 1], [0, 1]].max() < 0.4
+    assert model.confusion[:7, [0, 1], [0, 1]].min() > 0.6
+    votes = np.zeros((400, 2))
+    np.add.at(votes, (item, label), 1)
+    assert (votes.argmax(1) == truth).mean() < 0.75
+    assert (model.posterior.argmax(1) == truth).mean() > 0.9
 
 
 def test_raters_are_found_one_of_them_upside_down() -> None:
@@ -119,6 +182,11 @@ def test_nothing_is_held_for_certain() -> None:
 def test_what_is_no_label_is_refused(columns: tuple[list[int], ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         fit_labels(*columns, num_labels=2)
+
+
+def test_a_lean_away_from_raters_is_refused() -> None:
+    with pytest.raises(DataError, match="must not be below 0, got -1"):
+        fit_labels([0], [0], [0], num_labels=2, lean=-1)
 
 
 def test_a_pseudo_count_of_zero_is_refused() -> None:

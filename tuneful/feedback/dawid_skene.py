@@ -4,14 +4,17 @@ An item has one true class k, drawn with the prevalence rho_k. Rater r answers l
 confusion matrix, whatever else he answered (Dawid and Skene 1979). Classes, matrices and prevalence are found by EM:
 
     E   q_i[k] ~ rho_k prod_r pi_r[k, l_ir]                         (their equation 2.5)
-    M   pi_r[k, l] ~ a + sum_i q_i[k] [l_ir = l],   rho_k ~ a + sum_i q_i[k]       (2.3, 2.4, with a = 0)
+    M   pi_r[k, l] ~ a + b [k = l] + sum_i q_i[k] [l_ir = l],   rho_k ~ a + sum_i q_i[k]    (2.3, 2.4, with a = b = 0)
 
-a is a pseudo-count in every cell: a symmetric Dirichlet(1 + a) prior, so that nothing seen a few times is held for
-certain, and a rater of whom little is known counts for little. EM never lowers the log-posterior.
+a is a pseudo-count in every cell, so that nothing seen a few times is held for certain; b leans every matrix to its
+diagonal. Together they are a Dirichlet prior whose mode is a rater who is right in four cases of five, and who is
+forgotten after a handful of labels. EM never lowers the log-posterior.
 
-Renaming the classes in every matrix changes no likelihood. EM begins at the shares of votes and stays on their side:
-most raters are taken to mean what they say, as they are in `feedback.slopes`. One who does not has a matrix that is
-turned around, and still informs.
+Without the lean the labels of one or two raters say nothing of who is right: two have three free shares, the model five
+parameters, and with b = 0 it may call the items on which both agree the doubtful ones. Renaming the classes in every
+matrix changes no likelihood either. EM begins at the shares of votes and stays on their side: most raters are taken to
+mean what they say, as they are in `feedback.slopes`. One who does not has a matrix that is turned around, and still
+informs.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ from tuneful.feedback.votes import Floats
 from tuneful.records import Judgment
 
 PSEUDO_COUNT = 0.5
+
+LEAN = 1.5
+"""With PSEUDO_COUNT the mode of a rater is right with 2 / (2 + 1/2): as good as two people who agree on 68 %, a little
+less than careful ones do (73 %). Twice as much would hide raters who are upside down until they have judged dozens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,13 +88,15 @@ def fit_labels(
     *,
     num_labels: int,
     pseudo_count: float = PSEUDO_COUNT,
+    lean: float = LEAN,
     tolerance: float = 1e-7,
     max_rounds: int = 1000,
 ) -> LabelModel:
     """The model of R labels: int [R] each, all numbered from 0, label below num_labels.
 
-    A rater may label an item more than once. EM ends when a round gains less than `tolerance` per label. Raises
-    DataError for arrays that do not align, numbers out of range, and when there are no labels.
+    lean: added to pseudo_count on the diagonal of every matrix. A rater may label an item more than once. EM ends when
+    a round gains less than `tolerance` per label. Raises DataError for arrays that do not align, numbers out of range,
+    and when there are no labels.
     """
     items, raters, labels = (np.asarray(column, np.int64) for column in (item, rater, label))
     if not items.ndim == raters.ndim == labels.ndim == 1 or not len(items) == len(raters) == len(labels):
@@ -100,6 +109,9 @@ def fit_labels(
         )
     if pseudo_count <= 0:
         raise DataError(f"labels: pseudo_count must be above 0, got {pseudo_count}; a tiny one is maximum likelihood")
+    if lean < 0:
+        raise DataError(f"labels: lean must not be below 0, got {lean}; 0 leans to nobody")
+    prior = np.full((num_labels, num_labels), pseudo_count) + lean * np.eye(num_labels)
     num_items, num_raters = int(items.max()) + 1, int(raters.max()) + 1
     answer = raters * num_labels + labels
     votes = np.zeros((num_items, num_labels))
@@ -111,7 +123,7 @@ def fit_labels(
             np.bincount(answer, posterior[items, k], num_raters * num_labels).reshape(num_raters, num_labels)
             for k in range(num_labels)
         ]
-        confusion = np.asarray(np.stack(seen, axis=1) + pseudo_count, np.float64)
+        confusion = np.asarray(np.stack(seen, axis=1) + prior, np.float64)
         confusion /= confusion.sum(2, keepdims=True)
         prevalence = posterior.sum(0) + pseudo_count
         prevalence /= prevalence.sum()
@@ -119,8 +131,8 @@ def fit_labels(
         joint = np.log(prevalence) + np.stack([np.bincount(items, part, num_items) for part in said.T], axis=1)
         evidence = logsumexp(joint, axis=1)
         posterior = np.asarray(np.exp(joint - evidence[:, None]), np.float64)
-        prior = pseudo_count * float(np.log(confusion).sum() + np.log(prevalence).sum())
-        trace.append(float(evidence.sum()) + prior)
+        known = float((prior * np.log(confusion)).sum() + pseudo_count * np.log(prevalence).sum())
+        trace.append(float(evidence.sum()) + known)
         if len(trace) >= max_rounds or (len(trace) > 1 and trace[-1] - trace[-2] < tolerance * len(items)):
             return LabelModel(posterior, confusion, np.asarray(prevalence, np.float64), tuple(trace))
 
