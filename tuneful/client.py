@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
-from tuneful.data import completions, preferences
+from tuneful.data import completions, preferences, unpaired
 from tuneful.data.row import Row
 from tuneful.errors import AccessError, GoneError, MissingError, StoreError, UnavailableError, did_you_mean
 from tuneful.feedback.judgments import judgment_in
 from tuneful.feedback.projects import Progress, Project
 from tuneful.feedback.settling import Decision, decision_in
 from tuneful.feedback.submission import Feedback, Receipt
-from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt
+from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt, UnpairedPreference
 from tuneful.servers import NoAnswerError, ask, refuse_no_url
 
 if TYPE_CHECKING:
@@ -225,6 +225,11 @@ class Client:
     def preferences(self, project_id: str) -> Iterator[Comparison]:
         """The pairs of the consensus, with p and weight. Scope `lead`."""
         return preferences.comparisons(self._rows(project_id, "preferences"), lambda _: None)
+
+    def unpaired(self, project_id: str) -> Iterator[UnpairedPreference]:
+        """Of 0/1 judgments, good and bad answers with p; what is as likely one as the other is left out. Scope
+        `lead`."""
+        return unpaired.unpaired(self._rows(project_id, "unpaired"), lambda _: None)
 
     def completions(self, project_id: str) -> Iterator[Candidates]:
         """The items, with the models that wrote the answers. Scope `lead`."""

@@ -58,9 +58,8 @@ def test_routes_are_shown_with_scope_body_and_answer(generate: ModuleType) -> No
     _, _, submit = page.partition("### POST /a/{assignment_id}/submit\n")
     assert "Scope `label`. Takes [Word](#word). Answers [Received](#received)." in submit.splitlines()[1]
     assert '| `note` | text | `""` | For the project\'s lead. |' in page
-    assert (
-        '`what` is `"preferences"` or `"judgments"` or `"completions"` or `"decisions"`. Answers lines of JSON.' in page
-    )
+    whats = '`what` is `"preferences"` or `"unpaired"` or `"judgments"` or `"completions"` or `"decisions"`.'
+    assert f"{whats} Answers lines of JSON." in page
     assert "| `seconds` | number or null | `null` | How long it took. |" in page
 
 

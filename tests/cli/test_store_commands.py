@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from tuneful.cli.main import app
-from tuneful.data.formats import read_comparisons, read_demonstrations
+from tuneful.data.formats import read_comparisons, read_demonstrations, read_unpaired
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, DataError, ModelError, StoreError
 from tuneful.feedback.access import accept, holder_of, invite
@@ -26,11 +27,13 @@ from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decide, decisions
 from tuneful.feedback.items import candidates
 from tuneful.feedback.pages import asked_of
-from tuneful.feedback.projects import add_rater, find_project, judgments
+from tuneful.feedback.projects import add_rater, create_project, find_project, judgments
 from tuneful.feedback.quality import latest
+from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
 from tuneful.feedback.tables import rater
+from tuneful.records import Candidates, Completion, Judgment, JudgmentKind, Prompt
 
 ANSWERS = [{"text": "Close the blinds."}, {"text": "So what?"}]
 
@@ -71,6 +74,66 @@ def test_status_consensus_and_export_read_the_store(store: Path, tmp_path: Path)
     tuneful("label", "export", "--store", store, "--project", "helpful", "--out", tmp_path / "pairs.jsonl")
     pairs = read_comparisons(tmp_path / "pairs.jsonl")
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [("Close the blinds.", "So what?")] * 3
+
+
+def judged_by(path: Path, kind: JudgmentKind, words: Mapping[str, Sequence[float]], *, answers: int) -> None:
+    """A store with a project "told" of that kind: of every answer what each rater said of it."""
+    opened = Store.open(path)
+    project = create_project(opened, "told", kind, now=0.0)
+    offered = [
+        Candidates(Prompt(f"My house is too hot, {n}."), tuple(Completion(text, id=text) for text in texts))
+        for n, texts in enumerate(zip(*[iter(words)] * answers, strict=True))
+    ]
+    said = [
+        Judgment(
+            id=f"{item.prompt.text} {rater}",
+            item=item.prompt.text,
+            prompt=item.prompt.id,
+            completions=tuple(one.id for one in item.completions),
+            rater=f"r{rater}",
+            kind=kind,
+            values={one.id if kind == "rating" else "preference": words[one.text][rater] for one in item.completions},
+        )
+        for item in offered
+        for rater in range(len(words[item.completions[0].text]))
+    ]
+    record(opened, project, offered, said, now=0.0)
+    opened.close()
+
+
+def test_yes_and_no_come_to_labels(tmp_path: Path) -> None:
+    """Four raters say the same of 30 answers, half of them good, and a fifth the contrary. Of one more two of the four
+    disagree, and nothing tells them apart: change yes and no and the two raters, and it is the same."""
+    words = {f"answer {n:02}": [n % 2] * 4 + [1 - n % 2] for n in range(30)} | {"last": [1, 0]}
+    path = tmp_path / "judgments.db"
+    judged_by(path, "binary", words, answers=1)
+    options = ("--store", path, "--project", "told")
+    told = tuneful("label", "consensus", *options)
+    assert "by preference: 15 good, 15 bad, 1 as likely one as the other" in told
+    (turned,) = [line for line in told.splitlines() if line.startswith("r4")]
+    assert "inverted" in turned
+    (found,) = json.loads(tuneful("label", "consensus", *options, "--json"))
+    labels = {row["completion"]: row["label"] for row in found["labels"]}
+    assert labels == {text: bool(said[0]) for text, said in words.items() if text != "last"} | {"last": None}
+    told = tuneful("label", "export", *options, "--out", tmp_path / "out.jsonl")
+    assert "30 good and bad answers in" in told
+    assert "1 left out, as likely good as bad" in told
+    answers = read_unpaired(tmp_path / "out.jsonl")
+    assert {one.completion: one.label for one in answers} == {text: on for text, on in labels.items() if on is not None}
+    assert {row["completion"]: row["p"] for row in found["labels"] if row["label"] is not None} == {
+        one.completion: one.p for one in answers
+    }
+
+
+def test_ratings_come_to_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "judgments.db"
+    judged_by(path, "rating", {"good 1": [6, 7], "bad 1": [2, 6], "good 2": [5, 5], "bad 2": [1, 2]}, answers=2)
+    options = ("--store", path, "--project", "told")
+    assert tuneful("label", "consensus", *options).endswith("2 pairs, Krippendorff's alpha 1.000\n")
+    tuneful("label", "export", *options, "--out", tmp_path / "pairs.jsonl")
+    pairs = read_comparisons(tmp_path / "pairs.jsonl")
+    assert sorted((pair.chosen, pair.rejected) for pair in pairs) == [("good 1", "bad 1"), ("good 2", "bad 2")]
+    assert all(0.5 < pair.p < 1 for pair in pairs)
 
 
 def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:

@@ -27,6 +27,7 @@ from tuneful.data.formats import (
     read_unpaired,
 )
 from tuneful.data.transcripts import transcript
+from tuneful.data.unpaired import unpaired_row
 from tuneful.errors import DataError
 from tuneful.records import Comparison, Completion, Demonstration, Message, Prompt, UnpairedPreference
 
@@ -303,6 +304,15 @@ def test_unpaired_answers_with_what_is_known_of_them(tmp_path: Path) -> None:
         (True, None, 1.0),
     ]
     assert [one.goodness for one in found] == [0.8, 0.2, 0.5, 1.0]
+
+
+def test_unpaired_answers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    answers = [
+        UnpairedPreference(Prompt(HOT), "Close the blinds.", label=True, p=0.8),
+        UnpairedPreference(Prompt(HOT), " ", label=False, weight=2.0),
+        UnpairedPreference(Prompt.user(HOT), "No.", label=False, p=0.0),
+    ]
+    assert read_unpaired(written(tmp_path, *map(unpaired_row, answers))) == answers
 
 
 def test_unpaired_answers_of_conversations(tmp_path: Path) -> None:

@@ -218,12 +218,12 @@ def test_yes_or_no_is_as_decided(tmp_path: Path) -> None:
     rows = {row["completion"][0]["content"]: row for row in rows_of(tmp_path / "d", "unpaired")}
     assert {text: (row["label"], row["p"], row["decided"]) for text, row in rows.items()} == {
         "Depends. 0": (False, 0, True),
-        "Depends. 1": (True, pytest.approx(5 / 6), False),
+        "Depends. 1": (True, pytest.approx(1, abs=0.01), False),
     }
 
 
 def test_a_decision_settles_its_own_criterion_alone(tmp_path: Path) -> None:
-    """The lead says no by "preference", which nobody was asked; four say yes by "honest": (4 + 1) / (4 + 2)."""
+    """The lead says no by "preference", which nobody was asked; four say yes by "honest"."""
     offered = [replace(one, completions=one.completions[:1]) for one in household(1)]
     said = [
         replace(one, kind="binary", ranks=(), completions=one.completions[:1], criterion="honest", values={"honest": 1})
@@ -232,7 +232,7 @@ def test_a_decision_settles_its_own_criterion_alone(tmp_path: Path) -> None:
     write(tmp_path / "yes", said, offered, decisions=[decided(offered[0], (), values={"preference": 0})])
     (row,) = rows_of(tmp_path / "yes", "unpaired")
     assert (row["criterion"], row["label"], row["decided"]) == ("honest", True, False)
-    assert row["p"] == pytest.approx(5 / 6)
+    assert row["p"] == pytest.approx(1, abs=0.01)
     offered = household(1)
     said = [replace(one, criterion="honest") for one in rankings(offered)]
     write(tmp_path / "order", said, offered, decisions=[decided(offered[0], (2, 2, 1))])
@@ -355,25 +355,64 @@ def binary(rater: str, completion: str, prompt: Prompt, value: float, **known: A
     )
 
 
-def test_single_answers_by_majority(tmp_path: Path) -> None:
-    """Two of three say good: (2 + 1) / (3 + 2). One of two: as good as bad. None of one: 1 / 3."""
+def test_single_answers_by_the_consensus_of_raters(tmp_path: Path) -> None:
+    """Two raters say yes of 34 answers, no of 34, and disagree on 16 each way: good with 16/17, bad with 16/17, and
+    even (worked by hand in test_dawid_skene). By majority the first would have (2 + 1) / (2 + 2)."""
     ask = Prompt.user("Is it hot?")
-    offered = [Candidates(ask, (Completion(text, id=text),)) for text in ("yes", "maybe", "no")]
-    votes = {"yes": (1, 1, 0), "maybe": (1, 0), "no": (0,)}
-    judged = [binary(f"r{n}", text, ask, value) for text, said in votes.items() for n, value in enumerate(said)]
+    kinds = {"yes": (34, (1, 1)), "no": (34, (0, 0)), "one": (16, (1, 0)), "other": (16, (0, 1))}
+    words = {f"{kind} {n}": said for kind, (count, said) in kinds.items() for n in range(count)}
+    offered = [Candidates(ask, tuple(Completion(text, id=text) for text in words))]
+    judged = [binary(f"r{n}", text, ask, value) for text, said in words.items() for n, value in enumerate(said)]
     manifest = write(tmp_path / "d", judged, offered)
     rows = {row["completion"][0]["content"]: row for row in rows_of(tmp_path / "d", "unpaired")}
-    assert {text: (row["label"], row["p"], row["num_labels"]) for text, row in rows.items()} == {
-        "yes": (True, 0.6, 3),
-        "no": (False, pytest.approx(1 / 3), 1),
-    }
-    assert {row["source"] for row in rows.values()} == {"binary"}
-    assert manifest.left_out == {"unpaired: as good as bad": 1}
+    assert set(rows) == {text for text in words if text.startswith(("yes", "no"))}
+    assert {rows[text]["label"] for text in rows if text.startswith("yes")} == {True}
+    assert {rows[text]["label"] for text in rows if text.startswith("no")} == {False}
+    assert rows["yes 0"]["p"] == pytest.approx(16 / 17, abs=1e-3)
+    assert rows["no 0"]["p"] == pytest.approx(1 / 17, abs=1e-3)
+    assert {(row["source"], row["num_labels"]) for row in rows.values()} == {("binary", 2)}
+    assert manifest.left_out == {"unpaired: as good as bad": 32}
     [path] = (tmp_path / "d").glob("unpaired-*")
-    assert set(read_unpaired(path)) == {
-        UnpairedPreference(ask, "yes", label=True, p=0.6),
-        UnpairedPreference(ask, "no", label=False, p=1 / 3),
-    }
+    assert UnpairedPreference(ask, "yes 0", label=True, p=rows["yes 0"]["p"]) in read_unpaired(path)
+
+
+def test_an_answer_that_is_neither_yes_nor_no_is_left_out_and_told(tmp_path: Path) -> None:
+    ask = Prompt.user("Is it hot?")
+    offered = [Candidates(ask, (Completion("yes", id="a"), Completion("so", id="b")))]
+    manifest = write(tmp_path / "d", [binary("ann", "a", ask, 1), binary("ann", "b", ask, 0.7)], offered)
+    assert [row["completion"][0]["content"] for row in rows_of(tmp_path / "d", "unpaired")] == ["yes"]
+    assert manifest.left_out == {"unpaired: an answer that is neither 0 nor 1": 1}
+
+
+def test_ratings_are_the_order_that_they_imply(tmp_path: Path) -> None:
+    """The same files of ratings 1 to 7 as of the rankings that they are written from, judgments apart; a decision of
+    ratings as one of ranks."""
+    offered = household(6)
+    ranked = rankings(offered)
+    rated = [
+        replace(
+            one, kind="rating", ranks=(), values=dict(zip(one.completions, (7 - 2 * r for r in one.ranks), strict=True))
+        )
+        for one in ranked
+    ]
+    names = [one.id for one in offered[0].completions]
+    points = decided(offered[0], (), values=dict(zip(names, (1, 1, 6), strict=True)))
+    write(tmp_path / "ranked", ranked, offered, decisions=[decided(offered[0], (2, 2, 1))])
+    write(tmp_path / "rated", rated, offered, decisions=[points])
+    for kind in ("preferences", "ties", "unpaired", "trees"):
+        assert rows_of(tmp_path / "rated", kind) == rows_of(tmp_path / "ranked", kind)
+    settled = [row for row in rows_of(tmp_path / "rated", "preferences") if row["decided"]]
+    assert {(row["chosen"][0]["content"], row["p"]) for row in settled} == {("No. 0", 1)}
+
+
+def test_ratings_of_single_answers_order_nothing(tmp_path: Path) -> None:
+    offered = [replace(one, completions=one.completions[:1]) for one in household(2)]
+    rated = [
+        replace(one, kind="rating", ranks=(), values={one.completions[0]: 5.0})
+        for one in (replace(said, completions=said.completions[:1]) for said in rankings(offered))
+    ]
+    manifest = write(tmp_path / "d", rated, offered)
+    assert {file.name for file in manifest.files} == {"judgments.jsonl", "judgments.csv", "completions.jsonl"}
 
 
 def test_single_answers_from_pairs(tmp_path: Path) -> None:

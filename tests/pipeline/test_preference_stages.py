@@ -170,9 +170,9 @@ def run_on(rows: list[dict[str, Any]], model: Path, folder: Path) -> list[str]:
 
 
 def test_thumbs_of_a_store_are_learned_with_what_their_voters_said(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Two of three say yes, p = (2 + 1) / 5, or none, p = 1 / 5; six of the first and two of the other kind.
+    """Two voters say yes of four answers and no of four: p of the latter is one less p of the former.
 
-    By these probabilities good answers pull 6 * .6 + 2 * .2 = 4, and bad ones as much, so that there is nothing to say.
+    By these probabilities good answers pull 4 p + 4 (1 - p) = 4, and bad ones as much, so that there is nothing to say.
     """
     asked = [Candidates(Prompt(f"{word} now"), (Completion("yes", id=word),)) for word in WORDS[:8]]
     said = [
@@ -183,15 +183,17 @@ def test_thumbs_of_a_store_are_learned_with_what_their_voters_said(tiny_model_di
             completions=(item.completions[0].id,),
             rater=rater,
             kind="binary",
-            values={"preference": float(k < 6 and rater != "cleo")},
+            values={"preference": float(k < 4)},
         )
         for k, item in enumerate(asked)
-        for rater in ("ann", "ben", "cleo")
+        for rater in ("ann", "ben")
     ]
     write_dataset(tmp_path / "thumbs", said, asked, name="Thumbs", shares={"reward": 1.0})
     [file] = (tmp_path / "thumbs").glob("unpaired-reward*")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert sorted(row["p"] for row in rows) == pytest.approx([0.2] * 2 + [0.6] * 6)
+    likely = sorted(row["p"] for row in rows)
+    assert 0 < likely[0] < 0.1
+    assert likely == pytest.approx([likely[0]] * 4 + [1 - likely[0]] * 4)
     notes = run_on(rows, tiny_model_dir, tmp_path)
     assert not [note for note in notes if "good answers" in note]
     assert read(tmp_path / "run" / "kto" / "report.json")["num_answers"] == 8

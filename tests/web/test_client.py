@@ -125,6 +125,18 @@ def test_from_items_to_pairs(site: Any) -> None:
         assert [(one.p, one.weight) for one in pairs] == [(one.p, one.weight) for one in agreed]
 
 
+def test_good_and_bad_answers(site: Any) -> None:
+    project = site.project("binary", items=2, answers=1)
+    with client(site, site.rater(project), "label") as judge:
+        while (given := judge.claim(project)) is not None:
+            judge.submit(given.id, values={"helpful": int(given.prompt.text.endswith("0 of 2."))})
+    with client(site, site.rater(project, role="lead"), "lead") as mine:
+        found = {one.prompt.text[-7:]: (one.completion, one.label, one.p) for one in mine.unpaired(project)}
+    ((good, good_label, p), (bad, bad_label, q)) = (found["0 of 2."], found["1 of 2."])
+    assert (good, good_label, bad, bad_label) == (bad, True, good, False)
+    assert p == pytest.approx(1 - q)
+
+
 def test_what_a_lead_settled(site: Any) -> None:
     """One decision that another one replaced."""
     project = site.project(items=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 from tests.web.client import form_token, signed_in, visitor
-from tuneful.data.formats import read_comparisons
+from tuneful.data.formats import read_comparisons, read_unpaired
 from tuneful.feedback.access import accept, invite_first_admin
+from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments
 from tuneful.feedback.projects import create_project, progress
 
@@ -54,6 +56,53 @@ def test_from_nothing_to_pairs(site: Any, tmp_path: Path) -> None:
     assert all(pair.chosen < pair.rejected and pair.p > 0.5 for pair in pairs)  # both liked "answer 0" best
     (tmp_path / "judgments.jsonl").write_bytes(lead.get(f"{place}/export/judgments.jsonl").content)
     assert read_judgments(tmp_path / "judgments.jsonl") == site.judgments(project)
+
+
+def test_yes_and_no_is_taken_home_as_good_and_bad_answers(site: Any, tmp_path: Path) -> None:
+    project = site.project("binary", items=4, answers=1, overlap=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert "/export/preferences.jsonl" not in (page := lead.get(f"/lead/{project}").text)
+    assert "no answer yet" in page
+    for _ in range(2):
+        answer_all(site, project, lambda item, _: {"helpful": int(item < 2)})
+    assert f"/lead/{project}/export/unpaired.jsonl" in lead.get(f"/lead/{project}").text
+    (tmp_path / "unpaired.jsonl").write_bytes(lead.get(f"/lead/{project}/export/unpaired.jsonl").content)
+    answers = read_unpaired(tmp_path / "unpaired.jsonl")
+    assert [one.label for one in sorted(answers, key=lambda one: one.prompt.text)] == [True, True, False, False]
+    assert all(one.p is not None and (one.p > 0.8 or one.p < 0.2) for one in answers)
+
+
+def test_ratings_are_taken_home_as_pairs(site: Any, tmp_path: Path) -> None:
+    project = site.project("rating", items=3, answers=2, overlap=2)
+    lead = signed_in(site, site.rater(project, role="lead"))
+    assert "nobody rated two answers of an item yet" in lead.get(f"/lead/{project}").text
+    for _ in range(2):
+        answer_all(site, project, lambda _, ids: dict(zip(sorted(ids), (6, 2), strict=True)))
+    assert f"/lead/{project}/export/preferences.jsonl" in lead.get(f"/lead/{project}").text
+    (tmp_path / "preferences.jsonl").write_bytes(lead.get(f"/lead/{project}/export/preferences.jsonl").content)
+    pairs = read_comparisons(tmp_path / "preferences.jsonl")
+    assert len(pairs) == 3
+    texts = {one.id: one.text for item in candidates(site.store, project) for one in item.completions}
+    best = {(texts[min(one.completions)], texts[max(one.completions)]) for one in site.judgments(project)}
+    assert {(pair.chosen, pair.rejected) for pair in pairs} == best
+    assert all(pair.p > 0.5 for pair in pairs)
+
+
+def test_ratings_of_single_answers_are_no_trouble(site: Any) -> None:
+    project = site.project("rating", items=2, answers=1)
+    answer_all(site, project, lambda _, ids: {ids[0]: 4})
+    page = signed_in(site, site.rater(project, role="lead")).get(f"/lead/{project}").text
+    assert "nobody rated two answers of an item yet" in page
+    assert "There is no consensus" not in page
+
+
+def answer_all(site: Any, project: str, values: Callable[[int, list[str]], dict[str, float]]) -> None:
+    """Somebody new who judges every item by its number and the ids of its answers."""
+    labeler = signed_in(site, site.rater(project))
+    while (given := labeler.post(f"/p/{project}/claim", json={}).json()["assignment"]) is not None:
+        number = int(given["prompt"][-1]["content"].split("hot, ")[1].split(" ")[0])
+        said = {"id": str(uuid.uuid4()), "values": values(number, [answer["id"] for answer in given["answers"]])}
+        assert labeler.post(f"/a/{given['id']}/submit", json=said).status_code == 200
 
 
 def join(site: Any, link: str, login: str, project: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import product
+from typing import Any
 
 from tuneful.data.fields import answer_in, number_in, prompt_in
 from tuneful.data.row import Row, Skip, json_kind
@@ -22,6 +23,21 @@ def unpaired(rows: Iterable[Row], _: Skip) -> Iterator[UnpairedPreference]:
         yield UnpairedPreference(
             prompt_in(row), answer_in(row, "completion", empty=True), label, p=_probability(row, label), weight=weight
         )
+
+
+def unpaired_row(answer: UnpairedPreference) -> dict[str, Any]:
+    """The row of an answer, conversational when its prompt is; a row whose answer of text is empty says that this is
+    meant. `p` is written where it is known, `weight` where it is not 1."""
+    row: dict[str, Any] = {"prompt": answer.prompt.as_json()}
+    if isinstance(answer.prompt.content, str):
+        row["completion"] = answer.completion
+        if not answer.completion.strip():
+            row["empty"] = True
+    else:
+        row["completion"] = [{"role": "assistant", "content": answer.completion}]
+    row |= {"label": answer.label}
+    row |= {} if answer.p is None else {"p": answer.p}
+    return row | ({} if answer.weight == 1 else {"weight": answer.weight})
 
 
 def _probability(row: Row, label: bool) -> float | None:

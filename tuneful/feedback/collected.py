@@ -1,4 +1,5 @@
-"""What a project has collected, read at one moment; and the comparisons in it, which pages and commands give alike."""
+"""What a project has collected, read at one moment; and the comparisons and labels in it, which pages and commands give
+alike."""
 
 from __future__ import annotations
 
@@ -7,14 +8,17 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from tuneful.errors import DataError
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
+from tuneful.feedback.implied import orders
 from tuneful.feedback.items import candidates
+from tuneful.feedback.labels import good_and_bad, labels
 from tuneful.feedback.projects import judgments
 from tuneful.feedback.settling import Decision, settle
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import decision, item, judgment
-from tuneful.records import Candidates, Comparison, Judgment
+from tuneful.records import Candidates, Comparison, Judgment, UnpairedPreference
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,11 @@ class Collected:
     judgments: Sequence[Judgment]
     candidates: Sequence[Candidates]
     decisions: Sequence[Decision]
+
+    @property
+    def is_yes_or_no(self) -> bool:
+        """Whether all judgments are of kind binary, so that they make labels and no pairs."""
+        return bool(self.judgments) and all(one.kind == "binary" for one in self.judgments)
 
 
 def collected(store: Store, project_id: str) -> Collected:
@@ -54,7 +63,17 @@ def amounts(store: Store, project_id: str) -> Amounts:
 
 
 def comparisons_in(said: Collected) -> list[Comparison]:
-    """The pairs of the consensus, and of a decided item those of its decision. Raises as `agreed_comparisons` does."""
+    """The pairs of the consensus, ratings by the order that they imply, and of a decided item those of its decision.
+    Raises as `agreed_comparisons` does."""
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
 
-    return agreed_comparisons(settle(consensus(said.judgments), said.decisions), said.candidates)
+    return agreed_comparisons(settle(consensus(orders(said.judgments)), said.decisions), said.candidates)
+
+
+def answers_in(said: Collected) -> tuple[list[UnpairedPreference], int]:
+    """The answers that were judged good or bad by themselves, and how many are even and left out. Raises as
+    `good_and_bad` does, and DataError when nobody said yes or no."""
+    found = labels(said.judgments, said.decisions)
+    if not found:
+        raise DataError("judgments: none says yes or no; labels need kind binary")
+    return good_and_bad(found, said.candidates), sum(one.is_even for one in found)

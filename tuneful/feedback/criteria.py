@@ -15,6 +15,7 @@ import numpy as np
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, interval, krippendorff_alpha, nominal, ordinal, ranking_alpha
 from tuneful.feedback.audiences import Audiences, audiences
+from tuneful.feedback.implied import as_ranking
 from tuneful.feedback.kappas import Coefficient, cohen_kappa, fleiss_kappa
 from tuneful.feedback.matrix import Matrix, rater_matrix
 from tuneful.feedback.points import Points, answer_points, ranking_points
@@ -129,7 +130,7 @@ def _look_at_orders(name: str, said: list[Judgment], setting: Setting) -> Look:
 
 
 def _look_at_ratings(name: str, said: list[Judgment], setting: Setting) -> Look:
-    orders = [ranked for one in said if (ranked := _as_ranking(one)) is not None]
+    orders = [ranked for one in said if (ranked := as_ranking(one)) is not None]
     look = _look_at_orders(name, orders, setting)
     units = _units(said)
     scale = scales([*said, *implied_rankings(said)], num_resamples=_RESAMPLES) if units else None
@@ -198,14 +199,6 @@ def _undecided(name: str, said: Sequence[Judgment], problem: str) -> Look:
         audiences=None,
     )
     return Look(criterion, {})
-
-
-def _as_ranking(rated: Judgment) -> Judgment | None:
-    """The order that a rating implies, with all else that the judgment holds; None of fewer than two rated answers."""
-    values = [rated.values.get(one) for one in rated.completions]
-    given = [value for value in values if value is not None]
-    ranks = tuple(None if value is None else 1 + sum(other > value for other in given) for value in values)
-    return replace(rated, kind="ranking", ranks=ranks) if len(given) > 1 else None
 
 
 def _units(said: Sequence[Judgment]) -> list[list[float | None]]:

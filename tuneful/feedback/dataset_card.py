@@ -44,7 +44,7 @@ _COLUMNS = """\
 | column | means |
 |---|---|
 | `prompt`, `chosen`, `rejected` | TRL's preference with the prompt apart; messages where the prompt is a conversation |
-| `p` | probability that a new careful rater prefers `chosen` |
+| `p` | probability that a new careful rater prefers `chosen`; of single answers, that it is good |
 | `weight`, `group` | pairs of one group are of one item, where all pairs weigh 1 together; keep a group in one batch |
 | `num_labels`, `agreement` | judgments that order this very pair, and the share that prefer `chosen`, ties half |
 | `decided` | true where the project's lead settled the item; then `p` is 1, for a tie 1/2 |

@@ -15,10 +15,13 @@ from tuneful.data.preferences import comparison_row
 from tuneful.data.splits import split_of
 from tuneful.data.transcripts import parse_transcript, transcript
 from tuneful.data.trees import RankedReplies, tree_row
+from tuneful.data.unpaired import unpaired_row
 from tuneful.errors import DataError
 from tuneful.feedback.export import to_comparisons
+from tuneful.feedback.implied import orders
+from tuneful.feedback.labels import Label, labels
 from tuneful.feedback.settling import Decision, settle, standing
-from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt
+from tuneful.records import Candidates, Comparison, Completion, Judgment, Message, Prompt, UnpairedPreference
 
 if TYPE_CHECKING:
     from tuneful.feedback.consensus import Consensus, PairConsensus
@@ -57,7 +60,8 @@ class Judged:
     latest: judgments that no other one replaces. prompts: by id. texts: prompt and completion by id. flags: of each
     completion, those that at least half of its raters gave it. found: the consensus by criterion, decided items as they
     were decided. ordered: by criterion and item, the judgments that order two of its completions or more, each with the
-    rank of those it ranks. decided: by item, the decision that stands.
+    rank of those it ranks; a rating is the ranking that it implies. labels: of answers that were judged by themselves,
+    decided ones as they were decided. decided: by item, the decision that stands.
     """
 
     latest: tuple[Judgment, ...]
@@ -66,6 +70,7 @@ class Judged:
     flags: Mapping[str, tuple[str, ...]]
     found: Mapping[str, Consensus]
     ordered: Mapping[str, Mapping[str, Sequence[tuple[Judgment, Mapping[str, int]]]]]
+    labels: Sequence[Label]
     decided: Mapping[str, Decision]
 
     @classmethod
@@ -78,7 +83,7 @@ class Judged:
         replaced = {one.replaces for one in judgments}
         latest = tuple(one for one in judgments if one.id not in replaced)
         ordered: dict[str, dict[str, list[tuple[Judgment, Mapping[str, int]]]]] = {}
-        for one in latest:
+        for one in orders(latest):
             ranks = {c: rank for c, rank in zip(one.completions, one.ranks, strict=False) if rank is not None}
             if one.kind in ("ranking", "comparison") and len(ranks) >= 2:
                 ordered.setdefault(one.criterion, {}).setdefault(one.item, []).append((one, ranks))
@@ -96,6 +101,7 @@ class Judged:
                 for criterion in sorted(ordered)
             },
             ordered=ordered,
+            labels=labels(latest, decided.values()),
             decided=decided,
         )
 
@@ -270,34 +276,31 @@ def _answer(prompt: Prompt, text: str) -> dict[str, Any]:
 
 
 def _unpaired(judged: Judged, flagged_as_rejected: bool, left_out: Counter[str]) -> Iterator[Made]:
-    """Good and bad answers: by the lead's decision or the majority where raters said good or bad, else by the pairs of
-    their item."""
-    said: dict[tuple[str, str], list[tuple[Judgment, float]]] = {}
-    for one in judged.latest:
-        word = one.values.get(one.criterion) if one.kind == "binary" and len(one.completions) == 1 else None
-        if word is not None:
-            said.setdefault((one.criterion, one.completions[0]), []).append((one, word))
-    verdicts = []
-    for (criterion, completion), words in sorted(said.items(), key=lambda entry: entry[0]):
-        settled = judged.settled(criterion, words[0][0].item)
-        p = (sum(word for _, word in words) + 1) / (len(words) + 2) if settled is None else settled.values[criterion]
-        verdicts.append(("binary", criterion, completion, p, settled is not None, [j for j, _ in words]))
-    verdicts += [verdict for verdict in _by_pairs(judged) if verdict[1:3] not in said]
-    for source, criterion, completion, p, decided, judgments in verdicts:
-        prompt, text = judged.text(completion)
-        good, flags = p > 0.5, judged.flags.get(completion, ())
-        if p == 0.5 or (source == "pairs" and TIED[0] <= p <= TIED[1]):
+    """Good and bad answers: by the labels of those that were judged by themselves, else by the pairs of their item."""
+    told = {(label.criterion, label.completion) for label in judged.labels}
+    others = [label for label in _by_pairs(judged) if (label.criterion, label.completion) not in told]
+    left_out["unpaired: an answer that is neither 0 nor 1"] += _strange(judged.latest)
+    for source, label in (*(("binary", one) for one in judged.labels), *(("pairs", one) for one in others)):
+        prompt, text = judged.text(label.completion)
+        flags = judged.flags.get(label.completion, ())
+        if label.is_even or (source == "pairs" and TIED[0] <= label.p <= TIED[1]):
             left_out["unpaired: as good as bad"] += 1
-        elif flags and not (flagged_as_rejected and not good and flags == ("gibberish",)):
+        elif flags and not (flagged_as_rejected and not label.is_good and flags == ("gibberish",)):
             left_out["unpaired: flagged"] += 1
         else:
-            row = {"prompt": prompt.as_json(), **_answer(prompt, text), "label": good, "p": p}
-            row |= {"num_labels": len(judgments), "decided": decided, "source": source}
-            row |= _made_by(criterion, judgments)
-            yield "unpaired", prompt, row | ({"empty": not text.strip()} if isinstance(prompt.content, str) else {})
+            row = unpaired_row(UnpairedPreference(prompt, text, label.is_good, p=label.p))
+            row |= {"empty": row.get("empty", False)} if isinstance(prompt.content, str) else {}
+            row |= {"num_labels": len(label.judgments), "decided": label.decided, "source": source}
+            yield "unpaired", prompt, row | _made_by(label.criterion, label.judgments)
 
 
-def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, bool, list[Judgment]]]:
+def _strange(latest: Iterable[Judgment]) -> int:
+    """Judgments of yes and no whose answer is another number, as a file may have brought them."""
+    asked = (one.values.get(one.criterion) for one in latest if one.kind == "binary")
+    return sum(value not in (None, 0, 1) for value in asked)
+
+
+def _by_pairs(judged: Judged) -> Iterator[Label]:
     """Of every completion, the mean probability that it is preferred to another one of its item."""
     for criterion, found in judged.found.items():
         chances: dict[tuple[str, str], list[float]] = {}
@@ -307,7 +310,14 @@ def _by_pairs(judged: Judged) -> Iterator[tuple[str, str, str, float, bool, list
         for (item, completion), won in sorted(chances.items()):
             judgments = [one for one, ranks in judged.said(criterion, item) if completion in ranks]
             decided = judged.settled(criterion, item) is not None
-            yield "pairs", criterion, completion, sum(won) / len(won), decided, judgments
+            yield Label(
+                item=item,
+                completion=completion,
+                criterion=criterion,
+                p=sum(won) / len(won),
+                decided=decided,
+                judgments=judgments,
+            )
 
 
 def _demonstrations(judged: Judged, left_out: Counter[str]) -> Iterator[Made]:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, ranking_alpha
 from tuneful.feedback.decisions import decisions
+from tuneful.feedback.implied import orders
 from tuneful.feedback.items import texts_of
 from tuneful.feedback.pages import Labeler, guides, judged_at, labelers, prompts_of
 from tuneful.feedback.projects import Progress, Project, find_project, judgments, progress
@@ -55,7 +56,8 @@ class Hard:
 class Agreed:
     """What the judgments say when they are taken together, which takes seconds where there are many.
 
-    judgments: how many they were. alpha: of rankings, None for kinds that order nothing. problem: why there is no
+    judgments: how many they were. alpha: of rankings, and of the orders that ratings imply, None for kinds that order
+    nothing. problem: why there is no
     consensus, where judgments should give one. reports: by rater. pairs: by item, as people judged them, also those
     that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of a yes
     or no. Two answers that read the same are neither among the hardest nor in doubt: there is nothing to settle.
@@ -104,14 +106,14 @@ def agreement(store: Store, project_id: str) -> Agreed:
     """What the judgments of a project say together."""
     found = find_project(store, project_id)
     said = judgments(store, found.id)
-    orders = found.kind in ("ranking", "comparison")
-    reports, pairs, problem = _agreed(said) if orders else ({}, (), "")
+    ordering = [one for one in orders(said) if one.kind in ("ranking", "comparison")]
+    reports, pairs, problem = _agreed(ordering) if ordering else ({}, (), "")
     settled = standing(decisions(store, found.id))
     texts = texts_of(store, found.id) if pairs else {}
     apart = [pair for pair in pairs if texts[pair.first] != texts[pair.second]]
     return Agreed(
         judgments=len(said),
-        alpha=ranking_alpha(said, num_resamples=200) if orders and reports else None,
+        alpha=ranking_alpha(ordering, num_resamples=200) if reports else None,
         problem=problem,
         reports=reports,
         hardest=_hardest(store, [pair for pair in apart if pair.item not in settled], texts),
@@ -156,7 +158,7 @@ def _agreed(said: list[Judgment]) -> tuple[dict[str, RaterReport], tuple[PairCon
     try:
         found = consensus(said)
     except DataError as error:
-        return {}, (), str(error) if said else ""
+        return {}, (), str(error)
     return {report.rater: report for report in found.raters}, found.pairs, ""
 
 

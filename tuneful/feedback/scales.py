@@ -15,6 +15,7 @@ import numpy as np
 
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, interval, krippendorff_alpha, ranking_alpha
+from tuneful.feedback.implied import implied_ranks
 from tuneful.records import Judgment
 
 Ratings = dict[tuple[str, str], dict[str, float]]
@@ -119,7 +120,7 @@ def implied_rankings(ratings: Iterable[Judgment]) -> list[Judgment]:
             prompt=prompts[item][0],
             completions=tuple(values),
             rater=rater,
-            ranks=tuple(1 + sum(other > value for other in values.values()) for value in values.values()),
+            ranks=implied_ranks(list(values.values())),
             criterion=prompts[item][1],
         )
         for number, ((rater, item), values) in enumerate(sorted(by_ranking.items()))

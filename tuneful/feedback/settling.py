@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tuneful.data.files import read_rows
 from tuneful.data.row import Row, is_finite
 from tuneful.errors import did_you_mean
+from tuneful.feedback.implied import implied_ranks
 from tuneful.feedback.judgments import time_in
 
 if TYPE_CHECKING:
@@ -57,16 +58,25 @@ def standing(made: Iterable[Decision]) -> dict[str, Decision]:
 def settle(found: Consensus, made: Iterable[Decision]) -> Consensus:
     """The consensus with every pair of a decided item as its decision has it: p is 1, and 1/2 for a tie.
 
-    Scores of such an item are its ranks in standard deviations from their mean. What is said of raters, alpha and the
+    A decision of ratings stands for the order that they imply. Scores of such an item are its ranks in standard
+    deviations from their mean. What is said of raters, alpha and the
     parameters stay as they were found: a decision weighs nobody.
     """
-    orders = {one.item: one for one in standing(made).values() if one.ranks}
+    orders = {one.item: one for one in map(_ordering, standing(made).values()) if one.ranks}
     pairs = [pair for pair in found.pairs if pair.item not in orders]
     pairs += [pair for one in orders.values() for pair in _pairs(one)]
     scores = dict(found.scores)
     for one in orders.values():
         scores |= {name: (score, 0.0) for name, score in zip(one.completions, _standardised(one.ranks), strict=True)}
     return replace(found, pairs=tuple(sorted(pairs, key=lambda pair: pair.item)), scores=scores)
+
+
+def _ordering(one: Decision) -> Decision:
+    """The decision, with the ranks that its values imply where it rates two completions or more, and all of them."""
+    values = [one.values[name] for name in one.completions if name in one.values]
+    if one.ranks or len(values) < max(2, len(one.completions)):
+        return one
+    return replace(one, ranks=tuple(rank for rank in implied_ranks(values) if rank is not None))
 
 
 def _pairs(one: Decision) -> list[PairConsensus]:

@@ -32,6 +32,7 @@ from tuneful.feedback.consensus import consensus
 from tuneful.feedback.dataset import of_audience
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
+from tuneful.feedback.implied import orders
 from tuneful.feedback.items import candidates
 from tuneful.feedback.judgments import read_judgments, write_judgments
 from tuneful.feedback.pages import groups_of
@@ -128,7 +129,7 @@ def reach_consensus(context: Context, record: RunDirectory, given: inputs.Consen
     `decisions.jsonl` beside the judgments has them, where there is one."""
     judged = [item for path in context.files(given.completions, "completions.jsonl") for item in read_candidates(path)]
     said = list(context.files(given.judgments, "judgments.jsonl"))
-    found = consensus(j for path in said for j in read_judgments(path))
+    found = consensus(orders(j for path in said for j in read_judgments(path)))
     settled = settle(found, [one for path in said for one in decisions_beside(path)])
     comparisons = agreed_comparisons(settled, judged)
     write_jsonl(record.path / "comparisons.jsonl", map(comparison_row, comparisons), force=True)

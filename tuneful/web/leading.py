@@ -16,9 +16,10 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from tuneful.data.completions import candidates_row
 from tuneful.data.preferences import comparison_row
+from tuneful.data.unpaired import unpaired_row
 from tuneful.errors import AccessError, DataError, StoreError
 from tuneful.feedback.access import Who, invite
-from tuneful.feedback.collected import amounts, collected, comparisons_in
+from tuneful.feedback.collected import amounts, answers_in, collected, comparisons_in
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.item_files import read_items
 from tuneful.feedback.items import candidates, put_items
@@ -231,10 +232,16 @@ def _decisions(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
     return map(decision_row, decisions(store, project_id))
 
 
-Export = Literal["preferences", "judgments", "completions", "decisions"]
+def _unpaired(store: Store, project_id: str) -> Iterable[Mapping[str, Any]]:
+    answers, _ = answers_in(collected(store, project_id))
+    return map(unpaired_row, answers)
+
+
+Export = Literal["preferences", "unpaired", "judgments", "completions", "decisions"]
 
 EXPORTS: Final[Mapping[Export, Rows]] = {
     "preferences": _preferences,
+    "unpaired": _unpaired,
     "judgments": _judgments,
     "completions": _completions,
     "decisions": _decisions,
@@ -248,8 +255,8 @@ EXPORTS: Final[Mapping[Export, Rows]] = {
     openapi_extra={"x-scope": "lead"},
 )
 def export(store: InStore, found: Led, what: Export) -> Response:
-    """Rows for any trainer: pairs with p and weight, what each rater said, the items, or what the lead settled; JSON
-    lines."""
+    """Rows for any trainer: pairs with p and weight, of 0/1 judgments good and bad answers with p, what each rater
+    said, the items, or what the lead settled; JSON lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in EXPORTS[what](store, found.id))
     named = {"content-disposition": f'attachment; filename="{what}.jsonl"'}
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from tuneful.errors import ConfigError
 
 if TYPE_CHECKING:
     from tuneful.feedback.collected import Collected
+    from tuneful.feedback.labels import Summary
     from tuneful.feedback.shares import Share
 
 STORE = "judgments.db"
@@ -27,14 +28,22 @@ def consensus_command(
 ) -> None:
     """What the raters of a project or a file agree on, and how far each can be trusted.
 
+    Of 0/1 judgments: how many answers are good, and how often each rater says yes where yes is true and no where no is;
+    with --json every label and its p.
+
     Example: tuneful label consensus --project helpful
     """
     import json
 
     from tuneful.feedback.consensus import consensus
+    from tuneful.feedback.implied import orders
     from tuneful.pipeline.rows import rater_rows
 
-    found = consensus(_judged(judgments, store, project).judgments)
+    said = _judged(judgments, store, project)
+    if said.is_yes_or_no:
+        _tell_labels(said, as_json=as_json)
+        return
+    found = consensus(orders(said.judgments))
     if as_json:
         print(json.dumps({"alpha": found.alpha, "pairs": len(found.pairs), "raters": rater_rows(found)}))
         return
@@ -44,6 +53,42 @@ def consensus_command(
         print(f"{rater.rater:<14} {slope}  {rater.verdict:<8} {rater.num_judgments:5d} judgments")
     alpha = f"undefined: {found.alpha_reason}" if found.alpha is None else f"{found.alpha:.3f}"
     print(f"{len(found.pairs)} pairs, Krippendorff's alpha {alpha}")
+
+
+def _tell_labels(said: Collected, *, as_json: bool) -> None:
+    import json
+
+    from tuneful.feedback.labels import summaries
+
+    found = summaries(said.judgments, said.decisions)
+    if as_json:
+        print(json.dumps([_labels_row(one) for one in found]))
+        return
+    for one in found:
+        for rater in one.raters:
+            how = f"yes when yes {rater.yes_when_yes:.2f}, no when no {rater.no_when_no:.2f}"
+            print(f"{rater.rater:<14} {how}  {rater.verdict:<8} {rater.judgments:5d} judgments")
+        even, good = sum(label.is_even for label in one.labels), sum(label.is_good for label in one.labels)
+        bad = len(one.labels) - good - even
+        print(f"by {one.criterion}: {good} good, {bad} bad, {even} as likely one as the other")
+        print(f"  yes is true of {one.prevalence:.1%}; a majority of votes would turn {one.otherwise} of the labels")
+    if not found:
+        print("nobody has said yes or no yet")
+
+
+def _labels_row(one: Summary) -> dict[str, Any]:
+    labels = [
+        {"item": label.item, "completion": label.completion, "p": label.p, "decided": label.decided}
+        | {"label": None if label.is_even else label.is_good}
+        for label in one.labels
+    ]
+    raters = [
+        {"id": rater.rater, "yes_when_yes": rater.yes_when_yes, "no_when_no": rater.no_when_no}
+        | {"verdict": rater.verdict, "num_judgments": rater.judgments, "agreement": rater.agreement}
+        for rater in one.raters
+    ]
+    told = {"criterion": one.criterion, "prevalence": one.prevalence, "turned_by_majority": one.otherwise}
+    return told | {"raters": raters, "labels": labels}
 
 
 def winrate_command(
@@ -87,7 +132,9 @@ def _interval(share: Share) -> str:
 
 
 def export_command(
-    out: Annotated[Path | None, typer.Option("--out", help="Comparisons for a trainer.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Comparisons, or good and bad answers, for a trainer.")
+    ] = None,
     dataset: Annotated[Path | None, typer.Option("--dataset", help="A folder with everything, and a card.")] = None,
     judgments: Judgments = None,
     in_: Annotated[Path | None, typer.Option("--in", help="Completions that --judgments speaks of.")] = None,
@@ -97,6 +144,9 @@ def export_command(
     force: Force = False,
 ) -> None:
     """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer, or a whole dataset.
+
+    Of 0/1 judgments --out gets good and bad answers (prompt, completion, label, p), those that are as likely one as the
+    other left out.
 
     Example: tuneful label export --project helpful --out comparisons.jsonl
     """
@@ -112,14 +162,21 @@ def export_command(
     from tuneful.data.files import write_rows
     from tuneful.data.formats import read_candidates
     from tuneful.data.preferences import comparison_row
-    from tuneful.feedback.collected import comparisons_in
+    from tuneful.data.unpaired import unpaired_row
+    from tuneful.feedback.collected import answers_in, comparisons_in
 
     if audience is not None:
         raise ConfigError("--audience goes with --dataset")
     if judgments is not None and in_ is None:
         raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
     said = _judged(judgments, store, project)
-    comparisons = comparisons_in(said if in_ is None else replace(said, candidates=read_candidates(in_)))
+    said = said if in_ is None else replace(said, candidates=read_candidates(in_))
+    if said.is_yes_or_no:
+        answers, even = answers_in(said)
+        write_rows(out, map(unpaired_row, answers), force=force)
+        print(f"{len(answers)} good and bad answers in {out}; {even} left out, as likely good as bad")
+        return
+    comparisons = comparisons_in(said)
     write_rows(out, map(comparison_row, comparisons), force=force)
     print(f"{len(comparisons)} comparisons in {out}")
 
