@@ -830,13 +830,117 @@ def test_only_a_dataset_is_replaced_and_only_when_forced(tmp_path: Path) -> None
         write(tmp_path / "d", judged, offered)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(DataError, match="holds other things than a dataset"):
+    with pytest.raises(DataError, match=r'mine: holds "letter.txt" and no dataset, so nothing is replaced'):
         write(tmp_path / "mine", judged, offered, force=True)
+    for foreign in ("[1]", '{"files": [{"name": "letter.txt", "sha256": "0"}]}', "no JSON"):
+        (tmp_path / "mine" / "manifest.json").write_text(foreign)
+        with pytest.raises(DataError, match=r"mine/manifest.json: is not the manifest of a dataset"):
+            write(tmp_path / "mine", judged, offered, force=True)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is no directory"):
         write(tmp_path / "file", judged, offered, force=True)
     with pytest.raises(DataError, match="is no name for a new folder"):
         write(Path(), judged, offered, force=True)
+
+
+def beside(folder: Path) -> dict[str, str]:
+    """Things of somebody's own in a folder, by path."""
+    own = {"mine.txt": "dear", ".git/config": "[core]", "sub/deep/notes.md": "note"}
+    for name, text in own.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return own
+
+
+def test_what_is_not_the_dataset_s_stays(tmp_path: Path) -> None:
+    """Also where the new dataset has other files than the earlier one, whose own all go."""
+    offered = household()
+    judged = rankings(offered)
+    write(tmp_path / "d", judged, offered)
+    own = beside(tmp_path / "d")
+    write(tmp_path / "d", judged, offered, formats=["csv", "completions"], force=True)
+    write(tmp_path / "fresh", judged, offered, formats=["csv", "completions"])
+    assert {name: (tmp_path / "d" / name).read_text() for name in own} == own
+    names = {path.name for path in (tmp_path / "fresh").iterdir()}
+    assert {path.name for path in (tmp_path / "d").iterdir()} == names | {"mine.txt", ".git", "sub"}
+    assert all((tmp_path / "d" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes() for name in names)
+    assert {path.name for path in tmp_path.iterdir()} == {"d", "fresh"}
+
+
+def test_a_file_of_ones_own_that_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    offered = household()
+    judged = rankings(offered)
+    write(tmp_path / "d", judged, offered, formats=["csv"])
+    own = beside(tmp_path / "d")
+    (tmp_path / "d" / "judgments.jsonl").write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"d/judgments.jsonl: the new dataset has a file of that name; move yours"):
+        write(tmp_path / "d", judged, offered, force=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file()} == before
+    assert set(own) < {str(path.relative_to(tmp_path / "d")) for path in before}
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize("calls", range(8))
+def test_a_kill_while_folders_change_places_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Every rename and removal from the first on is where it could be killed; the next export ends it."""
+    offered = household(2)
+    judged = rankings(offered)
+    write(tmp_path / "d", judged, offered, formats=["csv", "completions"])
+    own = beside(tmp_path / "d")
+    left = calls
+
+    def fails(real: Callable[..., Any]) -> Callable[..., Any]:
+        def once(self: Path, *arguments: Any, **known: Any) -> Any:
+            nonlocal left
+            if ".before" in f"{self}{arguments}":
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+            return real(self, *arguments, **known)
+
+        return once
+
+    with monkeypatch.context() as killing:
+        for name in ("rename", "unlink", "rmdir"):
+            killing.setattr(Path, name, fails(getattr(Path, name)))
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "d", judged, offered, formats=["csv"], force=True)
+    write(tmp_path / "d", judged, offered, formats=["csv"], force=True)
+    assert {name: (tmp_path / "d" / name).read_text() for name in own} == own
+    assert verify_dataset(tmp_path / "d") == ["mine.txt: not in the manifest", "sub: not in the manifest"]
+    assert {path.name for path in tmp_path.iterdir()} == {"d"}
+
+
+def test_the_license_of_a_card_stays(tmp_path: Path) -> None:
+    """Its lines in the header and all below its heading; the rest of the card is written anew. Where nothing was said,
+    the card is the same."""
+    offered = household(2)
+    judged = rankings(offered)
+    write(tmp_path / "d", judged, offered)
+    card, plain = tmp_path / "d" / "README.md", (tmp_path / "d" / "README.md").read_text()
+    write(tmp_path / "d", judged, offered, force=True)
+    assert card.read_text() == plain
+    said = "license: other\nlicense_name: ours\nlicense_details: >\n  two\n  lines"
+    edited = plain.replace("# license: say which, such as cc-by-4.0", said).replace("# House", "# Casa")
+    below = "Ask us.\n\n## Citation\n\n@misc{house}"
+    card.write_bytes(
+        edited.replace("Not said yet. Say it here and in the header.", below).replace("\n", "\r\n").encode()
+    )
+    write(tmp_path / "d", judged[:4], offered, force=True)
+    text = card.read_text()
+    assert text.startswith(f"---\n{said}\npretty_name: ")
+    assert text.endswith(f"## License\n\n{below}\n")
+    assert "# House" in text
+    assert "4 judgments of 1 items" in text
+    write(tmp_path / "d", judged[:4], offered, force=True)
+    assert card.read_text() == text
+    card.write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"README.md: cannot be read for its license"):
+        write(tmp_path / "d", judged, offered, force=True)
 
 
 def test_a_crash_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

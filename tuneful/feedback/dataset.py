@@ -40,13 +40,13 @@ from tuneful.data.splits import SHARES, split_of
 from tuneful.data.writing import written_whole
 from tuneful.errors import DataError, did_you_mean
 from tuneful.feedback.audiences import FEWEST_PEOPLE
-from tuneful.feedback.dataset_card import Config, card
+from tuneful.feedback.dataset_card import Config, License, card, license_in
+from tuneful.feedback.dataset_folder import dataset_folder, require_place
 from tuneful.feedback.dataset_manifest import CARD, MANIFEST, Manifest, WrittenFile, hash_of, rendered
 from tuneful.feedback.dataset_rows import TABLES, Judged, Rows, columns, make_rows
 from tuneful.feedback.judgments import judgment_row, write_judgments
 from tuneful.feedback.settling import FILE, Decision, decision_row
 from tuneful.records import Candidates, Judgment, Prompt
-from tuneful.runs.directory import written_folder
 from tuneful.runs.manifest import file_hash
 
 FORMATS = (*TABLES, "trees", "judgments", "csv", "completions")
@@ -87,16 +87,19 @@ def write_dataset(
     for a trainer that does not read p: TRL's reward loss, and ours, subtract a margin wherever there is one.
     trail_of: what the manifest says of the store's trail, given all the rest of it.
 
-    An earlier dataset in the folder is replaced with `force` only, and nothing else is. Raises DataError for input that
+    An earlier dataset in the folder is replaced with `force` only, and nothing else is; what its card says of a license
+    is in the new one too. Raises DataError for input that
     does not fit together, and when an audience has fewer than five people; RunError when the disk refuses.
     """
-    _check(folder, name, formats, container, shares, force=force)
+    require_place(folder, force=force)
+    _check(folder, name, formats, container, shares)
+    license_ = license_in(folder / CARD)
     judgments = _sorted(of_audience(judged, audience, groups))
     offered = _used(candidates, judgments)
     settled = [] if audience is not None else _settled(decisions, judgments)
     known = Judged.of(judgments, offered, settled)
     rows = make_rows(known, shares=shares, kinds=formats, flagged_as_rejected=flagged_as_rejected, margins=margins)
-    with written_folder(folder) as part:
+    with dataset_folder(folder) as part:
         written, configs = _write_tables(part, rows, container, margins=margins)
         written += _write_records(part, formats, judgments, known, offered, settled)
         manifest = Manifest(
@@ -113,7 +116,7 @@ def write_dataset(
         )
         manifest = replace(manifest, trail=dict(trail_of(manifest)))
         _write(part / MANIFEST, rendered(manifest.as_json()))
-        _write(part / CARD, _card(manifest, configs, known, instructions))
+        _write(part / CARD, _card(manifest, configs, known, instructions, license_))
     return manifest
 
 
@@ -156,10 +159,12 @@ def _write_records(
     return written
 
 
-def _card(manifest: Manifest, configs: list[Config], known: Judged, instructions: Mapping[str, str]) -> bytes:
+def _card(
+    manifest: Manifest, configs: list[Config], known: Judged, instructions: Mapping[str, str], license_: License
+) -> bytes:
     used = Counter(one.instructions for one in known.latest)
     told = {version: (text, used[version]) for version, text in instructions.items()}
-    return card(manifest.as_json(), configs, told, fewest=FEWEST_PEOPLE).encode()
+    return card(manifest.as_json(), configs, told, fewest=FEWEST_PEOPLE, license_=license_).encode()
 
 
 def _settings(
@@ -194,8 +199,6 @@ def _check(
     formats: Collection[str],
     container: str,
     shares: Mapping[str, float],
-    *,
-    force: bool,
 ) -> None:
     if not name.strip():
         raise DataError("a dataset needs a name")
@@ -208,15 +211,6 @@ def _check(
             raise DataError(f'split "{split}": the name may have letters, digits and _ only')
     if container == "parquet":
         need_pyarrow(folder)
-    if not folder.name:
-        raise DataError(f"{folder}: is no name for a new folder; give it one")
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is no directory; choose another name")
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MANIFEST).is_file():
-            raise DataError(f"{folder}: holds other things than a dataset, which are not replaced; choose another name")
-        if not force:
-            raise DataError(f"{folder}: exists already; choose another name or use --force to replace it")
 
 
 def of_audience(

@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+from tuneful.errors import DataError
 from tuneful.visible import visible
 
 
@@ -23,21 +25,57 @@ class Config:
     files: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class License:
+    """What somebody wrote into a card that is written anew: the lines of its header that begin with `license`, and all
+    that stands below the heading "License"."""
+
+    header: tuple[str, ...] = ()
+    section: str = ""
+
+
+_LICENSE: Final = "\n## License\n"
+
+_NOT_SAID: Final = "Not said yet. Say it here and in the header."
+
+_HEADER: Final = re.compile(r"---\n.*?\n---(\n|$)", re.DOTALL)
+
+_LICENSED: Final = re.compile(r"^license\w*:.*(\n([ \t]+|- ).*)*", re.MULTILINE)
+"""A key of the header with its value, which may be a list or a text of several lines."""
+
+
 def card(
     manifest: Mapping[str, Any],
     configs: Sequence[Config],
     instructions: Mapping[str, tuple[str, int]],
     *,
     fewest: int,
+    license_: License,
 ) -> str:
     """The card of the dataset of this manifest. instructions: by version, the text and how many judgments follow it."""
-    parts = [_header(manifest, configs), f"# {_line(manifest['name'])}", _begin(manifest)]
+    parts = [_header(manifest, configs, license_), f"# {_line(manifest['name'])}", _begin(manifest)]
     parts += ["## What is here", _files(manifest), *([_use(configs[0])] if configs else [])]
     parts += ["## Columns", _COLUMNS, "## Who judged", _raters(manifest, fewest)]
     parts += ["## How far they agree", _agreement(manifest)]
     parts += ["## What they were told", *_instructions(instructions)]
-    parts += ["## How it was made", _made(manifest), "## License", "Not said yet. Say it here and in the header."]
+    parts += ["## How it was made", _made(manifest), _LICENSE.strip(), license_.section or _NOT_SAID]
     return "\n\n".join(parts) + "\n"
+
+
+def license_in(path: Path) -> License:
+    """What the card of an earlier dataset says of its license, and whatever stands behind that; nothing where there is
+    no card. Raises DataError for one that is no text."""
+    try:
+        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return License()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read for its license: {error}; save it as UTF-8 or move it") from None
+    header = _HEADER.match(text)
+    lines = () if header is None else tuple(found.group() for found in _LICENSED.finditer(header.group()))
+    _, _, section = text.rpartition(_LICENSE)
+    section = section.strip() if _LICENSE in text else ""
+    return License(lines, "" if section == _NOT_SAID else section)
 
 
 _COLUMNS = """\
@@ -56,7 +94,7 @@ _COLUMNS = """\
 | `margin` | only where asked for: difference of the scores in units of the loss; use it or p, not both |"""
 
 
-def _header(manifest: Mapping[str, Any], configs: Sequence[Config]) -> str:
+def _header(manifest: Mapping[str, Any], configs: Sequence[Config], license_: License) -> str:
     header: dict[str, Any] = {"pretty_name": " ".join(visible(manifest["name"]).split())}
     if configs:
         header["configs"] = [
@@ -66,7 +104,7 @@ def _header(manifest: Mapping[str, Any], configs: Sequence[Config]) -> str:
             for one in configs
         ]
         header["dataset_info"] = [{"config_name": one.name, "features": one.columns} for one in configs]
-    return "\n".join(["---", "# license: say which, such as cc-by-4.0", *_yaml(header), "---"])
+    return "\n".join(["---", *(license_.header or ("# license: say which, such as cc-by-4.0",)), *_yaml(header), "---"])
 
 
 def _yaml(value: Any, depth: int = 0) -> Iterator[str]:
