@@ -75,7 +75,7 @@ What is refused changes nothing, and says why in a [Refusal](#refusal):
 | 401 | no token, or one that is unknown or over |
 | 403 | the token lacks the scope, or its holder the role; or it is somebody else's item |
 | 404 | there is no such thing |
-| 409 | the item is not in hand any more |
+| 409 | the item is not in hand any more, or the id of a judgment stands for another one, or for other words, already |
 | 413 | the body is too large; send it in parts |
 | 503 | not at this moment: the database is busy, full or away; `retry-after` says after how many seconds again |
 

@@ -24,7 +24,15 @@ from urllib.parse import quote
 
 from tuneful.data import completions, preferences, unpaired
 from tuneful.data.row import Row
-from tuneful.errors import AccessError, GoneError, MissingError, StoreError, UnavailableError, did_you_mean
+from tuneful.errors import (
+    AccessError,
+    ConflictError,
+    GoneError,
+    MissingError,
+    StoreError,
+    UnavailableError,
+    did_you_mean,
+)
 from tuneful.feedback.judgments import judgment_in
 from tuneful.feedback.projects import Progress, Project
 from tuneful.feedback.settling import Decision, decision_in
@@ -164,7 +172,8 @@ class Client:
         where it is not the claim's. replaces: the judgment that this one revises. id_: a UUID, a new one else.
 
         Raises UnavailableError, which names the UUID, when no answer came: whether it is stored is not known then, and
-        to submit the same with the same UUID later is safe.
+        to submit the same with the same UUID later is safe. Raises ConflictError where the UUID stands for another
+        judgment, or for other words, already; those stay.
         """
         id_ = id_ or str(uuid.uuid4())
         said = {
@@ -182,6 +191,8 @@ class Client:
             told = self._post(f"/a/{quote(assignment_id)}/submit", said)
         except UnavailableError as error:
             raise UnavailableError(f'judgment "{id_}": {error}; submit it again with this id_') from None
+        except GoneError as error:  # by its status, 409; what is sent late is taken
+            raise ConflictError(str(error)) from None
         learned = told["feedback"]
         feedback = None if learned is None else _feedback(learned)
         return _only(Receipt, told | {"feedback": feedback})

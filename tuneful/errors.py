@@ -10,6 +10,7 @@ TunefulError
 ├── CheckError       a start-up check failed; the message is the report
 ├── StoreError       the store of judgments cannot be reached, is newer than this version, or says no
 │   ├── AccessError       to this person or program
+│   ├── ConflictError     an id stands for something else already
 │   ├── GoneError         the item is not in the rater's hands any more
 │   ├── MissingError      what was named is not there
 │   └── UnavailableError  for the moment: the database, or who else is asked, is busy, full or away
@@ -63,6 +64,10 @@ class StoreError(TunefulError):
 
 class AccessError(StoreError):
     """A person or program may not do what it asks for."""
+
+
+class ConflictError(StoreError):
+    """An id stands for something else already, which stays as it is."""
 
 
 class GoneError(StoreError):

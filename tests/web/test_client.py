@@ -19,13 +19,21 @@ from pydantic import BaseModel
 
 from tests.web.client import visitor
 from tuneful.client import LARGEST_PART, Client
-from tuneful.errors import AccessError, ConfigError, GoneError, MissingError, StoreError, UnavailableError
+from tuneful.errors import (
+    AccessError,
+    ConfigError,
+    ConflictError,
+    GoneError,
+    MissingError,
+    StoreError,
+    UnavailableError,
+)
 from tuneful.feedback.access import Scope, make_token
 from tuneful.feedback.assignment import claim
 from tuneful.feedback.consensus import consensus
 from tuneful.feedback.decisions import decide, decisions
 from tuneful.feedback.export import agreed_comparisons
-from tuneful.feedback.items import candidates
+from tuneful.feedback.items import add_items, candidates
 from tuneful.feedback.pages import guides
 from tuneful.feedback.projects import add_rater, create_project, judgments, progress
 from tuneful.feedback.store import Store
@@ -123,6 +131,30 @@ def test_from_items_to_pairs(site: Any) -> None:
         assert [(one.chosen, one.rejected) for one in pairs] == [("a fan", "so what?")]
         agreed = agreed_comparisons(consensus(site.judgments(project)), candidates(site.store, project))
         assert [(one.p, one.weight) for one in pairs] == [(one.p, one.weight) for one in agreed]
+
+
+def test_an_id_that_says_something_else_already_is_a_conflict(site: Any) -> None:
+    project = site.project(items=1)
+    with client(site, site.rater(project), "label") as judge:
+        given = judge.claim(project)
+        assert given is not None
+        id_, ranks = str(uuid.uuid4()), best_first(given)
+        judge.submit(given.id, ranks=ranks, id_=id_)
+        assert judge.submit(given.id, ranks=ranks, id_=id_).again
+        with pytest.raises(ConflictError, match="is stored already, with other ranks"):
+            judge.submit(given.id, ranks=dict.fromkeys(ranks, 1), id_=id_)
+
+
+@pytest.mark.parametrize("priority", [2**31, -(10**30)])
+def test_a_priority_that_no_database_holds_is_refused(site: Any, priority: int) -> None:
+    project = site.project(items=0)
+    items = [Candidates(Prompt("hot"), (Completion("a"), Completion("b")))]
+    with client(site, site.rater(project, role="lead"), "lead") as mine:
+        with pytest.raises(StoreError, match="priority: Input should be"):
+            mine.add_items(project, items, priority=priority)
+        mine.add_items(project, items, priority=2**31 - 1)
+    with pytest.raises(StoreError, match=f"priority {priority}: give a number from -2147483647 to 2147483647"):
+        add_items(site.store, project, items, overlap=1, priority=priority, now=site.now())
 
 
 def test_good_and_bad_answers(site: Any) -> None:

@@ -26,7 +26,7 @@ from tuneful.feedback.access import accept, invite
 from tuneful.feedback.dataset_manifest import verify_dataset
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.pages import guides
-from tuneful.feedback.projects import create_project
+from tuneful.feedback.projects import create_project, find_project
 from tuneful.feedback.settling import read_decisions
 from tuneful.feedback.store import Store
 from tuneful.feedback.versions import versions
@@ -49,7 +49,8 @@ def judge(site: Any, project: str, values: Sequence[float] = (), **said: Any) ->
         word = {"id": str(uuid.uuid4()), "ranks": {answer["id"]: n + 1 for n, answer in enumerate(order)}}
         word |= {name: value for name, value in said.items() if name != "sign"}
         if values:
-            word |= {"ranks": {}, "values": {"helpful": values[0]}}
+            kind = find_project(site.store, project).kind
+            word |= {"ranks": {}, "values": {order[0]["id"] if kind == "rating" else "helpful": values[0]}}
         assert client.post(f"/a/{given['id']}/submit", json=word).status_code == 200
     return str(rater)
 

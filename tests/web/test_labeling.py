@@ -239,18 +239,115 @@ def test_an_admin_may_label_any_project(site: Any) -> None:
 
 
 def test_values_and_texts(site: Any) -> None:
-    for kind, said in (
-        ("binary", {"values": {"helpful": 1}}),
-        ("rating", {"values": {"helpful": 6}}),
-        ("demonstration", {"text": "Open a window."}),
+    for kind, values, text in (
+        ("binary", {"helpful": 1}, ""),
+        ("rating", {"": 6}, ""),
+        ("demonstration", {}, "Open a window."),
     ):
         project = site.project(kind, answers=1)
         client = signed_in(site, site.rater(project))
         given = claim(client, project)
-        answer = client.post(f"/a/{given['id']}/submit", json={"id": str(uuid.uuid4())} | said)
+        said = {name or given["answers"][0]["id"]: value for name, value in values.items()}
+        answer = submit(client, given, values=said, text=text)
         assert answer.status_code == 200, answer.text
         (stored,) = site.judgments(project)
-        assert (stored.kind, stored.values, stored.text) == (kind, said.get("values", {}), said.get("text", ""))
+        assert (stored.kind, stored.values, stored.text) == (kind, said, text)
+
+
+def submit(client: Any, given: dict[str, Any], **said: Any) -> Any:
+    """By "a" and "b" the first two answers are meant."""
+    names = dict(zip("abc", (answer["id"] for answer in given["answers"]), strict=False))
+    named = {
+        field: {">".join(names.get(part, part) for part in name.split(">")): value for name, value in table.items()}
+        if field in ("ranks", "values")
+        else table
+        for field, table in said.items()
+    }
+    return client.post(f"/a/{given['id']}/submit", json={"id": str(uuid.uuid4())} | named)
+
+
+BOTH = {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "told"),
+    [
+        ("rating", {"values": {"a": 99, "b": 2}}, '99 for "'),
+        ("rating", {"values": {"a": -1.5, "b": 2}}, '-1.5 for "'),
+        ("rating", {"values": {"a": 2.5, "b": 2}}, "a rating takes points from 1 to 7 by answer"),
+        ("rating", {"values": {"a": 0, "b": 2}}, '0 for "'),
+        ("rating", {"values": {"a": 7, "b": 2, "foo": 1}}, '"foo" is not asked for; a rating takes points'),
+        ("rating", {"values": {"helpful": 6}}, '"helpful" is not asked for'),
+        ("ranking", {"ranks": BOTH, "values": {"evil": 1e308}}, '"evil" is not asked for; a ranking takes points'),
+        ("ranking", {"ranks": BOTH, "values": {"a": 8}}, '8 for "'),
+        ("ranking", {"ranks": BOTH, "values": {"strength": 1}}, '"strength" is not asked for'),
+        ("ranking", {"ranks": BOTH, "values": {"confidence": 4}}, '4 for "confidence"'),
+        ("ranking", {"ranks": BOTH, "values": {"a>b": 1.1}}, "from 0 to 1"),
+        ("ranking", {"ranks": BOTH, "values": {"a>a": 0.5}}, "is not asked for"),
+        ("ranking", {"ranks": BOTH, "values": {"": 1}}, '"" is not asked for'),
+        ("comparison", {"ranks": BOTH, "values": {"strength": 99}}, '99 for "strength"; a comparison takes "strength"'),
+        ("comparison", {"ranks": {"a": 1, "b": 1}, "values": {"strength": 1}}, '"strength" where no answer is better'),
+        ("comparison", {"ranks": BOTH, "values": {"both_bad": 1}}, '"both_bad" where one answer is better'),
+        ("comparison", {"ranks": {"a": 1, "b": 1}, "values": {"both_bad": 0}}, '0 for "both_bad"'),
+        ("comparison", {"ranks": BOTH, "values": {"a": 4}}, "is not asked for"),
+        ("binary", {"values": {"helpful": 0.5}}, '0.5 for "helpful"; a 0/1 judgment takes 0 or 1 by criterion'),
+        ("binary", {"values": {"a": 1}}, "is not asked for; a 0/1 judgment takes"),
+        ("binary", {"values": {"foo": 1}}, '"foo" is not asked for'),
+        ("demonstration", {"text": "x", "values": {"a": 1}}, "a demonstration takes a text and no values"),
+    ],
+)
+def test_values_that_are_not_asked_for_are_refused_by_name(
+    site: Any, kind: str, said: dict[str, Any], told: str
+) -> None:
+    project = site.project(kind, answers=1 if kind == "binary" else 2)
+    client = signed_in(site, site.rater(project))
+    given = claim(client, project)
+    answer = submit(client, given, **said)
+    assert answer.status_code == 400
+    assert "values: " in answer.json()["error"]
+    assert told in answer.json()["error"]
+    assert site.judgments(project) == []
+    assert claim(client, project)["id"] == given["id"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("rating", {"values": {"a": 1, "b": 7.0}}),
+        ("ranking", {"ranks": BOTH, "values": {"a": 7, "confidence": 1, "a>b": 0.25, "b>a": 1}}),
+        ("comparison", {"ranks": BOTH, "values": {"strength": 3, "confidence": 3, "a>b": 0}}),
+        ("comparison", {"ranks": {"a": 1, "b": 1}, "values": {"both_bad": 1}}),
+        ("binary", {"values": {"helpful": 0}}),
+        ("demonstration", {"text": "x"}),
+    ],
+)
+def test_values_that_the_page_and_models_send_are_taken(site: Any, kind: str, said: dict[str, Any]) -> None:
+    project = site.project(kind, answers=1 if kind == "binary" else 2)
+    client = signed_in(site, site.rater(project))
+    assert submit(client, claim(client, project), **said).status_code == 200
+    (stored,) = site.judgments(project)
+    assert sorted(stored.values.values()) == sorted(said.get("values", {}).values())
+
+
+def test_the_same_id_with_other_words_is_refused_and_the_same_words_are_not(site: Any) -> None:
+    """How long it took may differ: who sends it again may have measured again. What was left out may be."""
+    project = site.project(answers=2)
+    client = signed_in(site, site.rater(project))
+    given = claim(client, project)
+    said = word(given, note="clear", seconds=3.0)
+    place = f"/a/{given['id']}/submit"
+    assert not client.post(place, json=said).json()["again"]
+    for same in (said, said | {"seconds": 4.5}, said | {"instructions": given["instructions"]}):
+        answer = client.post(place, json=same)
+        assert (answer.status_code, answer.json()["again"]) == (200, True)
+    turned = {name: 3 - rank for name, rank in said["ranks"].items()}
+    flagged = {given["answers"][0]["id"]: ["unsafe"]}
+    for field, other in {"ranks": turned, "note": "", "values": {"confidence": 2}, "flags": flagged}.items():
+        answer = client.post(place, json=said | {field: other})
+        assert answer.status_code == 409
+        assert f'judgment "{said["id"]}": is stored already, with other {field}' in answer.json()["error"]
+    (stored,) = site.judgments(project)
+    assert dict(zip(stored.completions, stored.ranks, strict=True)) == said["ranks"]
 
 
 def test_instructions_are_shown_with_what_changed(site: Any) -> None:

@@ -32,6 +32,9 @@ MANY: Final = 50
 TOLD: Final = 3
 """Gold items of which is told at once what is wrong with them."""
 
+MOST_PRIORITY: Final = 2**31 - 1
+"""What a column of whole numbers holds in either database."""
+
 EVERYBODY: Final = 1_000_000
 """The overlap of an item that every labeler is asked."""
 
@@ -75,6 +78,8 @@ def add_items(
 ) -> list[str]:
     """Ids of new items, one for each prompt with its completions, to be judged by `overlap` raters each.
 
+    priority: higher ones are asked first; from -MOST_PRIORITY to MOST_PRIORITY.
+
     All of them or none. An item that is there already, with the same completions, is left as it is; where other models
     gave them, what is said of it counts for these too (feedback.matchups). Completions that are equal to each other are
     asked about as they stand; those of a job are not (jobs.deliver).
@@ -94,6 +99,8 @@ def put_items(
     now: float,
 ) -> list[Stored]:
     """What `add_items` does, telling of each item whether it is new."""
+    if abs(priority) > MOST_PRIORITY:
+        raise StoreError(f"priority {priority}: give a number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
     require_storable_items(candidates)
     row, known = {"overlap": overlap, "priority": priority}, [None] * len(candidates)
     return store.write(

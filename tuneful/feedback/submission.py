@@ -5,15 +5,14 @@ What a labeler says of a known item in the quiz is answered with what was right.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, permutations
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
-from tuneful.errors import AccessError, StoreError
+from tuneful.errors import AccessError, ConflictError, StoreError
 from tuneful.feedback.assignment import has_room, lock_item
 from tuneful.feedback.gold import share_right
 from tuneful.feedback.quiz import standing, try_to_pass
@@ -26,6 +25,13 @@ ORDERED: Final = ("ranking", "comparison")
 
 LAST_RANK: Final = 1000
 
+POINTS: Final = range(1, 8)
+"""What an answer is rated with."""
+
+DEGREES: Final = range(1, 4)
+"""How sure a rater is (`confidence`: a guess, fairly, quite), and how much better an answer is (`strength`: slightly,
+plainly, much)."""
+
 _NEEDED: Final[Mapping[JudgmentKind, str]] = {
     "ranking": "a ranking has ranks",
     "comparison": "a comparison has ranks",
@@ -33,6 +39,17 @@ _NEEDED: Final[Mapping[JudgmentKind, str]] = {
     "rating": "a rating has values",
     "demonstration": "a demonstration has a text",
 }
+
+_PAIRS: Final = 'and what a model gives to a of two answers that it saw in this order, "a>b", from 0 to 1'
+
+_TAKEN: Final[Mapping[JudgmentKind, str]] = {
+    "ranking": f'a ranking takes points from 1 to 7 by answer, "confidence" from 1 to 3, {_PAIRS}',
+    "comparison": f'a comparison takes "strength" and "confidence" from 1 to 3, "both_bad" of 1, {_PAIRS}',
+    "binary": "a 0/1 judgment takes 0 or 1 by criterion",
+    "rating": "a rating takes points from 1 to 7 by answer",
+    "demonstration": "a demonstration takes a text and no values",
+}
+"""Which values a judgment may hold, by its kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +96,8 @@ class Receipt:
 
 # Built once, as in `assignment`.
 _GIVEN: Final = (
-    select(assignment, item.c.project, item.c.completions, item.c.gold, project.c.kind, membership.c.role)
+    select(assignment, item.c.project, item.c.completions, item.c.gold)
+    .add_columns(project.c.kind, project.c.criteria, membership.c.role)
     .join(item, item.c.id == assignment.c.item)
     .join(project, project.c.id == item.c.project)
     .outerjoin(membership, and_(membership.c.project == item.c.project, membership.c.rater == assignment.c.rater))
@@ -103,8 +121,8 @@ _FORGET_DRAFTS: Final = delete(draft).where(
 def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: float) -> Receipt:
     """Store a judgment. The same id again gives the same receipt, `again` apart, and changes nothing.
 
-    Raises StoreError for an assignment of somebody else, a judgment that does not fit the item, an id that means
-    another judgment already, and a revision of what has been revised.
+    Raises StoreError for an assignment of somebody else, a judgment that does not fit the item, and a revision of what
+    has been revised; ConflictError for an id that means another judgment already, or says something else than before.
     """
 
     def work(connection: Connection) -> Receipt:
@@ -114,7 +132,8 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
         stored = connection.execute(_STORED, {"judgment": said.id}).first()
         if stored is not None:
             if given is None or (stored.item, stored.rater) != (given.item, rater_id):
-                raise StoreError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
+                raise ConflictError(f'judgment "{said.id}": the id belongs to another one; make a new UUID')
+            _require_same(said, given, stored)
             learned = _learned(connection, given, stored) if stored.quiz else None
             return Receipt(judgment=said.id, counted=stored.counted, late=stored.late, again=True, feedback=learned)
         if given is None:
@@ -122,7 +141,7 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
         if given.role is None:
             raise AccessError("you are no member of this project any more; ask its lead")
         _require_instructions(connection, said, given.project)
-        _require_fit(said, given.kind, given.completions)
+        _require_fit(said, given.kind, given.completions, given.criteria)
         late = given.state == "released" or (given.state == "live" and given.lease_until <= now)
         place, state = _stands_for(connection, given)
         judged = state in ("submitted", "surplus")
@@ -141,14 +160,10 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
             "item": given.item,
             "rater": rater_id,
             "assignment": place,
-            "ranks": list(said.ranks or [None] * len(given.completions)) if given.kind in ORDERED else [],
-            "flags": {name: list(flags) for name, flags in said.flags.items()},
-            "values": dict(said.values),
-            "text": said.text,
+            **_content(said, given),
             "criterion": said.criterion,
             "shown_order": given.shown_order,
             "instructions": said.instructions or given.instructions,
-            "note": said.note,
             "seconds": said.seconds,
             "late": late,
             "counted": counted,
@@ -162,6 +177,30 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
         return Receipt(judgment=said.id, counted=counted, late=late, again=False, feedback=learned)
 
     return store.write(work)
+
+
+def _content(said: Said, given: Any) -> dict[str, Any]:
+    """What a rater says, as the row of a judgment holds it."""
+    return {
+        "ranks": list(said.ranks or [None] * len(given.completions)) if given.kind in ORDERED else [],
+        "flags": {name: list(flags) for name, flags in said.flags.items()},
+        "values": dict(said.values),
+        "text": said.text,
+        "note": said.note,
+    }
+
+
+def _require_same(said: Said, given: Any, stored: Any) -> None:
+    """ConflictError where the judgment of this id says something else. How long it took is not what it says: whoever
+    sends it again may have measured again. What was left out was filled in and may be left out again."""
+    meant = _content(said, given)
+    meant |= {name: getattr(said, name) for name in ("instructions", "replaces") if getattr(said, name) is not None}
+    other = [name for name, value in meant.items() if stored._mapping[name] != value]
+    if other:
+        raise ConflictError(
+            f'judgment "{said.id}": is stored already, with other {" and ".join(other)}, and stays as it is; to revise '
+            "it send a new UUID"
+        )
 
 
 def _stands_for(connection: Connection, given: Any) -> tuple[str, str]:
@@ -251,7 +290,7 @@ def _require_instructions(connection: Connection, said: Said, project_id: str) -
         raise StoreError(f'judgment "{said.id}": "{said.instructions}" are no instructions of its project')
 
 
-def _require_fit(said: Said, kind: JudgmentKind, completions: list[str]) -> None:
+def _require_fit(said: Said, kind: JudgmentKind, completions: list[str], criteria: list[str]) -> None:
     """StoreError for a judgment that no file could hold or no consensus could read."""
     named = f'judgment "{said.id}"'
     if said.ranks and len(said.ranks) != len(completions):
@@ -263,9 +302,7 @@ def _require_fit(said: Said, kind: JudgmentKind, completions: list[str]) -> None
             raise StoreError(f'{named}: flags for "{name}", which is no completion of the item')
         if not flags or not all(flags):
             raise StoreError(f"{named}: a flag without a name; leave it out")
-    for name, value in said.values.items():
-        if not math.isfinite(value) or not name:
-            raise StoreError(f'{named}: {value} for "{name}"; give a finite number a name')
+    _require_values(said, kind, completions, criteria)
     for text in (said.text, said.note, said.criterion, *said.values, *chain(*said.flags.values())):
         require_storable(text, named)
     ranked = any(rank is not None for rank in said.ranks)
@@ -277,8 +314,41 @@ def _require_fit(said: Said, kind: JudgmentKind, completions: list[str]) -> None
         what = "rating" if kind == "rating" else "rank"
         which = ", ".join(f'"{one}"' for one in left)
         raise StoreError(f"{named}: no {what} for {which}; give one to each answer, or flag what cannot be rated")
-    if kind == "binary" and not all(value in (0, 1) for value in said.values.values()):
-        raise StoreError(f"{named}: the values of a 0/1 judgment are 0 or 1")
+
+
+def _require_values(said: Said, kind: JudgmentKind, completions: Sequence[str], criteria: Sequence[str]) -> None:
+    """StoreError for a value that the kind does not take, or that says nothing beside the ranks."""
+    named = f'judgment "{said.id}": values'
+    for name, value in said.values.items():
+        fits = _fits(name, value, kind, completions, criteria)
+        if fits is None:
+            raise StoreError(f'{named}: "{name}" is not asked for; {_TAKEN[kind]}')
+        if not fits:
+            raise StoreError(f'{named}: {value:g} for "{name}"; {_TAKEN[kind]}')
+    if kind == "binary" and criteria[0] not in said.values and not said.flags:
+        raise StoreError(f'{named}: nothing for "{criteria[0]}"; {_TAKEN[kind]}')
+    ranks = {*said.ranks}
+    if "strength" in said.values and (len(ranks) < 2 or None in ranks):
+        raise StoreError(f'{named}: "strength" where no answer is better; leave it out')
+    if "both_bad" in said.values and (len(ranks) != 1 or None in ranks):
+        raise StoreError(f'{named}: "both_bad" where one answer is better; tie them, or leave it out')
+
+
+def _fits(
+    name: str, value: float, kind: JudgmentKind, completions: Sequence[str], criteria: Sequence[str]
+) -> bool | None:
+    """Whether the value lies on the scale of its name; None for a name that this kind does not take."""
+    if kind == "binary":
+        return value in (0, 1) if name in criteria else None
+    if kind in ("ranking", "rating") and name in completions:
+        return value in POINTS
+    if kind not in ORDERED:
+        return None
+    if name == "confidence" or (name == "strength" and kind == "comparison"):
+        return value in DEGREES
+    if name == "both_bad" and kind == "comparison":
+        return value == 1
+    return 0 <= value <= 1 if name in {f"{a}>{b}" for a, b in permutations(completions, 2)} else None
 
 
 def _left_out(said: Said, kind: JudgmentKind, completions: Sequence[str]) -> list[str]:

@@ -14,7 +14,16 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from tuneful import __version__
-from tuneful.errors import AccessError, DataError, GoneError, MissingError, StoreError, TunefulError, UnavailableError
+from tuneful.errors import (
+    AccessError,
+    ConflictError,
+    DataError,
+    GoneError,
+    MissingError,
+    StoreError,
+    TunefulError,
+    UnavailableError,
+)
 from tuneful.feedback.access import Who
 from tuneful.feedback.store import Store
 from tuneful.web import accounts, deciding, generating, labeling, leading, oidc, programs, quality
@@ -26,6 +35,7 @@ from tuneful.web.templating import FOLDER, page, wants_page
 
 STATUS: Final[dict[type[TunefulError], int]] = {
     AccessError: 403,
+    ConflictError: 409,
     GoneError: 409,
     MissingError: 404,
     UnavailableError: 503,

@@ -61,7 +61,10 @@ class Word(Body):
     flags: dict[str, list[Flag]] = {}
     """By answer: what is wrong with it."""
     values: dict[str, FiniteFloat] = {}
-    """By answer or criterion: 0 or 1, a rating, how much better."""
+    """0/1: 0 or 1 by criterion. Rating: 1 to 7 by answer. Ranking: points from 1 to 7 by answer, if you like.
+    Comparison: `strength` from 1 (slightly) to 3 (much) where one is better, `both_bad` of 1 beside a tie. Ranking and
+    comparison: `confidence` from 1 (a guess) to 3 (quite sure); of a model, under `a>b`, from 0 to 1 how far it
+    preferred answer a when it saw a before b. All but the last are whole numbers; nothing else is taken."""
     text: str = Field(default="", max_length=LONGEST_TEXT)
     """A demonstration."""
     note: str = Field(default="", max_length=LONGEST_TEXT)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuneful.data.row import Row
 from tuneful.errors import AccessError
 from tuneful.feedback.item_files import items_in
-from tuneful.feedback.items import add_items
+from tuneful.feedback.items import MOST_PRIORITY, add_items
 from tuneful.feedback.projects import publish_instructions
 from tuneful.feedback.whole_rows import Faults
 from tuneful.web.answers import Added, Projects, Published, Turn, told
@@ -45,7 +45,7 @@ class Items(Given):
     """All of them are taken or none. One that is there already, with the same completions, is left as it is."""
     overlap: Annotated[int, Field(ge=1, le=100)] = 3
     """How many people judge each."""
-    priority: int = 0
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = 0
     """Higher ones are asked first."""
 
 

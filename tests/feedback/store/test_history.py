@@ -302,11 +302,11 @@ def test_the_rows_of_a_real_store(store: Store) -> None:
     about = {"client": "c", "rater": ann, "sent": 0.9, "answered": 1.1, "status": 200}
     told = {"id": given.id, "item": given.item, "lease_seconds": LEASE}
     log = [about | {"kind": "claim", "project": project, "body": {}, "answer": {"assignment": told}}]
-    said = Said(id="j", ranks=(2, 1), flags={given.shown_order[0]: ("unsafe",)}, values={"sure": 0.5}, seconds=3.0)
+    said = Said(id="j", ranks=(2, 1), flags={given.shown_order[0]: ("unsafe",)}, values={"confidence": 2}, seconds=3.0)
     receipt = submit(store, given.id, ann, said, now=2.0)
     (first, second) = next(row["completions"] for row in read_rows(store).items)
     body = {"id": "j", "ranks": {first: 2, second: 1}, "flags": {given.shown_order[0]: ["unsafe"]}}
-    body |= {"values": {"sure": 0.5}, "seconds": 3.0}
+    body |= {"values": {"confidence": 2}, "seconds": 3.0}
     answer = {"judgment": "j", "counted": receipt.counted, "late": receipt.late, "again": receipt.again}
     about |= {"sent": 1.9, "answered": 2.1, "assignment": given.id}
     log.append(about | {"kind": "submit", "body": body, "answer": answer})
