@@ -170,7 +170,7 @@ class Judgment:
 
     `completions` are ids in stored order; `ranks` is aligned with them: 1 is best, equal numbers tie, None was not
     ranked. `shown_order` is the order on the rater's screen. `text` is what the rater wrote: a demonstration.
-    `replaces` names the earlier revision of this judgment.
+    `note` is what the rater told the project's lead. `replaces` names the earlier revision of this judgment.
     """
 
     id: str
@@ -190,3 +190,4 @@ class Judgment:
     seconds: float | None = None
     created_at: str = ""
     replaces: str | None = None
+    note: str = ""

@@ -490,7 +490,7 @@ def test_trees_rank_from_the_best_score_down(tmp_path: Path) -> None:
 def test_raw_judgments_hold_every_revision(tmp_path: Path) -> None:
     offered = household(2)
     judged = rankings(offered)
-    revised = replace(judged[0], id="again", ranks=(3, 2, 1), replaces=judged[0].id)
+    revised = replace(judged[0], id="again", ranks=(3, 2, 1), replaces=judged[0].id, note="misread")
     manifest = write(tmp_path / "d", [*judged, revised], offered)
     assert {one.id for one in read_judgments(tmp_path / "d" / "judgments.jsonl")} == {
         one.id for one in [*judged, revised]
@@ -505,6 +505,8 @@ def test_raw_judgments_hold_every_revision(tmp_path: Path) -> None:
     assert judged[0].id not in {row["id"] for row in table}
     [row] = [row for row in table if row["id"] == "again"]
     assert (row["ranks"], row["replaces"], row["seconds"]) == ("[3, 2, 1]", judged[0].id, "")
+    assert row["note"] == "misread"
+    assert {one.note for one in read.judgments if one.id == "again"} == {"misread"}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ FULL = Judgment(
     seconds=12.5,
     created_at="2026-01-01T00:00:00Z",
     replaces="1",
+    note="both are long",
 )
 
 

@@ -82,6 +82,7 @@ def judgment_in(row: Row) -> Judgment:
         seconds=_seconds(row),
         created_at=time_in(row),
         replaces=None if row.fields.get("replaces") is None else _id(row, "replaces"),
+        note=_text(row, "note", ""),
     )
     if judgment.replaces == judgment.id:
         raise row.error("names the judgment itself", "give the revision an id of its own", "replaces")

@@ -357,6 +357,7 @@ def judgments(store: Store, project_id: str, *, all_revisions: bool = False) -> 
             seconds=row["seconds"],
             created_at=datetime.fromtimestamp(row["created_at"], UTC).isoformat(timespec="milliseconds"),
             replaces=row["replaces"],
+            note=row["note"],
         )
         for row in rows
     ]

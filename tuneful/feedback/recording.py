@@ -104,7 +104,8 @@ def _offered(candidates: Sequence[Candidates], judgments: Sequence[Judgment]) ->
     require_storable_items(candidates)
     offered = {_key(one.prompt.id, (c.id for c in one.completions)): one for one in candidates}
     for said in judgments:
-        require_storable(said.text, f'judgment "{said.id}"')
+        for text in (said.text, said.note):
+            require_storable(text, f'judgment "{said.id}"')
         if _key(said.prompt, said.completions) not in offered:
             raise StoreError(f'judgment "{said.id}": its completions are no item of the file they came with')
     return offered
@@ -280,6 +281,7 @@ def _judgment(
         "shown_order": [ids[one] for one in said.shown_order],
         "instructions": said.instructions or None,
         "seconds": said.seconds,
+        "note": said.note,
     }
     row |= {"replaces": replaces, "created_at": at}
     if replaces is not None:

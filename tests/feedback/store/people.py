@@ -46,7 +46,9 @@ def within_overlap(store: Store, project: str) -> list[tuple[str, str]]:
         return [(row.item, row.rater) for row in rows]
 
 
-def judge_as(store: Store, project: str, rater: str, **said: Any) -> None:
+def judge_as(store: Store, project: str, rater: str, *, points: int = 0, **said: Any) -> None:
+    """points: of each answer, in a project that asks for ratings."""
     while (given := claim(store, project, rater, now=1.0)) is not None:
-        word = {"ranks": (), "flags": {}, "values": {}, "criterion": "helpful"} | said
+        values = dict.fromkeys(given.shown_order, points) if points else {}
+        word = {"ranks": (), "flags": {}, "values": values, "criterion": "helpful"} | said
         submit(store, given.id, rater, Said(id=str(uuid.uuid4()), **word), now=2.0)

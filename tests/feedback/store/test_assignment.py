@@ -104,11 +104,12 @@ def test_a_judgment_comes_back_as_it_was_said(store: Store, project: str, tmp_pa
     given = claim(store, project, ann, now=0.0)
     assert given is not None
     flagged = asked_of(store, given.id, ann)[1][1]
-    word = said((2, None, 1), flags={flagged: ("unsafe",)}, values={"confidence": 2}, seconds=12.5)
+    word = said((2, None, 1), flags={flagged: ("unsafe",)}, values={"confidence": 2}, seconds=12.5, note="clear")
     submit(store, given.id, ann, word, now=86_400.25)
     (found,) = judgments(store, project)
     assert (found.id, found.item, found.rater, found.kind) == (word.id, given.item, ann, "ranking")
     assert (found.ranks, found.flags, found.values) == ((2, None, 1), {flagged: ("unsafe",)}, {"confidence": 2})
+    assert found.note == "clear"
     assert (found.seconds, found.created_at) == (12.5, "1970-01-02T00:00:00.250+00:00")
     assert found.shown_order == given.shown_order
     write_judgments(tmp_path / "judgments.jsonl", [found])

@@ -72,7 +72,7 @@ def said_something(store: Store, project: str, kind: JudgmentKind) -> str:
     said: dict[str, Any] = {
         "ranking": {"ranks": (1, 2, 3)},
         "binary": {"values": {"helpful": 1.0}},
-        "rating": {"values": {"x": 1.0}},
+        "rating": {"points": 1},
         "demonstration": {"text": "written"},
     }[kind]
     return judge(store, project, **said)
@@ -140,7 +140,7 @@ def test_a_gold_item_of_a_decided_one_is_a_copy_that_hurts_nobody(store: Store) 
 def test_a_gold_item_of_ratings_names_its_own_answers(store: Store) -> None:
     project, (item, _) = project_of(store, kind="rating")
     ids = [answer.id for answer in look(store, project, item).answers]
-    ann = judge(store, project, values=dict.fromkeys(ids, 4.0))
+    ann = judge(store, project, points=4)
     decide(store, item, by=ann, values=dict(zip(ids, (1.0, 2.0, 3.0), strict=True)), now=5.0)
     seen = look(store, project, make_gold(store, item, by=ann, why="", now=6.0))
     assert seen.gold is not None

@@ -33,7 +33,7 @@ def said(id_: str, about: Candidates, rater: str, ranks: tuple[int, ...], **more
 
 WORDS = [
     said("1", HOUSE, "ann", (1, 2, 3), flags={"hc": ("unsafe",)}),
-    said("2", HOUSE, "bo", (2, 1, 2)),
+    said("2", HOUSE, "bo", (2, 1, 2), note="a and c say the same"),
     said("3", DOOR, "ann", (2, 1), values={"sure": 0.5}),
     said("4", DOOR, "ann", (1, 2), replaces="3", created_at="2026-11-20T10:01:00.000+00:00"),
 ]
