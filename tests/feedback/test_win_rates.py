@@ -317,13 +317,13 @@ def test_gold_items_and_projects_of_one_model_have_no_part_in_it(opened: Store) 
     assert rates(opened, single) == []
 
 
-def test_judgments_by_several_criteria_are_refused(opened: Store) -> None:
+def test_of_several_criteria_the_project_s_own_is_counted(opened: Store) -> None:
     project = create_project(opened, "tuned", criteria=("preference", "honest"), now=0.0)
     asked = [answered(n, "tuned", "base") for n in range(2)]
     mixed = [of(asked[0], (1, 2)), replace(of(asked[1], (1, 2)), criterion="honest")]
     record(opened, project, asked, mixed, now=1.0)
-    with pytest.raises(DataError, match="several criteria"):
-        rates(opened, project)
+    (rate,) = rates(opened, project)
+    assert (rate.first, rate.wins, rate.ties, rate.losses) == ("base", 0, 0, 1)
 
 
 def drawn(prompt: str, *answers: tuple[str, str]) -> Candidates:

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
 from tuneful.errors import StoreError
 from tuneful.feedback import snapshots
 from tuneful.feedback.consensus import Consensus, consensus
+from tuneful.feedback.criteria import of_one
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.gains import Outlook, first_gain, outlooks, wanted
 from tuneful.feedback.items import texts_of
@@ -89,7 +90,7 @@ def adapt(store: Store, project_id: str, *, check: Callable[[], None] = lambda: 
     """
     found = find_project(store, project_id)
     require_grows(found)
-    said, items = judgments(store, found.id), _items(store, found.id)
+    (said, _), items = of_one(judgments(store, found.id), found.criteria), _items(store, found.id)
     inputs = content_hash(*sorted(one.id for one in said))
     if not any(sum(rank is not None for rank in one.ranks) > 1 for one in said):
         done = Adapted(judgments=len(said), items=len(items), unsure=0, raised=0, moved=0)
@@ -103,7 +104,8 @@ def adapt(store: Store, project_id: str, *, check: Callable[[], None] = lambda: 
     seen = dict.fromkeys((pair.item for pair in agreed.pairs), SETTLED)  # of those with nothing but equal answers
     seen |= outlooks(replace(agreed, pairs=apart))
     seen |= dict.fromkeys(standing(decisions(store, found.id)), SETTLED)
-    more = wanted(seen, Counter(one.item for one in said), sure=found.sure, most=found.most_overlap)
+    judged = Counter(one.item for one in said if one.rater_kind != "ai")
+    more = wanted(seen, judged, sure=found.sure, most=found.most_overlap)
     full, open_ = _changes(items, agreed, seen, more)
     check()
     done = Adapted(

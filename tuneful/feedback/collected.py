@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from tuneful.errors import DataError
+from tuneful.feedback.criteria import of_one
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
 from tuneful.feedback.implied import orders
 from tuneful.feedback.items import candidates
 from tuneful.feedback.labels import good_and_bad, labels
-from tuneful.feedback.projects import judgments
+from tuneful.feedback.projects import find_project, judgments
 from tuneful.feedback.settling import Decision, settle
 from tuneful.feedback.store import Store
 from tuneful.feedback.tables import decision, item, judgment
@@ -23,12 +24,14 @@ from tuneful.records import Candidates, Comparison, Judgment, UnpairedPreference
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """judgments: the latest revisions. candidates: the prompts and completions that they speak of. decisions: of the
-    project's leads, those that were replaced too."""
+    """By one criterion. judgments: the latest revisions. candidates: the prompts and completions that they speak of.
+    decisions: of the project's leads, those that were replaced too. left_out: a sentence on judgments by other
+    criteria, where there are any."""
 
     judgments: Sequence[Judgment]
     candidates: Sequence[Candidates]
     decisions: Sequence[Decision]
+    left_out: str = ""
 
     @property
     def is_yes_or_no(self) -> bool:
@@ -36,10 +39,13 @@ class Collected:
         return bool(self.judgments) and all(one.kind == "binary" for one in self.judgments)
 
 
-def collected(store: Store, project_id: str) -> Collected:
-    """Of a project of a store, as it is now."""
+def collected(store: Store, project_id: str, *, criterion: str | None = None) -> Collected:
+    """Of a project of a store, as it is now. Raises as `criteria.of_one` does."""
     with store.snapshot() as then:
-        return Collected(judgments(then, project_id), candidates(then, project_id), decisions(then, project_id))
+        criteria = find_project(then, project_id).criteria
+        said, left_out = of_one(judgments(then, project_id), criteria, criterion)
+        settled = [one for one in decisions(then, project_id) if one.criterion == (criterion or criteria[0])]
+        return Collected(said, candidates(then, project_id), settled, left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ kind. Each gets the numbers that fit it (docs/explanation/agreement.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tuneful.errors import DataError
+from tuneful.errors import DataError, did_you_mean
 from tuneful.feedback.agreement import Alpha, interval, krippendorff_alpha, nominal, ordinal, ranking_alpha
 from tuneful.feedback.audiences import Audiences, audiences
 from tuneful.feedback.implied import as_ranking
@@ -21,6 +22,7 @@ from tuneful.feedback.matrix import Matrix, rater_matrix
 from tuneful.feedback.points import Points, answer_points, ranking_points
 from tuneful.feedback.scales import Scales, implied_rankings, scales
 from tuneful.feedback.standings import Standing, standings_of_answers, standings_of_rankings
+from tuneful.feedback.submission import ORDERED
 from tuneful.feedback.timeline import Timeline, timeline
 from tuneful.records import Judgment, JudgmentKind
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from tuneful.feedback.consensus import Consensus
 
 NUM_HARDEST: Final = 10
+
+_ORDERING: Final = (*ORDERED, "rating")
 
 _RESAMPLES: Final = 200
 
@@ -97,6 +101,29 @@ class Look:
     standings: Mapping[str, Standing]
     orders: Sequence[Judgment] = ()
     consensus: Consensus | None = None
+
+
+def of_one(
+    said: Sequence[Judgment], criteria: Sequence[str] = (), asked: str | None = None
+) -> tuple[list[Judgment], str]:
+    """The judgments by one criterion, for a consensus is of one question, and those that order nothing; and a sentence
+    on what is left out, empty where nothing is.
+
+    Of several criteria it is the one that is asked for, else the first of the project's `criteria`. Raises DataError
+    when nobody judged by the one that is asked for, and for several while there is no project to tell.
+    """
+    given = Counter(one.criterion for one in said if one.kind in _ORDERING)
+    names = sorted(given)
+    if asked is not None and asked not in (*names, *criteria):
+        raise DataError(f'criterion "{asked}": nobody judged by it{did_you_mean(asked, names)}')
+    if asked is None and len(names) < 2:
+        return list(said), ""
+    if asked is None and not criteria:
+        raise DataError(f"judgments: by several criteria ({', '.join(names)}); choose one, as --criterion {names[0]}")
+    chosen = criteria[0] if asked is None else asked
+    others = ", ".join(f'{given[name]} by "{name}"' for name in names if name != chosen)
+    told = f'{given[chosen]} judgments are by "{chosen}"; left out: {others}' if others else ""
+    return [one for one in said if one.criterion == chosen or one.kind not in _ORDERING], told
 
 
 def look_at(kind: JudgmentKind, criteria: Sequence[str], said: Sequence[Judgment], setting: Setting) -> list[Look]:

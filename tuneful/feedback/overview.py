@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from tuneful.errors import DataError
 from tuneful.feedback.agreement import Alpha, ranking_alpha
+from tuneful.feedback.criteria import of_one
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.implied import orders
 from tuneful.feedback.items import texts_of
@@ -56,14 +57,15 @@ class Hard:
 class Agreed:
     """What the judgments say when they are taken together, which takes seconds where there are many.
 
-    judgments: how many they were. alpha: of rankings, and of the orders that ratings imply, None for kinds that order
-    nothing. problem: why there is no
+    judgments: how many they were. left_out: a sentence on those by other criteria, where there are any. alpha: of
+    rankings, and of the orders that ratings imply, None for kinds that order nothing. problem: why there is no
     consensus, where judgments should give one. reports: by rater. pairs: by item, as people judged them, also those
     that were decided. doubts: by item, the probability that it is not as it seems: of the least sure pair, or of a yes
     or no. Two answers that read the same are neither among the hardest nor in doubt: there is nothing to settle.
     """
 
     judgments: int = 0
+    left_out: str = ""
     alpha: Alpha | None = None
     problem: str = ""
     reports: Mapping[str, RaterReport] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """seconds_left: at the pace of the last judgments; None while nothing tells a pace. cards: of all labelers, as
+    """seconds_left: at the pace of people's last judgments; None while nothing tells a pace. cards: of all labelers, as
     `agreed` reports of them. times: of all judgments, oldest first. versions: (version, time) of the instructions."""
 
     project: Project
@@ -105,7 +107,7 @@ def overview(store: Store, project_id: str, agreed: Agreed) -> Overview:
 def agreement(store: Store, project_id: str) -> Agreed:
     """What the judgments of a project say together."""
     found = find_project(store, project_id)
-    said = judgments(store, found.id)
+    said, left_out = of_one(judgments(store, found.id), found.criteria)
     ordering = [one for one in orders(said) if one.kind in ("ranking", "comparison")]
     reports, pairs, problem = _agreed(ordering) if ordering else ({}, (), "")
     settled = standing(decisions(store, found.id))
@@ -113,6 +115,7 @@ def agreement(store: Store, project_id: str) -> Agreed:
     apart = [pair for pair in pairs if texts[pair.first] != texts[pair.second]]
     return Agreed(
         judgments=len(said),
+        left_out=left_out,
         alpha=ranking_alpha(ordering, num_resamples=200) if reports else None,
         problem=problem,
         reports=reports,

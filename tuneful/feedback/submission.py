@@ -17,7 +17,7 @@ from tuneful.feedback.assignment import has_room, lock_item
 from tuneful.feedback.gold import share_right
 from tuneful.feedback.quiz import standing, try_to_pass
 from tuneful.feedback.store import Store, require_storable
-from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project
+from tuneful.feedback.tables import assignment, draft, instructions, item, judgment, membership, project, rater
 from tuneful.records import JudgmentKind
 
 ORDERED: Final = ("ranking", "comparison")
@@ -57,7 +57,8 @@ class Said:
     """What a rater said of an item; `id` is made by the client, so that saying it twice is saying it once.
 
     ranks, in the order in which the item stores its completions: 1 is best, equal numbers tie, None was not ranked.
-    text: what the rater wrote, a demonstration. replaces: the judgment that this one revises.
+    text: what the rater wrote, a demonstration. criterion: None for the project's own. replaces: the judgment that this
+    one revises.
     """
 
     id: str
@@ -65,7 +66,7 @@ class Said:
     flags: Mapping[str, tuple[str, ...]]
     values: Mapping[str, float]
     text: str = ""
-    criterion: str = "preference"
+    criterion: str | None = None
     instructions: str | None = None
     note: str = ""
     seconds: float | None = None
@@ -84,8 +85,8 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of a judgment. counted: within the item's overlap. late: its lease was over. again: it had been
-    stored before, and this is the same answer once more. feedback: only in the quiz."""
+    """What became of a judgment. counted: within the item's overlap, as a model's never is. late: its lease was over.
+    again: it had been stored before, and this is the same answer once more. feedback: only in the quiz."""
 
     judgment: str
     counted: bool
@@ -96,11 +97,20 @@ class Receipt:
 
 # Built once, as in `assignment`.
 _GIVEN: Final = (
-    select(assignment, item.c.project, item.c.completions, item.c.gold)
-    .add_columns(project.c.kind, project.c.criteria, membership.c.role)
+    select(
+        assignment,
+        item.c.project,
+        item.c.completions,
+        item.c.gold,
+        project.c.kind,
+        project.c.criteria,
+        membership.c.role,
+        (rater.c.kind == "ai").label("is_ai"),
+    )
     .join(item, item.c.id == assignment.c.item)
     .join(project, project.c.id == item.c.project)
     .outerjoin(membership, and_(membership.c.project == item.c.project, membership.c.rater == assignment.c.rater))
+    .join(rater, rater.c.id == assignment.c.rater)
     .where(assignment.c.id == bindparam("assignment"), assignment.c.rater == bindparam("rater"))
     .with_for_update(of=assignment)
 )
@@ -142,7 +152,8 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
             raise AccessError("you are no member of this project any more; ask its lead")
         _require_instructions(connection, said, given.project)
         _require_fit(said, given.kind, given.completions, given.criteria)
-        late = given.state == "released" or (given.state == "live" and given.lease_until <= now)
+        criterion = _criterion(said, given.criteria)
+        late = not given.is_ai and (given.state == "released" or (given.state == "live" and given.lease_until <= now))
         place, state = _stands_for(connection, given)
         judged = state in ("submitted", "surplus")
         replaces = _latest(connection, place) if judged else None
@@ -150,7 +161,9 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
             latest = "there is none yet" if replaces is None else f'the latest is "{replaces}"'
             raise StoreError(f'judgment "{said.id}": it revises "{said.replaces}", but {latest}')
         quiz = _in_quiz(connection, given, replaces)
-        counted = state == "submitted" if judged else _take_place(connection, given.item, place, now)
+        counted = state == "submitted"
+        if not judged and not given.is_ai:
+            counted = _take_place(connection, given.item, place, now)
         if not judged:
             now_is = "submitted" if counted else "surplus"
             connection.execute(_SET_STATE, {"place": place, "now_is": now_is})
@@ -161,7 +174,7 @@ def submit(store: Store, assignment_id: str, rater_id: str, said: Said, *, now: 
             "rater": rater_id,
             "assignment": place,
             **_content(said, given),
-            "criterion": said.criterion,
+            "criterion": criterion,
             "shown_order": given.shown_order,
             "instructions": said.instructions or given.instructions,
             "seconds": said.seconds,
@@ -290,6 +303,14 @@ def _require_instructions(connection: Connection, said: Said, project_id: str) -
         raise StoreError(f'judgment "{said.id}": "{said.instructions}" are no instructions of its project')
 
 
+def _criterion(said: Said, criteria: Sequence[str]) -> str:
+    """By what it judges. StoreError for what the project does not ask."""
+    if said.criterion is not None and said.criterion not in criteria:
+        asked = ", ".join(f'"{one}"' for one in criteria)
+        raise StoreError(f'judgment "{said.id}": by "{said.criterion}", and its project asks by {asked}')
+    return said.criterion or criteria[0]
+
+
 def _require_fit(said: Said, kind: JudgmentKind, completions: list[str], criteria: list[str]) -> None:
     """StoreError for a judgment that no file could hold or no consensus could read."""
     named = f'judgment "{said.id}"'
@@ -303,7 +324,7 @@ def _require_fit(said: Said, kind: JudgmentKind, completions: list[str], criteri
         if not flags or not all(flags):
             raise StoreError(f"{named}: a flag without a name; leave it out")
     _require_values(said, kind, completions, criteria)
-    for text in (said.text, said.note, said.criterion, *said.values, *chain(*said.flags.values())):
+    for text in (said.text, said.note, *said.values, *chain(*said.flags.values())):
         require_storable(text, named)
     ranked = any(rank is not None for rank in said.ranks)
     says = {"ranking": ranked, "comparison": ranked, "demonstration": bool(said.text.strip())}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tuneful.feedback.matchups import Matchup, matchups
 from tuneful.feedback.pages import groups_of
+from tuneful.feedback.projects import find_project
 from tuneful.feedback.projects import judgments as judgments_of
 from tuneful.feedback.store import Store
 from tuneful.records import Judgment
@@ -61,15 +62,16 @@ def win_rates_of(
     """Those of a project, none where its completions are of fewer than two models.
 
     by: whose judgments count; those of models are no human evaluation, and are looked at by themselves. audience: only
-    people who say that they are of this group.
+    people who say that they are of this group. Of several criteria the project's own is counted.
 
-    Raises DataError as `consensus` does, for judgments by several criteria, and as `of_audience` does.
+    Raises DataError as `consensus` and `of_audience` do.
     """
     with store.snapshot() as then:  # people go on labeling
         met = matchups(then, project_id)
         if len({model for one in met for model in one.models if model is not None}) < 2:
             return []
         said, groups = comparing(judgments_of(then, project_id), by=by), groups_of(then, project_id)
+        criteria = find_project(then, project_id).criteria
     if audience is not None:
         from tuneful.feedback.dataset import of_audience
 
@@ -77,7 +79,9 @@ def win_rates_of(
     if not said:
         return win_rates([], None, met)
     from tuneful.feedback.consensus import consensus  # brings scipy, which those who label do not wait for
+    from tuneful.feedback.criteria import of_one
 
+    said, _ = of_one(said, criteria)
     return win_rates(said, consensus(said), met)
 
 

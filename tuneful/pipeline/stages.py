@@ -29,6 +29,7 @@ from tuneful.evaluation.comparison import Measure, compare_models
 from tuneful.evaluation.intervals import MeasuredJSON, bootstrap_mean
 from tuneful.evaluation.text_measures import eos_share, num_words
 from tuneful.feedback.consensus import consensus
+from tuneful.feedback.criteria import of_one
 from tuneful.feedback.dataset import of_audience
 from tuneful.feedback.decisions import decisions
 from tuneful.feedback.export import agreed_comparisons
@@ -102,12 +103,13 @@ def label(context: Context, record: RunDirectory, given: inputs.LabelInputs) -> 
 
 
 def collect(context: Context, record: RunDirectory, given: inputs.CollectInputs) -> Facts:
-    """`judgments.jsonl` and `completions.jsonl`: what was judged in a project of a store, as it is at this moment;
-    `decisions.jsonl`: what its lead settled, if anything."""
+    """`judgments.jsonl` and `completions.jsonl`: what was judged in a project of a store, as it is at this moment, by
+    its own criterion where there are several; `decisions.jsonl`: what its lead settled, if anything."""
     store = Store.open(given.store, make=False)
     project = find_project(store, given.project)
     with store.snapshot() as then:
-        said = of_audience(judgments(then, project.id), given.audience, groups_of(then, project.id))
+        own, _ = of_one(judgments(then, project.id), project.criteria)
+        said = of_audience(own, given.audience, groups_of(then, project.id))
         offered = candidates(then, project.id)
         made = [] if given.audience else decisions(then, project.id)  # an audience speaks for itself
     if len(said) < given.fewest:

@@ -118,7 +118,6 @@ def submit(request: Request, store: InStore, who: Known, now: Now, assignment_id
         flags={name: tuple(flags) for name, flags in body.flags.items()},
         values=body.values,
         text=body.text,
-        criterion=found.criteria[0],
         instructions=body.instructions,
         note=body.note,
         seconds=body.seconds,

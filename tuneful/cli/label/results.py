@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 STORE = "judgments.db"
 """Where judgments are looked for without --store and --judgments, as by the commands beside these."""
 
+OfCriterion = Annotated[
+    str | None, typer.Option("--criterion", help="Of judgments by several, these; else the project's own.")
+]
 Judgments = Annotated[Path | None, typer.Option("--judgments", help="Judgments file (JSONL), in place of a store.")]
 
 
 def consensus_command(
-    judgments: Judgments = None, store: OptionalStore = None, project: OptionalProject = None, as_json: Json = False
+    judgments: Judgments = None,
+    store: OptionalStore = None,
+    project: OptionalProject = None,
+    criterion: OfCriterion = None,
+    as_json: Json = False,
 ) -> None:
     """What the raters of a project or a file agree on, and how far each can be trusted.
 
@@ -39,7 +46,7 @@ def consensus_command(
     from tuneful.feedback.implied import orders
     from tuneful.pipeline.rows import rater_rows
 
-    said = _judged(judgments, store, project)
+    said = _judged(judgments, store, project, criterion)
     if said.is_yes_or_no:
         _tell_labels(said, as_json=as_json)
         return
@@ -140,6 +147,7 @@ def export_command(
     in_: Annotated[Path | None, typer.Option("--in", help="Completions that --judgments speaks of.")] = None,
     store: OptionalStore = None,
     project: OptionalProject = None,
+    criterion: OfCriterion = None,
     audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
     force: Force = False,
 ) -> None:
@@ -155,6 +163,8 @@ def export_command(
     if dataset is not None:
         if project is None or judgments is not None or in_ is not None:
             raise ConfigError("--dataset is of a project of a store: name --project, and no --judgments or --in")
+        if criterion is not None:
+            raise ConfigError("--criterion goes with --out; the rows of a dataset tell theirs")
         _export_dataset(dataset, store or STORE, project, audience, force=force)
         return
     assert out is not None
@@ -169,7 +179,7 @@ def export_command(
         raise ConfigError("--audience goes with --dataset")
     if judgments is not None and in_ is None:
         raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
-    said = _judged(judgments, store, project)
+    said = _judged(judgments, store, project, criterion)
     said = said if in_ is None else replace(said, candidates=read_candidates(in_))
     if said.is_yes_or_no:
         answers, even = answers_in(said)
@@ -195,20 +205,32 @@ def _export_dataset(folder: Path, place: str, project: str, audience: str | None
     print(f"{rows} rows in {len(manifest.files)} files of {folder}, version {version} of the dataset")
 
 
-def _judged(file: Path | None, store: str | None, project: str | None) -> Collected:
-    """What was judged and decided: of a file and the decisions.jsonl beside it, or of a project of a store, with its
-    items."""
+def _judged(file: Path | None, store: str | None, project: str | None, criterion: str | None) -> Collected:
+    """What was judged and decided by one criterion: of a file and the decisions.jsonl beside it, or of a project of a
+    store, with its items. What is left out is told."""
+    import sys
+
+    found = _collected(file, store, project, criterion)
+    if found.left_out:
+        print(f"{found.left_out}; --criterion takes others", file=sys.stderr)
+    return found
+
+
+def _collected(file: Path | None, store: str | None, project: str | None, criterion: str | None) -> Collected:
     from tuneful.feedback.collected import Collected, collected
 
     if file is not None and store is None and project is None:
+        from tuneful.feedback.criteria import of_one
         from tuneful.feedback.judgments import read_judgments
         from tuneful.feedback.settling import decisions_beside
 
-        return Collected(read_judgments(file), [], decisions_beside(file))
+        said, left_out = of_one(read_judgments(file), asked=criterion)
+        settled = [one for one in decisions_beside(file) if criterion in (None, one.criterion)]
+        return Collected(said, [], settled, left_out)
     if file is not None or project is None:
         raise ConfigError("name either --judgments FILE, or the --project of a store")
     from tuneful.feedback.projects import find_project
     from tuneful.feedback.store import Store
 
     opened = Store.open(store or STORE, make=False)
-    return collected(opened, find_project(opened, project).id)
+    return collected(opened, find_project(opened, project).id, criterion=criterion)
