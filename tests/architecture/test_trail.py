@@ -14,6 +14,7 @@ EVENT = f"{FEEDBACK}.trail.add"
 WITHOUT_AN_EVENT = {
     # What labelers do: these rows are never changed, and a dataset's manifest has the hash of them all.
     "assignment.claim": "a lease",
+    "assignment.take": "a model's hold on an item",
     "assignment.extend": "a lease",
     "assignment.skip": "a labeler's own",
     "assignment.save_draft": "no judgment yet",

@@ -32,7 +32,7 @@ from tuneful.feedback.quality import latest
 from tuneful.feedback.recording import record
 from tuneful.feedback.store import Store
 from tuneful.feedback.submission import Said, submit
-from tuneful.feedback.tables import rater
+from tuneful.feedback.tables import judgment, rater
 from tuneful.records import Candidates, Completion, Judgment, JudgmentKind, Prompt
 
 ANSWERS = [{"text": "Close the blinds."}, {"text": "So what?"}]
@@ -134,6 +134,35 @@ def test_ratings_come_to_pairs(tmp_path: Path) -> None:
     pairs = read_comparisons(tmp_path / "pairs.jsonl")
     assert sorted((pair.chosen, pair.rejected) for pair in pairs) == [("good 1", "bad 1"), ("good 2", "bad 2")]
     assert all(0.5 < pair.p < 1 for pair in pairs)
+
+
+def test_of_several_criteria_one_is_taken_and_the_others_are_told(store: Path, tmp_path: Path) -> None:
+    opened = Store.open(store)
+    first = judgments(opened, find_project(opened, "helpful").id)[0].id
+    opened.write(lambda c: c.execute(update(judgment).where(judgment.c.id == first).values(criterion="honest")))
+    where = ("--store", store, "--project", "helpful")
+    assert 'left out: 1 by "honest"; --criterion takes others' in tuneful("label", "consensus", *where)
+    assert "1 pairs" in tuneful("label", "consensus", *where, "--criterion", "honest")
+    told = tuneful("label", "export", *where, "--out", tmp_path / "pairs.jsonl")
+    assert "3 comparisons" in told
+    assert '5 judgments are by "helpful"; left out: 1 by "honest"' in told
+    tuneful("label", "export", *where, "--dataset", tmp_path / "data")
+    file = ("--judgments", tmp_path / "data" / "judgments.jsonl")
+    with pytest.raises(DataError, match=r"several criteria \(helpful, honest\); choose one, as --criterion helpful"):
+        tuneful("label", "consensus", *file)
+    assert "3 pairs" in tuneful("label", "consensus", *file, "--criterion", "helpful")
+    with pytest.raises(ConfigError, match="goes with --out"):
+        tuneful("label", "export", *where, "--dataset", tmp_path / "more", "--criterion", "honest")
+
+
+def test_a_model_has_nothing_to_do_or_is_refused_before_anything_is_asked_of_it(store: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "one.jsonl", [{"prompt": "Hot.", "completions": ANSWERS[:1]}])
+    tuneful("label", "create", "toxic", "--kind", "binary", "--in", tmp_path / "one.jsonl", "--store", store)
+    judge = ("--store", store, "--judge", "http://127.0.0.1:9/v1", "--model", "qwen")  # where nobody answers
+    with pytest.raises(StoreError, match='project "toxic": asks for a 0/1 judgment'):
+        tuneful("label", "ai", "--project", "toxic", *judge)
+    create_project(Store.open(store), "empty", now=0.0)
+    assert "nothing is left to judge" in tuneful("label", "ai", "--project", "empty", *judge)
 
 
 def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:

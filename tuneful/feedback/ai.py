@@ -1,6 +1,7 @@
-"""A model as one of a project's raters: it claims items like a person, and says how sure it is of each pair.
+"""A model as one of a project's raters: it goes over every item, and says how sure it is of each pair.
 
-Every pair is asked about in both orders and the two are averaged, since models lean to a side. What was said in each
+It takes nobody's place: what people have finished it judges too, and that is where it can be held against them. Every
+pair is asked about in both orders and the two are averaged, since models lean to a side. What was said in each
 order is kept with the judgment, and the same consensus that weighs people weighs the model against them.
 """
 
@@ -15,11 +16,11 @@ from random import Random
 from typing import Final
 
 from tuneful.errors import StoreError
-from tuneful.feedback.assignment import claim, skip
+from tuneful.feedback.assignment import skip, take, unasked
 from tuneful.feedback.pages import asked_of, show
-from tuneful.feedback.projects import find_project
+from tuneful.feedback.projects import Project, find_project
 from tuneful.feedback.store import Store
-from tuneful.feedback.submission import Said, submit
+from tuneful.feedback.submission import ORDERED, Said, submit
 from tuneful.records import Candidates, Prompt
 
 Prefer = Callable[[Prompt, str, str], float]
@@ -43,6 +44,15 @@ class Rated:
     leaning: float
 
 
+def require_orders(found: Project) -> None:
+    """StoreError for a project that does not ask what a model can say."""
+    if found.kind not in ORDERED:
+        asks = "0/1 judgment" if found.kind == "binary" else found.kind
+        raise StoreError(
+            f'project "{found.name}": asks for a {asks}; a model ranks and compares, and does nothing else'
+        )
+
+
 def rate(
     store: Store,
     project_id: str,
@@ -52,22 +62,23 @@ def rate(
     *,
     clock: Callable[[], float],
     limit: int | None = None,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Rated:
-    """Rank open items of a project, `limit` at most, until there are none for this rater.
+    """Rank the items of a project that this rater has not judged, gold ones too, `limit` at most, whether people have
+    finished or not.
 
     A judgment's values hold, for completion ids a and b, under "a>b" the probability given to a when it was shown
-    first. Raises StoreError for a project that asks for no rankings or comparisons, and whatever `prefer` raises; the
-    item in hand is then free again when its lease ends.
+    first. on_progress: told how many items of how many are done. Raises StoreError as `require_orders` does, and
+    whatever `prefer` raises; the item in hand is then the first of the next call.
     """
-    if find_project(store, project_id).kind not in ("ranking", "comparison"):
-        raise StoreError(f'project "{project_id}": a model ranks and compares; it does not do what this project asks')
-    done, firsts = 0, list[float]()
-    while limit is None or done < limit:
+    require_orders(find_project(store, project_id))
+    judged, firsts = 0, list[float]()
+    left = unasked(store, project_id, rater_id)[:limit]
+    for done, item_id in enumerate(left, start=1):
         begun = clock()
-        given = claim(store, project_id, rater_id, now=begun)
-        if given is None:
-            break
+        given = take(store, item_id, rater_id, now=begun)
+        if given is None:  # another process rates under this name
+            continue
         seen = show(store, given)
         if len(seen.answers) < 2:
             skip(store, given.id, rater_id, "there is nothing to compare")
@@ -84,9 +95,9 @@ def rate(
             seconds=clock() - begun,
         )
         submit(store, given.id, rater_id, word, now=clock())
-        done += 1
-        on_progress(done)
-    return Rated(judgments=done, leaning=sum(firsts) / len(firsts) - 0.5 if firsts else 0.0)
+        judged += 1
+        on_progress(done, len(left))
+    return Rated(judgments=judged, leaning=sum(firsts) / len(firsts) - 0.5 if firsts else 0.0)
 
 
 def _in_both_orders(

@@ -3,6 +3,10 @@
 A lease is a time, not a lock: once it is over the place counts as free inside the next claim, and no daemon has to
 notice. Work is never thrown away: what comes late counts while there is room and is kept as surplus when there is none.
 
+A model is asked about every item once, beside the people and whether they have finished or not (`unasked`, `take`).
+Its lease is over at once, so it holds no place, and what it says is kept as surplus: places are for people, and for
+raters who simulate them.
+
 Statements of a claim are built once, as constants with named parameters: SQLAlchemy takes 70 to 130 microseconds to
 build one, and 25 to ask it, and whoever holds SQLite's lock makes all others wait (docs/experiments.md).
 """
@@ -44,7 +48,8 @@ AHEAD: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """An item in a rater's hands until `lease_until`, its completions in the order in which they are shown.
+    """An item in a rater's hands until `lease_until`, in a model's for as long as it takes; its completions in the
+    order in which they are shown.
 
     quiz: one of those that a labeler begins with, to learn and to be tried.
     """
@@ -78,11 +83,13 @@ def claim(
     besides: assignments that the rater has in hand and does not ask for, to fetch what comes after them; more than
     `AHEAD` at once are not given. A labeler who has a quiz to pass gets its items first.
 
-    Raises AccessError when the rater is no member of the project.
+    Raises AccessError when the rater is no member of the project, StoreError for a model, which takes no place.
     """
 
     def work(connection: Connection) -> Assignment | None:
         tried = standing(connection, project_id, rater_id)
+        if tried.is_ai:
+            raise StoreError(f'rater "{rater_id}": is a model, which takes no place; `take` an item that is `unasked`')
         _release_expired(connection, rater_id, now)
         held = connection.execute(_HELD, {"rater": rater_id, "project": project_id}).all()
         for one in held:
@@ -95,7 +102,39 @@ def claim(
         chosen = _next_item(connection, project_id, rater_id, tried, len(held), now)
         if chosen is None:
             return None
-        return _assign(connection, chosen, project_id, rater_id, now, quiz=not tried.passed)
+        until = now + _lease(connection, rater_id)
+        return _assign(connection, chosen, project_id, rater_id, now, until=until, quiz=not tried.passed)
+
+    return store.write(work)
+
+
+def unasked(store: Store, project_id: str, rater_id: str) -> list[str]:
+    """Ids of the items of a project that the rater has not judged or skipped, gold ones too, in their order: what a
+    model has to do. Of a rater who is none yet, all."""
+    done = select(assignment.c.id).where(
+        assignment.c.item == item.c.id, assignment.c.rater == rater_id, assignment.c.state.not_in(("live", "released"))
+    )
+    asked = select(item.c.id).where(item.c.project == project_id, ~done.exists())
+    with store.read() as connection:
+        return list(connection.execute(asked.order_by(item.c.priority.desc(), item.c.position)).scalars())
+
+
+def take(store: Store, item_id: str, rater_id: str, *, now: float) -> Assignment | None:
+    """An item for a model, full or not, without a place on it; None when it has judged or skipped it. One that it had
+    taken is in its hands still.
+
+    Raises AccessError when it is no member of the item's project, StoreError for a rater who is no model.
+    """
+
+    def work(connection: Connection) -> Assignment | None:
+        chosen = connection.execute(select(item).where(item.c.id == item_id)).one()._mapping
+        if not standing(connection, chosen["project"], rater_id).is_ai:
+            raise StoreError(f'rater "{rater_id}": is no model; people and who simulates them `claim` an item')
+        mine = (assignment.c.item == item_id, assignment.c.rater == rater_id, assignment.c.state != "released")
+        held = connection.execute(select(assignment).where(*mine)).first()
+        if held is None:
+            return _assign(connection, chosen, chosen["project"], rater_id, now, until=now, quiz=False)
+        return _assignment(held._mapping, quiz=False) if held.state == "live" else None
 
     return store.write(work)
 
@@ -288,7 +327,14 @@ _ADD_ASSIGNMENT: Final = insert(assignment)
 
 
 def _assign(
-    connection: Connection, chosen: RowMapping, project_id: str, rater_id: str, now: float, *, quiz: bool
+    connection: Connection,
+    chosen: RowMapping,
+    project_id: str,
+    rater_id: str,
+    now: float,
+    *,
+    until: float,
+    quiz: bool,
 ) -> Assignment:
     shown = list(chosen["completions"])
     random.Random(f"{chosen['id']} {rater_id}").shuffle(shown)
@@ -298,7 +344,7 @@ def _assign(
         "item": chosen["id"],
         "rater": rater_id,
         "state": "live",
-        "lease_until": now + _lease(connection, rater_id),
+        "lease_until": until,
         "shown_order": shown,
         "instructions": newest,
         "created_at": now,

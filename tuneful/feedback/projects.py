@@ -54,7 +54,7 @@ class Progress:
     """items: in all; done: with as many judgments as are asked for now; wanted, have: judgments of all items; up_to:
     that may be wanted in the end, where an overlap adapts, else as many as wanted.
 
-    Gold items have no part in it.
+    Gold items have no part in it, nor have judgments of models.
     """
 
     items: int
@@ -272,13 +272,18 @@ def add_rater(
 
 def member_named(store: Store, project_id: str, name: str, *, kind: RaterKind, now: float) -> str:
     """The id of the member of this kind and name, a new one where there is none: a model that rates once more."""
+    found = known_member(store, project_id, name, kind=kind)
+    return found or add_rater(store, project_id, kind=kind, name=name, now=now)
+
+
+def known_member(store: Store, project_id: str, name: str, *, kind: RaterKind) -> str | None:
+    """The id of the member of this kind and name."""
     with store.read() as connection:
-        found = connection.execute(
+        return connection.execute(
             select(rater.c.id)
             .join(membership, membership.c.rater == rater.c.id)
             .where(membership.c.project == project_id, rater.c.kind == kind, rater.c.name == name)
         ).scalar()
-    return found or add_rater(store, project_id, kind=kind, name=name, now=now)
 
 
 def add_member(store: Store, project_id: str, rater_id: str, *, role: Role, by: str | None = None, now: float) -> None:

@@ -14,17 +14,19 @@ from tuneful.feedback.gold import UNKNOWABLE, Gold, share_right
 from tuneful.feedback.items import MANY, put_gold
 from tuneful.feedback.projects import put_quiz
 from tuneful.feedback.store import Store
-from tuneful.feedback.tables import assignment, item, judgment, membership, project
+from tuneful.feedback.tables import assignment, item, judgment, membership, project, rater
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a project asks of its labelers, and whether this one has passed its quiz or has none to pass."""
+    """What a project asks of its labelers, and whether this one has passed its quiz or has none to pass, as a lead and
+    a model."""
 
     quiz: int
     pass_share: float
     gold_every: int
     passed: bool
+    is_ai: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +43,17 @@ class Trying:
 
 # Built once, as in `assignment`.
 _STANDING: Final = (
-    select(membership.c.role, membership.c.passed_at, project.c.kind)
-    .add_columns(project.c.quiz, project.c.pass_share, project.c.gold_every)
+    select(
+        membership.c.role,
+        membership.c.passed_at,
+        project.c.kind,
+        project.c.quiz,
+        project.c.pass_share,
+        project.c.gold_every,
+        (rater.c.kind == "ai").label("is_ai"),
+    )
     .join(project, project.c.id == membership.c.project)
+    .join(rater, rater.c.id == membership.c.rater)
     .where(membership.c.project == bindparam("project"), membership.c.rater == bindparam("rater"))
     .with_for_update(of=membership)
 )
@@ -57,9 +67,9 @@ def standing(connection: Connection, project_id: str, rater_id: str) -> Standing
         missing = f'rater "{rater_id}" is no member of it' if known else "there is no such project"
         raise AccessError(f'project "{project_id}": {missing}')
     if found.kind in UNKNOWABLE:  # a quiz that was set when that was not refused yet
-        return Standing(0, found.pass_share, 0, passed=True)
-    passed = found.quiz == 0 or found.passed_at is not None or found.role == "lead"
-    return Standing(found.quiz, found.pass_share, found.gold_every, passed)
+        return Standing(0, found.pass_share, 0, passed=True, is_ai=found.is_ai)
+    passed = found.quiz == 0 or found.passed_at is not None or found.role == "lead" or found.is_ai
+    return Standing(found.quiz, found.pass_share, found.gold_every, passed, found.is_ai)
 
 
 def try_to_pass(connection: Connection, project_id: str, rater_id: str, tried: Standing, now: float) -> bool:
@@ -82,7 +92,8 @@ def trying(store: Store, project_id: str, *, rater_id: str | None = None) -> dic
         select(membership.c.rater)
         .join(project, project.c.id == membership.c.project)
         .where(membership.c.project == project_id, project.c.quiz > 0)
-        .where(membership.c.passed_at.is_(None), membership.c.role != "lead")
+        .join(rater, rater.c.id == membership.c.rater)
+        .where(membership.c.passed_at.is_(None), membership.c.role != "lead", rater.c.kind != "ai")
     )
     if rater_id is not None:
         members = members.where(membership.c.rater == rater_id)

@@ -49,7 +49,8 @@ def record(
     """Put judgments into a project, with the prompts and completions they are about; all of them or none.
 
     Ids stay what they are in the file, unless they mean something else here (`id_here`, `_rater`). What was recorded
-    before is not recorded twice. An item wants as many raters as have judged it, and `room` more.
+    before is not recorded twice. An item wants as many raters as have judged it, models apart, and `room`
+    more.
 
     Raises StoreError for a judgment of completions that `candidates` lack, of another kind or criterion than the
     project's, at a time that is none, or with an id that means another judgment of the project.
@@ -178,12 +179,13 @@ def _require_project(connection: Connection, project_id: str, judgments: Sequenc
 
 
 def _count(connection: Connection, item_id: str, room: int, *, is_new: bool) -> None:
-    """The item's judgments that count, and at least so many raters wanted; of a new item as many, and `room` more."""
+    """The item's judgments that count, and at least so many raters wanted; of a new item as many, and `room` more, and
+    one where only models have judged it."""
     lock_item(connection, item_id)
     of_item = (judgment.c.item == item_id, judgment.c.counted)
     count = connection.execute(select(func.count(distinct(judgment.c.rater))).where(*of_item)).scalar_one()
     wanted = connection.execute(select(item.c.overlap).where(item.c.id == item_id)).scalar_one()
-    overlap = count + room if is_new else max(count, wanted)
+    overlap = max(count + room, 1) if is_new else max(count, wanted)
     connection.execute(update(item).where(item.c.id == item_id).values(overlap=overlap, submitted=count))
 
 
@@ -276,7 +278,8 @@ def _judgment(
         if any(stored[name] != value for name, value in row.items()):
             raise StoreError(f'judgment "{said.id}": the id belongs to another one here; give this one a new id')
         return False
-    row |= {"id": id_, "project": project_id, "assignment": None, "criterion": said.criterion, "counted": True}
+    row |= {"id": id_, "project": project_id, "assignment": None, "criterion": said.criterion}
+    row |= {"counted": said.rater_kind != "ai"}
     row |= {
         "shown_order": [ids[one] for one in said.shown_order],
         "instructions": said.instructions or None,

@@ -138,9 +138,9 @@ item = Table(
         postgresql_where=text("submitted < overlap"),
     ),
 )
-"""submitted: judgments that count towards the overlap, so that a claim reads open items alone, in the order of their
-index, and stops at the first. gold: the known answer of an item that everybody is asked once, {"ranks" or "values",
-"why"}; it has no part in a project's progress."""
+"""submitted: judgments that count towards the overlap, no model's among them, so that a claim reads open items alone,
+in the order of their index, and stops at the first. gold: the known answer of an item that everybody is asked once,
+{"ranks" or "values", "why"}; it has no part in a project's progress."""
 
 matchup = Table(
     "matchup",
@@ -211,7 +211,8 @@ assignment = Table(
     ),
     Index("ix_assignment_rater", "rater", "state"),
 )
-"""The unique index, not the code, forbids a second one of the same rater on the same item. reason: of a skip."""
+"""The unique index, not the code, forbids a second one of the same rater on the same item. lease_until: of a model's
+when it began, so that it is in nobody's way. reason: of a skip."""
 
 draft = Table(
     "draft",
@@ -248,9 +249,9 @@ judgment = Table(
     Index("ix_judgment_rater", "rater", "project", "created_at"),
 )
 """instructions: the id of the version that was read, or what a judgment made elsewhere calls it. counted: within the
-overlap; what came after it was full is kept, and marked. quiz: said before the quiz was passed,
-and of use to nobody but the labeler. A row is never changed: a revision is another row, and a row is replaced once at
-most."""
+overlap; what came after it was full is kept, and marked, and so is what models say, who take no place. quiz: said
+before the quiz was passed, and of use to nobody but the labeler. A row is never changed: a revision is another row, and
+a row is replaced once at most."""
 
 account = Table(
     "account",

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from tests.feedback.store.people import within_overlap
 from tuneful.errors import StoreError
 from tuneful.feedback.adaptive import Adapted, adapt, is_due
-from tuneful.feedback.assignment import LEASE_SECONDS, claim
+from tuneful.feedback.assignment import LEASE_SECONDS, claim, take
 from tuneful.feedback.decisions import decide
 from tuneful.feedback.gold import Gold
 from tuneful.feedback.items import EVERYBODY, add_gold, add_items
@@ -135,6 +135,17 @@ def test_what_came_as_surplus_counts_towards_the_most(store: Store) -> None:
     people.now = AFTER
     done = people.adapt()
     assert (done.unsure, done.raised) == (1, 0)
+
+
+def test_what_models_say_makes_an_item_unsure_and_leaves_the_most_to_people(store: Store) -> None:
+    people = People(store, ["open question"], overlap=1, most=2, sure=0.99)
+    people.one()
+    model = add_rater(store, people.project, kind="ai", now=0.0)
+    given = take(store, *people.names, model, now=people.now)
+    assert given is not None
+    assert not submit(store, given.id, model, said((2, 1)), now=people.now).counted
+    done = people.adapt()
+    assert (done.judgments, done.unsure, done.raised) == (2, 1, 1)
 
 
 def test_gold_items_are_left_alone(store: Store) -> None:

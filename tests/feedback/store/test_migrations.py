@@ -239,7 +239,7 @@ def test_an_old_store_keeps_every_row(url: str, old: str) -> None:
     make_old(url, old)
     store = Store.open(url)
     with store.read() as connection:
-        assert revision(connection) == "0007"
+        assert revision(connection) == "0008"
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     (kept,) = judgments(store, "p")
     assert (kept.ranks, kept.flags, kept.seconds) == ((2, 1), {"a": ("unsafe",)}, 7.5)
@@ -261,9 +261,34 @@ def test_a_migration_that_is_killed_half_way_is_done_by_the_next_start(url: str,
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
     Store.open(url).close()
     with bare(url) as connection:
-        assert revision(connection) == "0007"
+        assert revision(connection) == "0008"
         assert set(metadata.tables) <= set(inspect(connection).get_table_names())
         assert rows(connection, OLD[old]) == {name: [row] for name, row in OLD[old].items()}
+
+
+def test_places_that_models_had_are_people_s_again(url: str) -> None:
+    make_old(url, "0001")
+    by_model = {
+        "rater": {"id": "m", "kind": "ai", "name": "qwen"},
+        "assignment": {"id": "t", "rater": "m"},
+        "judgment": {"id": "k", "rater": "m", "assignment": "t"},
+    }
+    with bare(url) as connection:
+        for table, row in by_model.items():
+            connection.execute(insert(metadata.tables[table]).values(**{**FIRST[table], **row}))
+        connection.execute(text("UPDATE item SET submitted = 2"))
+    store = Store.open(url)
+    with store.read() as connection:
+        assert [*connection.execute(text("SELECT submitted FROM item"))] == [(1,)]
+        states = connection.execute(text("SELECT id, state FROM assignment ORDER BY id"))
+        assert [*states] == [("s", "submitted"), ("t", "surplus")]
+        judged = connection.execute(text("SELECT id, counted FROM judgment ORDER BY id"))
+        assert [*judged] == [("j", True), ("k", False)]
+    given = claim(store, "p", add_rater(store, "p", now=10.0), now=10.0)
+    assert given is not None
+    assert given.item == "i"
+    assert {one.id for one in judgments(store, "p")} == {"j", "k"}
+    store.close()
 
 
 def test_programs_that_start_at_once_on_an_old_store_all_come_up(url: str) -> None:

@@ -52,6 +52,21 @@ def test_ids_ranks_and_times_come_back_as_they_were(store: Store, project: str) 
     assert progress(store, project).have == progress(store, project).wanted == 3
 
 
+def test_what_models_said_takes_no_place(store: Store, project: str) -> None:
+    record(store, project, [HOUSE], WORDS[:1], now=5.0)
+    by_model = [
+        said(id_, about, "judge", (1, 2, 3)[: len(about.completions)]) for id_, about in (("8", HOUSE), ("9", DOOR))
+    ]
+    record(store, project, [HOUSE, DOOR], [replace(one, rater_kind="ai") for one in by_model], now=6.0)
+    assert len(judgments(store, project)) == 3
+    seen = progress(store, project)
+    # of the house one person was wanted and there; of the door, of which a model alone spoke, one is asked
+    assert (seen.have, seen.wanted, seen.done) == (1, 2, 1)
+    given = claim(store, project, add_rater(store, project, now=7.0), now=7.0)
+    assert given is not None
+    assert given.item == "item da"
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_item_that_is_there_in_another_order_is_ranked_as_it_was_said(
     store: Store, project: str, *, keep: bool

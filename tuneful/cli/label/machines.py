@@ -26,9 +26,10 @@ def ai_command(
     concurrency: Annotated[int, typer.Option(help="Requests under way at one time.", min=1)] = 4,
     seed: Seed = 0,
 ) -> None:
-    """A language model as one more rater of a project, asked about every pair in both orders.
+    """A language model as one more rater of a project, asked about every pair of every item in both orders.
 
-    First it is tried on traps; one that falls for more than a quarter of them rates nothing.
+    It takes nobody's place, and also judges what people have finished. First it is tried on traps; one that falls for
+    more than a quarter of them rates nothing.
 
     Example: tuneful label ai --project helpful --judge http://localhost:8000/v1 --model qwen
     """
@@ -38,10 +39,11 @@ def ai_command(
 
     from tuneful.cli.progress import terminal_display
     from tuneful.errors import RewardError
-    from tuneful.feedback.ai import rate, resists, traps
+    from tuneful.feedback.ai import rate, require_orders, resists, traps
+    from tuneful.feedback.assignment import unasked
     from tuneful.feedback.items import candidates
     from tuneful.feedback.pages import guide
-    from tuneful.feedback.projects import find_project, member_named, progress
+    from tuneful.feedback.projects import find_project, known_member, member_named
     from tuneful.feedback.store import Store
     from tuneful.rewards.chat import ChatModel
     from tuneful.rewards.preference_judge import PreferenceJudge
@@ -50,8 +52,13 @@ def ai_command(
     refuse_no_url("--judge", judge, example="http://localhost:8000/v1", keys="use --key-variable")
     opened = Store.open(store, make=False)
     found = find_project(opened, project)
+    require_orders(found)
     newest = guide(opened, found.id)
     asked = principle or (newest.text if newest else f"Prefer the more {found.criteria[0]} answer.")
+    name = f"{model} · {content_hash(asked)}"
+    if not unasked(opened, found.id, known_member(opened, found.id, name, kind="ai") or ""):
+        print(f'nothing is left to judge: in "{found.name}" there is no item that {model} has not judged')
+        return
     chat = ChatModel(judge, model, key_variable)
     with chat.client() as client, ThreadPoolExecutor(concurrency) as threads, terminal_display() as display:
         prefer = partial(PreferenceJudge(chat, asked).prefer, client)
@@ -62,8 +69,7 @@ def ai_command(
             if held < RESISTS:
                 raise RewardError(f"judge {model} does what answers tell it to; take another, or --num-traps 0")
         display.stage("rate", model)
-        rater = member_named(opened, found.id, f"{model} · {content_hash(asked)}", kind="ai", now=time.time())
-        left = min(limit or progress(opened, found.id).items, progress(opened, found.id).items)
+        rater = member_named(opened, found.id, name, kind="ai", now=time.time())
         rated = rate(
             opened,
             found.id,
@@ -72,7 +78,7 @@ def ai_command(
             threads,
             clock=time.time,
             limit=limit,
-            on_progress=lambda done: display.step(done, left, {}),
+            on_progress=lambda done, total: display.step(done, total, {}),
         )
     print(f"{rated.judgments} judgments; it leans to the answer shown first by {rated.leaning:+.3f}")
 
