@@ -204,7 +204,8 @@ def test_nobody_confirms_himself() -> None:
 def test_others_are_the_next_dozen_of_the_item_in_a_circle() -> None:
     def block(raters: list[int], items: list[int]) -> Block:
         ranks = np.ones((len(raters), 2), np.int64)
-        return Block(("i", "k"), (("a", "b"), ("c", "d")), np.array(items), np.array(raters), ranks)
+        firm = np.full((len(raters), 1), np.nan)
+        return Block(("i", "k"), (("a", "b"), ("c", "d")), np.array(items), np.array(raters), ranks, firm)
 
     ranking, other = _others(block([0, 1, 2, 0, 1], [0, 0, 0, 1, 1]))
     assert sorted(zip(ranking.tolist(), other.tolist(), strict=True)) == [

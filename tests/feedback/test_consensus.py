@@ -270,3 +270,37 @@ def test_revisions_replace() -> None:
     revised = replace(first, id="later", ranks=(2, 1), replaces=first.id)
     other = ranking("ben", (2, 1))
     assert consensus([first, revised, other]) == consensus([revised, other])
+
+
+def judged(q: float, item: str = "i") -> Judgment:
+    """A model that gives q to "a", whichever is shown first, and always prefers it."""
+    values = {f"{item}a>{item}b": q, f"{item}b>{item}a": 1 - q}
+    about = {"item": item, "prompt": item, "completions": (f"{item}a", f"{item}b")}
+    return Judgment(id=f"{item} {q}", rater="judge", rater_kind="ai", ranks=(1, 2), values=values, **about)  # type: ignore[arg-type]
+
+
+def test_a_judge_that_is_hardly_sure_moves_p_less_than_one_that_is(simulate: Simulate) -> None:
+    """Alone, at the slope that nobody can confirm; and where three people who agree with it give it a slope."""
+    alone = [consensus([judged(q)]).pairs[0].p for q in (0.53, 0.75, 0.999)]
+    assert alone == sorted(alone)
+    assert 0.5 < alone[0] < 0.52
+    firm = consensus([replace(judged(0.999), values={})]).pairs[0].p
+    assert alone[2] == pytest.approx(firm, abs=1e-3)
+    assert alone[2] < firm
+    people = [
+        replace(judged(1.0, item), id=f"{who} {item}", rater=who, rater_kind="human", values={})
+        for item in map(str, range(40))
+        for who in ("ann", "ben", "cid")
+    ]
+    unsure, sure = (
+        consensus([*people, *(judged(q, one.item) for one in people[1::3]), judged(q)]) for q in (0.53, 0.999)
+    )
+    assert unsure.raters == sure.raters  # reliability is learned from who agrees with whom
+    (less,), (more,) = ([pair.p for pair in found.pairs if pair.item == "i"] for found in (unsure, sure))
+    assert 0.5 < less < 0.55 < more
+
+
+def test_values_of_people_that_are_named_like_a_model_s_change_nothing(simulate: Simulate) -> None:
+    said = simulate(DEMO, seed=0, num_items=60).judgments
+    named = [replace(j, values={f"{a}>{b}": 0.5 for a in j.completions for b in j.completions}) for j in said]
+    assert consensus(named) == consensus(said)

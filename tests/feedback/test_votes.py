@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tuneful.errors import DataError
@@ -51,6 +52,39 @@ def test_a_revision_may_take_back_a_ranking() -> None:
 def test_kinds_that_order_nothing_are_left_out() -> None:
     rating = replace(ranking("2", ()), kind="rating", completions=("i-0",), values={"score": 3})
     assert [j.id for j in tabulate([ranking("1", (1, 2)), rating]).judgments] == ["1"]
+
+
+SURE = {"i-0>i-1": 0.9, "i-1>i-0": 0.7, "i-0>i-2": 0.8, "i-2>i-0": 0.2, "i-1>i-2": 0.5, "i-2>i-1": 0.53}
+
+
+def soft(ranks: tuple[int | None, ...], values: dict[str, float] = SURE) -> Judgment:
+    return replace(ranking("1", ranks), rater_kind="ai", values=values)
+
+
+def test_a_model_s_vote_carries_the_mean_of_both_orders() -> None:
+    """0 over 1: (.9 + 1 - .7) / 2 = .6; 0 over 2: (.8 + .8) / 2; 1 over 2: (.5 + .47) / 2, a tie by its ranks."""
+    (block,) = tabulate([soft((1, 2, 2)), ranking("2", (1, 2, 3), "ben")]).blocks
+    assert block.q[0].tolist() == pytest.approx([0.6, 0.8, 0.485])
+    assert np.isnan(block.q[1]).all()
+
+
+def test_pairs_of_a_completion_that_a_model_did_not_rank_carry_nothing() -> None:
+    (block,) = tabulate([soft((1, None, 2)), ranking("2", (1, 2, 3), "ben")]).blocks
+    assert np.isnan(block.q[0]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "judgment",
+    [
+        soft((1, 2, 3), {name: p for name, p in SURE.items() if name != "i-2>i-1"}),
+        soft((1, 2, 3), SURE | {"i-0>i-1": 7.0}),
+        soft((1, 2, 3), SURE | {"i-0>i-1": float("nan")}),
+        replace(soft((1, 2, 3)), rater_kind="human"),
+    ],
+)
+def test_a_vote_is_firm_without_all_probabilities_and_that_of_people_is(judgment: Judgment) -> None:
+    (block,) = tabulate([judgment]).blocks
+    assert np.isnan(block.q).all()
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def _observe(judgments: list[Judgment], consensus: Consensus, lengths: Mapping[s
             item=ranking,
             rater=block.rater[other],
             ranks=block.ranks[other],
+            q=block.q[other],
         )
         num_others = np.bincount(ranking, minlength=len(here))
         first, second = block.pairs

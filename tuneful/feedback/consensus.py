@@ -79,8 +79,9 @@ class Consensus:
 def consensus(judgments: Iterable[Judgment]) -> Consensus:
     """The reliability-weighted Bradley-Terry consensus of all rankings and comparisons in `judgments`.
 
-    Slopes are fitted first (feedback.slopes), then the scores of each item (feedback.scores). Nobody is removed: a
-    random rater has a slope near 0 and moves nothing, an inverted one a negative slope and still informs.
+    Slopes are fitted first (feedback.slopes), then the scores of each item (feedback.scores); in these a model's vote
+    counts with the probability that it gave, where its `values` have one for every pair in both orders. Nobody is
+    removed: a random rater has a slope near 0 and moves nothing, an inverted one a negative slope and still informs.
 
     Several raters: every pair of an item is kept, weight 1/C(N, 2). One rater: tied pairs are dropped and the others of
     an item share weight 1. Judgments that another one `replaces` and kinds that order nothing are left out. Raises

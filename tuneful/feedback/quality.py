@@ -27,7 +27,7 @@ from tuneful.feedback.tables import item, judgment, project
 from tuneful.records import Judgment, content_hash
 from tuneful.settings import as_table, build
 
-METHOD: Final = "quality/5"
+METHOD: Final = "quality/6"
 """Another number when what is measured, or how, changes: a snapshot of another method is not read."""
 
 FEW: Final = 2000

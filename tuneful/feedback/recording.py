@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any, Final
 
 from sqlalchemy import Connection, distinct, func, insert, select, update
@@ -49,8 +50,7 @@ def record(
     """Put judgments into a project, with the prompts and completions they are about; all of them or none.
 
     Ids stay what they are in the file, unless they mean something else here (`id_here`, `_rater`). What was recorded
-    before is not recorded twice. An item wants as many raters as have judged it, models apart, and `room`
-    more.
+    before is not recorded twice. An item wants as many raters as have judged it, models apart, and `room` more.
 
     Raises StoreError for a judgment of completions that `candidates` lack, of another kind or criterion than the
     project's, at a time that is none, or with an id that means another judgment of the project.
@@ -263,10 +263,11 @@ def _judgment(
 ) -> bool:
     """Whether it was new."""
     ranks = dict(zip(said.completions, said.ranks, strict=True)) if said.ranks else {}
+    names = {**ids, **({f"{a}>{b}": f"{ids[a]}>{ids[b]}" for a, b in permutations(ids, 2)} if said.values else {})}
     row: dict[str, Any] = {
         "ranks": [ranks[one] for one in ids] if ranks else [],
         "flags": {ids[one]: list(flags) for one, flags in said.flags.items()},
-        "values": {ids.get(name, name): value for name, value in said.values.items()},
+        "values": {names.get(name, name): value for name, value in said.values.items()},
         "text": said.text,
         "item": item_id,
         "rater": rater_id,

@@ -10,14 +10,24 @@ G is chosen from the rest R with probability
 which is Davidson's model for two completions and Plackett-Luce without ties (Davidson-Luce: Firth, Kosmidis and Turner
 2019; the sum here stops at ties of two). The prior is s ~ N(0, 1). Items are independent given the slopes, so the
 Hessian is one K x K block per item.
+
+A model's soft vote gives q to the first of a pair, and counts q log P(first) + (1 - q) log P(second). A firm vote is
+one whose q is 1 or 0; any other fits best where P(first), a tie counting half, is q. Of a model that was asked about
+all pairs of k completions each counts
+
+    4 (k - H_k) / (k (k - 1))        H_k = 1 + 1/2 + ... + 1/k
+
+so that together they curve the likelihood of equal completions as one ranking of them does; for k = 2 that is 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tuneful.feedback.slopes import davidson
 from tuneful.feedback.votes import Block, Floats, Ints
 
 _REFINEMENTS = 2
@@ -81,20 +91,19 @@ def fit_scores(block: Block, slopes: Floats, nu: float) -> Scores:
     Gaussian is then moved to where the *expected* gradient vanishes, with the expected Hessian as precision, which is
     the variational Gaussian (Opper and Archambeau 2009), expectations by 2K-point cubature.
     """
-    choices, beta = Choices.of(block.ranks), slopes[block.rater]
     size, items = block.ranks.shape[1], len(block.items)
-    cell = choices.order * items + block.item
-    corner = (choices.order[:, None] * size + choices.order[None]) * items + block.item
     diagonal = np.arange(size)
+    is_firm = np.asarray(np.isnan(block.q).all(1))
+    soft = np.flatnonzero(~is_firm)
+    firmly = _of_rankings(block, np.flatnonzero(is_firm), slopes, nu)
+    softly = _of_soft_votes(block, soft, slopes, nu) if len(soft) else None
 
     def likelihood(scores: Floats) -> tuple[Floats, Floats]:
-        gradient, hessian = choice_derivatives(beta * scores.ravel()[cell], choices, nu)
-        summed = np.bincount(cell.ravel(), (beta * gradient).ravel(), size * items)
-        curved = np.bincount(corner.ravel(), (beta * beta * hessian).ravel(), size * size * items)
-        return (
-            np.asarray(summed, np.float64).reshape(size, items),
-            np.asarray(curved, np.float64).reshape(size, size, items),
-        )
+        gradient, hessian = firmly(scores)
+        if softly is None:
+            return gradient, hessian
+        more = softly(scores)
+        return gradient + more[0], hessian + more[1]
 
     def newton(mean: Floats, gradient: Floats, hessian: Floats) -> tuple[Floats, Floats]:
         hessian[diagonal, diagonal] += 1
@@ -117,6 +126,58 @@ def fit_scores(block: Block, slopes: Floats, nu: float) -> Scores:
         step, covariance = newton(mean, gradient, hessian)
         mean = mean + step
     return Scores(mean, covariance)
+
+
+Derivatives = Callable[[Floats], tuple[Floats, Floats]]
+"""Scores [K, I] -> gradient [K, I] and Hessian [K, K, I] of a negative log-likelihood in them."""
+
+
+def _of_rankings(block: Block, rows: Ints, slopes: Floats, nu: float) -> Derivatives:
+    choices, beta, item = Choices.of(block.ranks[rows]), slopes[block.rater[rows]], block.item[rows]
+    size, items = block.ranks.shape[1], len(block.items)
+    cell = choices.order * items + item
+    corner = (choices.order[:, None] * size + choices.order[None]) * items + item
+
+    def derivatives(scores: Floats) -> tuple[Floats, Floats]:
+        gradient, hessian = choice_derivatives(beta * scores.ravel()[cell], choices, nu)
+        summed = np.bincount(cell.ravel(), (beta * gradient).ravel(), size * items)
+        curved = np.bincount(corner.ravel(), (beta * beta * hessian).ravel(), size * size * items)
+        return (
+            np.asarray(summed, np.float64).reshape(size, items),
+            np.asarray(curved, np.float64).reshape(size, size, items),
+        )
+
+    return derivatives
+
+
+def soft_weight(num_ranked: Ints) -> Floats:
+    """Of each pair of a soft ranking of so many completions, two or more."""
+    harmonic = np.cumsum(1 / np.arange(1, num_ranked.max() + 1))
+    return np.asarray(4 * (num_ranked - harmonic[num_ranked - 1]) / (num_ranked * (num_ranked - 1)), np.float64)
+
+
+def _of_soft_votes(block: Block, rows: Ints, slopes: Floats, nu: float) -> Derivatives:
+    size, items = block.ranks.shape[1], len(block.items)
+    row, pair = np.nonzero(~np.isnan(block.q[rows]))
+    q, item, beta = block.q[rows][row, pair], block.item[rows][row], slopes[block.rater[rows]][row]
+    weight = soft_weight((block.ranks[rows] > 0).sum(1))[row]
+    first, second = (side[pair] for side in block.pairs)
+    cell = np.concatenate([side * items + item for side in (first, second)])
+    corners = [(one * size + other) * items + item for one in (first, second) for other in (first, second)]
+    corner = np.concatenate(corners)
+
+    def derivatives(scores: Floats) -> tuple[Floats, Floats]:
+        _, tie, lead = davidson(beta * (scores[first, item] - scores[second, item]), nu)
+        slope = weight * beta * (lead - (q - 0.5))
+        curve = weight * beta * beta * ((1 - tie) / 4 - lead * lead)
+        summed = np.bincount(cell, np.concatenate((slope, -slope)), size * items)
+        curved = np.bincount(corner, np.concatenate((curve, -curve, -curve, curve)), size * size * items)
+        return (
+            np.asarray(summed, np.float64).reshape(size, items),
+            np.asarray(curved, np.float64).reshape(size, size, items),
+        )
+
+    return derivatives
 
 
 def invert(blocks: Floats) -> Floats:

@@ -14,6 +14,10 @@ it should. The pairs of an item are multiplied as if independent (a composite li
 the estimate stays consistent, and the overconfidence is taken out of the interval, which comes from the sandwich
 H^-1 J H^-1 with the curvature H summed over pairs and the variance J of the gradient summed over items.
 
+How sure a model is of its vote (feedback.votes) has no part in it, only which side it takes. The cross-entropy that its
+scores are fitted to would ask for a slope of 0 here: by Hölder's inequality its integral over d is at most 1/2 for a
+vote that stands alone, and is that at 0, so a model that nobody contradicts would count for nothing.
+
 Turning all slopes and all scores around changes no likelihood. The prior, whose mean is positive, decides: of the two
 mirror images the one whose slopes have a positive sum is kept, so most raters are taken to mean what they say.
 """

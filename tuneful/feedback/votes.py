@@ -1,12 +1,17 @@
 """Judgments as arrays: which rater put which completions of which item in which order.
 
+A model that was asked about each pair says how sure it is of it (feedback.ai): its votes are soft, and carry the
+probability q that it gives to the first. A vote of people is firm.
+
 Nothing depends on the order judgments come in, nor on what raters or completions are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +28,8 @@ class Block:
     """The rankings of all items that have K completions: I items, M rankings.
 
     items: I ids; completions: I tuples of K ids, sorted. item, rater: int [M]. ranks: int [M, K], aligned with the
-    item's completions, 1 best, equal = tie, 0 = not ranked.
+    item's completions, 1 best, equal = tie, 0 = not ranked. q: float [M, P], aligned with `pairs`: of a soft ranking
+    the probability given to the first of each pair that it ranks; NaN elsewhere, and all over a firm one.
     """
 
     items: tuple[str, ...]
@@ -31,6 +37,7 @@ class Block:
     item: Ints
     rater: Ints
     ranks: Ints
+    q: Floats
 
     @property
     def pairs(self) -> tuple[Ints, Ints]:
@@ -153,12 +160,30 @@ def _block(judgments: list[Judgment], members: dict[str, set[str]], number: dict
     completions = [tuple(sorted(members[item])) for item in items]
     column = [{c: k for k, c in enumerate(ids)} for ids in completions]
     row = {item: n for n, item in enumerate(items)}
-    ranks = np.zeros((len(judgments), len(completions[0])), np.int64)
+    size = len(completions[0])
+    ranks, q = np.zeros((len(judgments), size), np.int64), np.full((len(judgments), size * (size - 1) // 2), np.nan)
     item = np.array([row[j.item] for j in judgments], np.int64)
     for n, j in enumerate(judgments):
         place = column[row[j.item]]
         for completion, rank in zip(j.completions, j.ranks, strict=True):
             if rank is not None:
                 ranks[n, place[completion]] = rank
+        if j.rater_kind == "ai" and j.values:
+            q[n] = _soft(j.values, [c if rank else "" for c, rank in zip(place, ranks[n], strict=True)])
     rater = np.array([number[j.rater] for j in judgments], np.int64)
-    return Block(tuple(items), tuple(completions), item, rater, ranks)
+    return Block(tuple(items), tuple(completions), item, rater, ranks, q)
+
+
+def _soft(values: Mapping[str, float], ranked: Sequence[str]) -> list[float]:
+    """The probability given to the first of each pair of completions, the mean of both orders in which they were shown;
+    NaN where one of them is not ranked, "", and everywhere unless it was said of all others."""
+    found = []
+    for a, b in combinations(ranked, 2):
+        if a and b:
+            said = values.get(f"{a}>{b}", math.nan), values.get(f"{b}>{a}", math.nan)
+            if not all(0 <= p <= 1 for p in said):
+                return [math.nan] * math.comb(len(ranked), 2)
+            found.append((said[0] + 1 - said[1]) / 2)
+        else:
+            found.append(math.nan)
+    return found

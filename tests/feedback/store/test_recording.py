@@ -67,6 +67,19 @@ def test_what_models_said_takes_no_place(store: Store, project: str) -> None:
     assert given.item == "item da"
 
 
+def test_how_sure_a_model_was_goes_with_the_ids_that_completions_get(store: Store, project: str) -> None:
+    record(store, project, [HOUSE], WORDS[:1], now=5.0)
+    other = replace(
+        DOOR, prompt=Prompt("Another door."), completions=(Completion("a", id="ha"), Completion("c", id="x"))
+    )
+    sure = {"ha>x": 0.9, "x>ha": 0.3, "sure": 1.0}
+    record(store, project, [other], [said("9", other, "judge", (1, 2), rater_kind="ai", values=sure)], now=6.0)
+    (kept,) = (one for one in judgments(store, project) if one.id == "9")
+    first, second = kept.completions
+    assert "ha" not in kept.completions  # which is one of the house's
+    assert kept.values == {f"{first}>{second}": 0.9, f"{second}>{first}": 0.3, "sure": 1.0}
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_item_that_is_there_in_another_order_is_ranked_as_it_was_said(
     store: Store, project: str, *, keep: bool
