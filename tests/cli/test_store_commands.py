@@ -184,6 +184,21 @@ def test_quality_is_printed_and_kept_for_the_page(store: Path) -> None:
         tuneful("label", "quality", "--store", store, "--project", "helpful", "--group", "nurse")
 
 
+def test_a_dataset_takes_its_form_from_the_command(store: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    where = ("label", "export", "--store", store, "--project", "helpful")
+    tuneful(*where, "--dataset", tmp_path / "data", "--parquet", "--margins", "--flagged-as-rejected")
+    tables = [pq.read_table(file) for file in sorted((tmp_path / "data").glob("preferences-*.parquet"))]
+    assert tables and all("margin" in table.column_names for table in tables)
+    assert not list((tmp_path / "data").glob("preferences-*.jsonl"))
+    settings = json.loads((tmp_path / "data" / "manifest.json").read_text())["settings"]
+    assert (settings["container"], settings["margins"], settings["flagged_as_rejected"]) == ("parquet", True, True)
+    for flag in ("--parquet", "--margins", "--flagged-as-rejected"):
+        with pytest.raises(ConfigError, match=f"{flag} goes with --dataset"):
+            tuneful(*where, "--out", tmp_path / "pairs.jsonl", flag)
+
+
 def test_a_dataset_verifies_and_is_the_same_when_written_again(store: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         tuneful("label", "export", "--store", store, "--project", "helpful", "--dataset", tmp_path / name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -56,11 +56,15 @@ def export_dataset(
     folder: Path,
     *,
     audience: str | None = None,
+    container: Literal["jsonl", "parquet"] = "jsonl",
+    flagged_as_rejected: bool = False,
+    margins: bool = False,
     by: str | None = None,
     force: bool = False,
     now: float,
 ) -> tuple[int, Manifest]:
-    """Write a project's dataset into `folder`, and keep its manifest under a number, the version.
+    """Write a project's dataset into `folder`, and keep its manifest under a number, the version. What it may hold is
+    told at `write_dataset`.
 
     A dataset that says what an earlier version says is that version again, byte by byte, and no new row; so a dataset
     is made anew from the store for as long as nothing of it has changed. Raises as `write_dataset` does.
@@ -85,6 +89,9 @@ def export_dataset(
         name=found.name,
         decisions=made,
         instructions=instructions,
+        container=container,
+        flagged_as_rejected=flagged_as_rejected,
+        margins=margins,
         audience=audience,
         groups=groups,
         query={"project": found.name, "kind": found.kind, "criteria": list(found.criteria)},

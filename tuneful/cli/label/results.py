@@ -149,6 +149,14 @@ def export_command(
     project: OptionalProject = None,
     criterion: OfCriterion = None,
     audience: Annotated[str | None, typer.Option(help="Only people who say they are of this group.")] = None,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Tables of the dataset as Parquet, not JSONL.")] = False,
+    margins: Annotated[
+        bool, typer.Option("--margins", help="Pairs have the difference of the scores, for trainers that read no p.")
+    ] = False,
+    flagged_as_rejected: Annotated[
+        bool,
+        typer.Option("--flagged-as-rejected", help="Gibberish may be the rejected side of a pair."),
+    ] = False,
     force: Force = False,
 ) -> None:
     """Comparisons (prompt, chosen, rejected, p, weight) for this or any other trainer, or a whole dataset.
@@ -165,7 +173,13 @@ def export_command(
             raise ConfigError("--dataset is of a project of a store: name --project, and no --judgments or --in")
         if criterion is not None:
             raise ConfigError("--criterion goes with --out; the rows of a dataset tell theirs")
-        _export_dataset(dataset, store or STORE, project, audience, force=force)
+        _export_dataset(
+            *(dataset, store or STORE, project, audience),
+            parquet=parquet,
+            margins=margins,
+            flagged_as_rejected=flagged_as_rejected,
+            force=force,
+        )
         return
     assert out is not None
     refuse_unwritable(out, force=force)
@@ -175,8 +189,14 @@ def export_command(
     from tuneful.data.unpaired import unpaired_row
     from tuneful.feedback.collected import answers_in, comparisons_in
 
-    if audience is not None:
-        raise ConfigError("--audience goes with --dataset")
+    for flag, given in (
+        ("--audience", audience is not None),
+        ("--parquet", parquet),
+        ("--margins", margins),
+        ("--flagged-as-rejected", flagged_as_rejected),
+    ):
+        if given:
+            raise ConfigError(f"{flag} goes with --dataset")
     if judgments is not None and in_ is None:
         raise ConfigError("--judgments needs the completions they speak of: add --in FILE")
     said = _judged(judgments, store, project, criterion)
@@ -191,7 +211,17 @@ def export_command(
     print(f"{len(comparisons)} comparisons in {out}")
 
 
-def _export_dataset(folder: Path, place: str, project: str, audience: str | None, *, force: bool) -> None:
+def _export_dataset(
+    folder: Path,
+    place: str,
+    project: str,
+    audience: str | None,
+    *,
+    parquet: bool,
+    margins: bool,
+    flagged_as_rejected: bool,
+    force: bool,
+) -> None:
     import time
 
     from tuneful.feedback.projects import find_project
@@ -200,7 +230,17 @@ def _export_dataset(folder: Path, place: str, project: str, audience: str | None
 
     opened = Store.open(place, make=False)
     found = find_project(opened, project)
-    version, manifest = export_dataset(opened, found.id, folder, audience=audience, force=force, now=time.time())
+    version, manifest = export_dataset(
+        opened,
+        found.id,
+        folder,
+        audience=audience,
+        container="parquet" if parquet else "jsonl",
+        margins=margins,
+        flagged_as_rejected=flagged_as_rejected,
+        force=force,
+        now=time.time(),
+    )
     rows = sum(file.rows for file in manifest.files)
     print(f"{rows} rows in {len(manifest.files)} files of {folder}, version {version} of the dataset")
 
