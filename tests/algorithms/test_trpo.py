@@ -178,6 +178,7 @@ def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt], 
             "prompts_per_step": 3,
             "max_grad_norm": 0.05,
             "max_kl": 0.3,  # so long a step that the first length does not hold
+            "cg_residual": 1e-5,
             "optimization": Optimization(learning_rate=1e-2),
         },
         kl_target=1.0,
@@ -200,6 +201,7 @@ def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt], 
         "max_kl": 0.02,
         "damping": 1.0,
         "cg_iterations": 2,
+        "cg_residual": 0.5,
         "tries": 1,
         "fisher_share": 0.5,
         "value_epochs": 2,
@@ -223,7 +225,15 @@ def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt], 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_kl", 0.0), ("damping", 0.0), ("cg_iterations", 0), ("tries", 0), ("fisher_share", 0.0), ("lam", 2.0)],
+    [
+        ("max_kl", 0.0),
+        ("damping", 0.0),
+        ("cg_iterations", 0),
+        ("cg_residual", 0.0),
+        ("tries", 0),
+        ("fisher_share", 0.0),
+        ("lam", 2.0),
+    ],
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"trpo\.{name}") as error:

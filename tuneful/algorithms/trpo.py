@@ -64,7 +64,10 @@ class TRPOConfig(OnPolicyConfig):
     damping: float = 0.1
     """Added to the Fisher matrix, which is singular where an adapter starts."""
     cg_iterations: int = 15
-    """Of the conjugate gradient."""
+    """Of the conjugate gradient, at most."""
+    cg_residual: float = 0.01
+    """Where it ends before: what is left of the gradient, as a share of it. Each iteration is dear, and what is left
+    is far below the noise of the gradient."""
     tries: int = 10
     """Lengths that the line search tries, each 0.8 of the one before."""
     fisher_share: float = 1.0
@@ -81,6 +84,7 @@ class TRPOConfig(OnPolicyConfig):
         require_above(0, self, self.table, "max_kl", "damping", hint="the paper's step is 0.01, damping 0.1")
         require_at_least(1, self, self.table, "cg_iterations", "tries")
         require_at_least(0, self, self.table, "value_epochs", hint="0 leaves the value function as it starts")
+        require_above(0, self, self.table, "cg_residual", hint="1e-5 is as far as float32 goes")
         require_discounts(self)
         if not 0 < self.fisher_share <= 1:
             raise ConfigError(
@@ -149,7 +153,10 @@ def update(
     sample = random.Random(seed).sample(range(len(rollout)), max(1, round(config.fisher_share * len(rollout))))
     fisher = partial(fisher_product, policy, rollout.rows(sorted(sample)), weights, engine.tokens_per_microbatch)
     direction, residual = conjugate_gradient(
-        lambda v: fisher(v) + config.damping * v, gradient, iterations=config.cg_iterations
+        lambda v: fisher(v) + config.damping * v,
+        gradient,
+        iterations=config.cg_iterations,
+        tolerance=config.cg_residual**2,
     )
     max_kl = shrunk * config.max_kl
     step = longest_step(direction, fisher(direction), max_kl) * direction
