@@ -88,8 +88,8 @@ def write_dataset(
     trail_of: what the manifest says of the store's trail, given all the rest of it.
 
     An earlier dataset in the folder is replaced with `force` only, and nothing else is; what its card says of a license
-    is in the new one too. Raises DataError for input that
-    does not fit together, and when an audience has fewer than five people; RunError when the disk refuses.
+    is in the new one too. Raises DataError for input that does not fit together, and when an audience has fewer than
+    five people; RunError when the disk refuses.
     """
     require_place(folder, force=force)
     _check(folder, name, formats, container, shares)
