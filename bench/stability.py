@@ -1,6 +1,6 @@
 """Whether PPO and RLOO ever collapse in the demo world, over many seeds.
 
-    python bench/stability.py --out runs/stability [--seeds 8] [--learners ppo rloo] [--json]
+    python bench/stability.py --out runs/stability [--seeds 8] [--learners ppo rloo] [--kl-coef .3] [--json]
 
 The learners of recipes/demo_learners.toml, each seed with labels, a reward model and a policy of its own. A run has
 collapsed when its true utility on test prompts ends below the base's, when more than half of the best gain that it had
@@ -26,9 +26,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--learners", nargs="+", default=["ppo", "rloo"])
+    parser.add_argument("--kl-coef", type=float, help="their leash, in place of the recipe's")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+    if given.kl_coef is not None:
+        for name in given.learners:
+            stages[name]["kl_coef"] = given.kl_coef
     own = [stages[part] for name in given.learners for part in (name, f"evaluate_{name}")]
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in given.learners}
     for seed in range(given.seeds):

@@ -40,10 +40,10 @@ SHAPE: dict[str, Any] = {
     "decoder_start_token_id": 0,
 }
 NUM_SENTINELS = 32
-NUM_STEPS = 300
-ROWS_PER_STEP = 8
+NUM_STEPS = 800
+ROWS_PER_STEP = 16
 TOKENS_PER_ROW = 96
-OPTIMIZATION = Optimization(learning_rate=3e-4, schedule="cosine", warmup_steps=20, adam_eps=1e-8)
+OPTIMIZATION = Optimization(learning_rate=6e-4, schedule="cosine", warmup_steps=20, adam_eps=1e-8)
 
 
 def small_t5(progress: Progress) -> Path:

@@ -73,7 +73,7 @@ def write_report(
         frontiers=_frontiers(rows),
         distributions=_distributions(seen.get("distributions") or {}),
         labelers=_labelers(seen.get("labelers") or []),
-        learners=_learners(seen),
+        learners=learner_plots(seen),
         stages=_stages(seen.get("seconds") or {}),
         pairs=pairs[:MAX_SAMPLES],
         rollouts=rollouts[-MAX_SAMPLES:],
@@ -249,7 +249,7 @@ _COSTS = {
 """What the gain of a learner is drawn against."""
 
 
-def _learners(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def learner_plots(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Plots of what several learners reached against what it cost; none for a report of something else."""
     rows, shown = report.get("learners") or [], []
     measure = str(report.get("measure"))
