@@ -1,11 +1,11 @@
 """What docs/explanation/learners.md and the learners' pages tell of `tuneful compare recipes/demo_learners.toml`.
 
-    python bench/compared.py runs/learners [--plot docs/images/learners.svg]     # the table, and the plots
-    python bench/compared.py runs/learners --ranges trpo nlpo                    # what each of their metrics was
+    python bench/compared.py runs/learners [--plot docs/images/learners.svg] [--pages docs/explanation]
 
-Of a metric are told the values of the first step, of the steps about a tenth of the way, and of the last fifth, each
-from the lowest to the highest over seeds. Of the last fifth a twentieth is left out on both sides, so that one odd step
-does not make a range.
+Printed is the table of all learners. With --pages the measured part of each learner's page is written anew: what it
+gained, and of each metric the values of the first step, of the steps about a tenth of the way, and of the last fifth,
+each from the lowest to the highest over seeds. Of the last fifth a twentieth is left out on both sides, so that one odd
+step does not make a range.
 """
 
 from __future__ import annotations
@@ -24,6 +24,25 @@ from tuneful.evaluation.report import learner_plots
 NOT_TOLD = {"step", "kind", "seconds", "kl_coef", "replay"}
 """What says nothing of a run's health: settings, counts, the machine's time."""
 
+PAGES: dict[str, dict[str, str]] = {
+    "a2c": {"a2c": "A2C"},
+    "dpo": {"dpo": "DPO", "ipo": "IPO"},
+    "dqn": {"dqn": "DQN"},
+    "grpo": {"grpo": "GRPO"},
+    "ilql": {"ilql": "ILQL"},
+    "kto": {"kto": "KTO"},
+    "nlpo": {"nlpo": "NLPO"},
+    "orpo": {"orpo": "ORPO"},
+    "ppo": {"ppo": "PPO"},
+    "raft": {"raft": "RAFT"},
+    "reinforce": {"reinforce": "REINFORCE", "rloo": "RLOO"},
+    "simpo": {"simpo": "SimPO"},
+    "trpo": {"trpo": "TRPO"},
+}
+"""By page, the learners of the recipe and their names."""
+
+BEGIN = "<!-- measured by bench/compared.py: nothing after this is kept -->"
+
 Range = tuple[float, float]
 
 
@@ -31,18 +50,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--plot", type=Path, help="where to draw true utility against KL, samples and seconds, as SVG")
-    parser.add_argument("--ranges", nargs="+", metavar="LEARNER", help="print these learners' metrics")
+    parser.add_argument("--pages", type=Path, help="the folder of the pages whose measured part is written")
     given = parser.parse_args()
-    for name in given.ranges or ():
-        print(f"\n{name}\n\n| metric | first step | a tenth of the way | last fifth |\n|---|---|---|---|")
-        for metric, told in ranges(given.runs, name).items():
-            print(f"| `{metric}` | {' | '.join(map(between, told))} |")
-    if given.ranges:
-        return
     report = json.loads((given.runs / "report.json").read_text(encoding="utf-8"))
     print("\n".join(table(report["learners"])))
     if given.plot:
         given.plot.write_text(one_file([plot["plot"] for plot in learner_plots(report)]), encoding="utf-8")
+    if given.pages:
+        rows = {row["learner"]: row for row in report["learners"]}
+        for name, learners in PAGES.items():
+            page = given.pages / f"{name}.md"
+            before = page.read_text(encoding="utf-8").split(BEGIN)[0].rstrip("\n")
+            parts = measured(learners, rows, given.runs)
+            page.write_text("\n\n".join([before, BEGIN, *parts]) + "\n", encoding="utf-8")
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -57,14 +77,28 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _measured(told: Any, digits: int, unit: float = 1.0) -> str:
-    if not isinstance(told, dict):
-        return f"{told * unit:.{digits}f}"
-    mean, low, high = (f"{number * unit:.{digits}f}" for number in (told["mean"], *told["interval"]))
-    return f"{mean} [{low}, {high}]".replace("-", "−")
+    numbers = (told["mean"], *told["interval"]) if isinstance(told, dict) else (told,)
+    mean, *interval = (f"{round(number * unit, digits) + 0.0:.{digits}f}".replace("-", "−") for number in numbers)
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
 def _mean(told: Any) -> float:
     return float(told["mean"] if isinstance(told, dict) else told)
+
+
+def measured(learners: dict[str, str], rows: dict[str, dict[str, Any]], runs: Path) -> Iterator[str]:
+    """The paragraphs and tables of one page. learners: see PAGES."""
+    yield (
+        "**Measured in the demo world** (`tuneful compare recipes/demo_learners.toml`, seeds 0 to 2, 95 % intervals; "
+        "[beside the others](learners.md)); of each metric the lowest and the highest over the seeds:"
+    )
+    for learner, name in learners.items():
+        row = rows[learner]
+        gain, start = _measured(row["difference"]["true_utility"], 2), _measured(row["before"]["true_utility"], 2)
+        yield f"{name} raises true utility by {gain} from {start}, at a KL of {_measured(_mean(row['kl']), 1)} nats."
+        head = ["| metric | first step | a tenth of the way | last fifth |", "|---|---|---|---|"]
+        found = ranges(runs, learner).items()
+        yield "\n".join([*head, *(f"| `{metric}` | {' | '.join(map(between, told))} |" for metric, told in found)])
 
 
 def ranges(runs: Path, learner: str) -> dict[str, tuple[Range, Range, Range]]:

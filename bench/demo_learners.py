@@ -39,7 +39,7 @@ LEASHES: dict[str, tuple[str, tuple[float, float]]] = {
     "kto": ("beta", (0.03, 0.1)),
     "simpo": ("beta", (2.0, 5.0)),
     "orpo": ("odds_ratio_coef", (0.1, 1.0)),
-    "ilql": ("guide_scale", (1.0, 4.0)),
+    "ilql": ("guide_scale", (16.0, 64.0)),
 }
 """The setting that holds a learner back, and the two that are tried; of all others `kl_coef`, .1 and .3."""
 

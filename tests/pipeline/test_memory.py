@@ -15,8 +15,11 @@ import torch
 from tests.allocations import counted
 from tests.conftest import WORDS
 from tuneful.algorithms.dpo import DPO, DPOConfig
+from tuneful.algorithms.dqn import DQN, DQNConfig
 from tuneful.algorithms.kto import KTO, KTOConfig, unpair
+from tuneful.algorithms.nlpo import NLPO, NLPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.raft import RAFT, RAFTConfig
 from tuneful.algorithms.reward_model import RewardModel, RewardModelConfig, group_pairs
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.simpo import SimPO, SimPOConfig
@@ -31,6 +34,7 @@ from tuneful.models.adapters import LoRA
 from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles, policy_roles, reward_roles
 from tuneful.pipeline import memory
+from tuneful.pipeline.assembly import with_heads
 from tuneful.pipeline.context import Context, Silent
 from tuneful.pipeline.memory import (
     in_words,
@@ -168,6 +172,24 @@ def tensors(roles: Roles) -> list[torch.Tensor]:
     """Of all models."""
     models = [role.model for role in (roles.policy, roles.reference, roles.value, roles.reward) if role is not None]
     return [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+
+
+def test_what_nlpo_and_dqn_hold_beside_the_roles_is_planned(model_dir: Path) -> None:
+    """NLPO's mask policy is a third model. DQN's heads are 4 of d -> 2 d -> V, two of which follow, and one of 1."""
+    config, d, vocabulary = {"prompts_per_step": 4, "max_new_tokens": 8}, 96, 1_500
+
+    def weights(roles: Roles, make: Callable[..., Any], settings: Any) -> int:
+        ours = LocalEngine(roles, load_tokenizer(model_dir), total_steps=10)
+        learner = make(ours, [Prompt("hello")], lambda *_: torch.zeros(4), settings)
+        return plan_on_policy(ours, learner.collector).always["weights"]
+
+    ppo = weights(policy_roles(model_dir, value="head"), PPO, PPOConfig(**config))
+    nlpo = weights(policy_roles(model_dir, value="head"), NLPO, NLPOConfig(**config))
+    assert nlpo - ppo == 4 * sum(weight.numel() for weight in load_language_model(model_dir).parameters())
+    raft = weights(policy_roles(model_dir), RAFT, RAFTConfig(**config))
+    dqn = weights(with_heads(policy_roles(model_dir), seed=0), DQN, DQNConfig(**config))
+    to_hidden = d * 2 * d + 2 * d
+    assert dqn - raft == 4 * (4 * (to_hidden + (2 * d + 1) * vocabulary) + to_hidden + 2 * d + 1)
 
 
 @pytest.mark.parametrize(

@@ -313,13 +313,13 @@ class Plan:
         return total(self.parts)
 
 
-def held(roles: Iterable[Role | None], *, trained: Sequence[int]) -> Parts:
+def held(roles: Iterable[Role | None], *, trained: Sequence[int], beside: Iterable[Tensor] = ()) -> Parts:
     """The weights of the distinct models behind `roles`, each storage once, and AdamW's two moments of those trained.
 
-    trained: how many numbers each trained tensor has.
+    trained: how many numbers each trained tensor has. beside: weights that are in none of these models.
     """
     modules = [module for role in roles if role is not None for module in (role.model, role.head) if module is not None]
-    tensors = [tensor for module in modules for tensor in _tensors(module)]
+    tensors = [*(tensor for module in modules for tensor in _tensors(module)), *beside]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return {"weights": sum(storages.values()), "optimizer": 2 * FLOAT * sum(trained)}
 

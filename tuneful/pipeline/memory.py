@@ -193,12 +193,18 @@ def plan_kto(engine: LocalEngine, answers: Sequence[UnpairedPreference], config:
 
 
 def plan_on_policy(
-    engine: LocalEngine, collector: Collector, *, others: Sequence[Reward] = (), evaluated: int = 0, checked: int = 0
+    engine: LocalEngine,
+    collector: Collector,
+    *,
+    others: Sequence[Reward] = (),
+    evaluated: int = 0,
+    checked: int = 0,
+    rough: bool = False,
 ) -> Plan:
     """Of learning from the policy's own answers, should every one become as long as it may.
 
     others: rewards in memory beside the collector's. evaluated, checked: completions that are sampled and read together
-    outside its steps, on dev prompts and by the start-up checks.
+    outside its steps, on dev prompts and by the start-up checks. rough: whether the learner takes what is not counted.
     """
     config = collector.config
     policy, value = _present(engine.roles.policy), engine.roles.value
@@ -235,7 +241,7 @@ def plan_on_policy(
         sent=_sent(engine),
     )
     roles = [*_all(engine), *rewards]
-    return Plan(always=_held(engine, roles), phases=phases, rough=_rough(roles))
+    return Plan(always=_held(engine, roles), phases=phases, rough=rough or _rough(roles))
 
 
 def _largest_minibatch(asked: Sequence[Row], config: OnPolicyConfig) -> Sequence[Row]:
@@ -313,7 +319,8 @@ def _sent(engine: LocalEngine) -> int:
 
 
 def _held(engine: LocalEngine, roles: Sequence[Role]) -> Parts:
-    return held(roles, trained=_trained(engine))
+    heads = engine.roles.heads.parameters() if engine.roles.heads is not None else ()
+    return held(roles, trained=_trained(engine), beside=[*engine.beside.values(), *heads])
 
 
 def _all(engine: LocalEngine) -> list[Role]:

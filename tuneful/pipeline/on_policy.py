@@ -119,7 +119,12 @@ def train_on_policy(
     together = max(config.completions_per_step, evaluated)
     others = [second] if second is not None else []
     plan = memory.plan_on_policy(
-        engine, learner.collector, others=others, evaluated=evaluated, checked=min(NUM_ROLLOUTS, together)
+        engine,
+        learner.collector,
+        others=others,
+        evaluated=evaluated,
+        checked=min(NUM_ROLLOUTS, together),
+        rough=isinstance(learner, (DQN, NLPO, TRPO)),  # heads on every state, a cache more, gradients of gradients
     )
     memory.tell_plan(context, record, engine, plan)
     if ranks.from_first(record.latest_checkpoint) is None:
