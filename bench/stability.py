@@ -2,10 +2,10 @@
 
     python bench/stability.py --out runs/stability [--seeds 8] [--learners ppo rloo] [--kl-coef .3] [--json]
 
-The learners of recipes/demo_learners.toml, each seed with labels, a reward model and a policy of its own. A run has
-collapsed when its true utility on test prompts ends below the base's, when more than half of the best gain that it had
-on dev prompts is gone in the end, when its answers have less than half as many different word pairs as the base's, or
-when more than a fifth of them have no end token. Runs that are done are not repeated.
+The learners of recipes/demo_learners.toml on the demo's leash, each seed with labels, a reward model and a policy of
+its own. A run has collapsed when its true utility on test prompts ends below the base's, when more than half of the
+best gain that it had on dev prompts is gone in the end, when its answers have less than half as many different word
+pairs as the base's, or when more than a fifth of them have no end token. Runs that are done are not repeated.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--learners", nargs="+", default=["ppo", "rloo"])
-    parser.add_argument("--kl-coef", type=float, help="their leash, in place of the recipe's")
+    parser.add_argument("--kl-coef", type=float, default=0.3, help="their leash: .3 is that of recipes/demo.toml")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
-    if given.kl_coef is not None:
-        for name in given.learners:
-            stages[name]["kl_coef"] = given.kl_coef
+    for name in given.learners:
+        stages[name]["kl_coef"] = given.kl_coef
     own = [stages[part] for name in given.learners for part in (name, f"evaluate_{name}")]
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in given.learners}
     for seed in range(given.seeds):
