@@ -292,3 +292,55 @@ def test_a_step_of_every_stage(lora: str, family_dir: Path, tmp_path: Path) -> N
     steps = [json.loads(line) for line in (tmp_path / "run" / "ppo" / "metrics.jsonl").read_text().splitlines()]
     assert steps
     assert (tmp_path / "run" / "evaluate" / "report.html").exists()
+
+
+LEARNER = """
+[[stage]]
+name = "{learner}"
+algorithm = "{learner}"
+model = "{model}"
+prompts = "{data}"
+reward = "{folder}/reward.py:variety"
+num_steps = 2
+prompts_per_step = 4
+samples_per_prompt = 2
+max_new_tokens = 4
+evaluate_every = 1
+evaluate_prompts = 2
+lora = {{ rank = 4 }}
+"""
+
+ILQL = """
+[[stage]]
+name = "samples"
+do = "generate"
+model = "{model}"
+prompts = "{data}"
+num_samples = 2
+max_new_tokens = 4
+
+[[stage]]
+name = "ilql"
+algorithm = "ilql"
+model = "{model}"
+completions = "@samples"
+reward = "{folder}/reward.py:variety"
+completions_per_step = 32
+"""
+
+
+@pytest.mark.parametrize("learner", ["reinforce", "rloo", "grpo", "a2c", "trpo", "nlpo", "raft", "dqn", "ilql"])
+def test_a_step_of_every_learner_that_answers_or_learns_from_scores(
+    learner: str, policy_dir: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"how is the {one} {other}"} for one in ("bread", "rain", "dog", "sun") for other in range(16)]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    (tmp_path / "reward.py").write_text(
+        "def variety(prompts, completions):\n    return [float(len(set(one.text))) for one in completions]\n"
+    )
+    stages = ILQL if learner == "ilql" else LEARNER
+    text = stages.format(learner=learner, model=policy_dir, data=tmp_path / "prompts.jsonl", folder=tmp_path)
+    (tmp_path / "recipe.toml").write_text("[splits]\nreward = 0.5\nrl = 0.3\ndev = 0.1\ntest = 0.1\n" + text)
+    run_recipe(load_recipe(tmp_path / "recipe.toml"), tmp_path / "run")
+    steps = [json.loads(line) for line in (tmp_path / "run" / learner / "metrics.jsonl").read_text().splitlines()]
+    assert {step["step"] for step in steps if step["kind"] == "train"} == {1, 2}
