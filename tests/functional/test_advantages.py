@@ -165,3 +165,4 @@ def test_groups_do_not_see_each_other(seed: int, size: int, groups: int) -> None
 def test_a_group_of_equal_scores_has_no_advantages() -> None:
     for spread in ("sample", "population", "none"):
         assert not group_advantages(tensor([0.5, 0.5, 3.0, 3.0]), 2, spread=spread).any()
+        assert not group_advantages(tensor([123.4] * 8), 8, spread=spread).any()  # whose mean in float32 is another

@@ -55,6 +55,9 @@ def test_each_learner_with_each_seed(recipe: Path, tmp_path: Path) -> None:
     assert ppo["difference"]["words"]["mean"] == pytest.approx(sum(gains) / 2)
     assert ppo["kl"]["mean"] == pytest.approx(sum(one["kl"]["mean"] for one in judged) / 2)
     assert ppo["samples"]["mean"] == 2 * 4
+    logs = [(out / "small" / f"seed-{seed}" / "ppo" / "metrics.jsonl").read_text().splitlines() for seed in (0, 1)]
+    of_steps = [one["seconds"] for log in logs for one in map(json.loads, log) if one["kind"] == "train"]
+    assert ppo["seconds"]["mean"] == pytest.approx(sum(of_steps) / 2)
     assert best["samples"]["mean"] == 4 * 4
     assert best["kl"]["mean"] == pytest.approx(1.386294 - 0.75)  # log 4 - 3/4
     assert [point["kl"] for point in best["curve"]] == pytest.approx([0, 0.693147 - 0.5, 1.386294 - 0.75])
@@ -117,6 +120,13 @@ def test_what_cannot_be_compared_is_refused_first(
     recipe.write_text(text)
     with pytest.raises(ConfigError, match=told):
         compare_recipes([recipe], tmp_path / "out", seeds=[0], measure=measure, worlds=TOY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_of_a_stage_is_refused_where_there_are_several(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(recipe.read_text().replace('name = "ppo"\n', 'name = "ppo"\nseed = 5\n'))
+    with pytest.raises(ConfigError, match=r"small.toml: stage ppo sets seed = 5"):
+        compare_recipes([recipe], tmp_path / "out", seeds=[0, 1], worlds=TOY)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,9 +8,11 @@ import resource
 import shutil
 import signal
 from collections.abc import Mapping
+from itertools import count
 from math import exp, sqrt
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -24,6 +26,7 @@ from tuneful.data.jsonl import write_jsonl
 from tuneful.data.splits import split_of
 from tuneful.engines.local import LocalEngine
 from tuneful.errors import ConfigError, RunError, TunefulError
+from tuneful.pipeline import run as run_module
 from tuneful.pipeline.context import Silent, World
 from tuneful.pipeline.learner_inputs import DEV_MEASURES, SECOND_MEASURES
 from tuneful.pipeline.recipe import load_recipe
@@ -91,6 +94,21 @@ def test_what_trains_keeps_its_memory_plan_and_what_it_took(out):
         assert memory["while"] in ("sampling", "scoring", "updating", "normalising")
         assert memory["resident"] > memory["parts"]["weights"]
     assert "memory" not in read(out / "evaluate" / "run.json")
+
+
+def test_a_stage_that_failed_keeps_the_seconds_it_took(recipe, tmp_path, monkeypatch):
+    """The clock moves 7 seconds from one look to the next, and every stage is looked at when it begins and ends."""
+    clock = count(step=7.0)
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def fails(*_):
+        raise RunError("no more")
+
+    monkeypatch.setattr(run_module, "run_stage", fails)
+    for seconds in (7.0, 14.0):
+        with pytest.raises(RunError, match="no more"):
+            run_recipe(load_recipe(recipe), tmp_path / "run")
+        assert read(tmp_path / "run" / "run.json")["seconds"] == {"sft": seconds}
 
 
 def test_one_report_stands_above_the_stages(out):

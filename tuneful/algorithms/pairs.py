@@ -156,7 +156,7 @@ def sides(outputs: Outputs, part: Sequence[int], pairs: Pairs, numbers: Sequence
 def weighed(both: Sides, loss: Tensor, margin: Tensor, **more: Tensor) -> tuple[Tensor, Metrics]:
     """The micro-batch's part of a step's loss, and of its metrics: each pair counts its share.
 
-    loss, margin and what else is to be logged: [K]. The accuracy is the share of pairs whose margin is above 0.
+    loss, margin and what else is to be logged: [K]. The accuracy is the share of pairs whose margin is above 0, ½ at 0.
     """
     each = {
         "loss": loss,

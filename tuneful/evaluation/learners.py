@@ -31,9 +31,9 @@ class Point:
 class Learned:
     """What one learner reached with one seed, on prompts that it was not trained on.
 
-    before, difference: by measure, with intervals over prompts. samples: completions it drew for itself. seconds,
-    memory: of its stage; bytes above those that the process held before, None where that is not known. curve: the
-    moments of its run that were evaluated.
+    before, difference: by measure, with intervals over prompts. samples: completions it drew for itself. seconds: of
+    its steps, evaluations and loading left out; of best-of-n all. memory: bytes above those that the process held
+    before its stage, None where that is not known. curve: the moments of its run that were evaluated.
     """
 
     learner: str

@@ -70,7 +70,8 @@ def group_advantages(scores: Tensor, size: int, *, spread: Literal["sample", "po
     deviation divides by size - 1, by size, or there is none, as in Dr. GRPO (arXiv 2503.20783).
     """
     groups = widen(scores).view(-1, size)
-    away = groups - groups.mean(-1, keepdim=True)
+    equal = groups.amax(-1, keepdim=True) == groups.amin(-1, keepdim=True)  # rounding would leave a mean beside them
+    away = (groups - groups.mean(-1, keepdim=True)).masked_fill(equal, 0.0)
     if spread != "none":
         away = away / (groups.std(-1, keepdim=True, correction=int(spread == "sample")) + 1e-4)
     return away.flatten()

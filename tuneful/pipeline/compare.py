@@ -57,6 +57,8 @@ def compare_recipes(
     recipes = {path: [load_recipe(path, overrides, seed=seed) for seed in seeds] for path in paths}
     if len({path.stem for path in paths}) < len(paths):
         raise ConfigError(f"two recipes have one name, of {', '.join(map(str, paths))}; rename one")
+    for path, of_seeds in recipes.items():
+        _refuse_one_seed_for_all(path, of_seeds)
     entries = {path: _entries(of_seeds[0]) for path, of_seeds in recipes.items()}
     measure = _measure(entries, measure)
     runs = []
@@ -72,6 +74,17 @@ def compare_recipes(
     write_json(out / "report.json", report)
     write_report(out / "report.html", report, title=" and ".join(path.stem for path in paths))
     return report
+
+
+def _refuse_one_seed_for_all(path: Path, of_seeds: Sequence[Recipe]) -> None:
+    """ConfigError for a stage that trains alike in every run, whose interval over seeds would say nothing."""
+    for stages in zip(*(recipe.stages for recipe in of_seeds), strict=True):
+        chosen = {getattr(stage.config, "seed", number) for number, stage in enumerate(stages)}
+        if len(chosen) < len(of_seeds):
+            raise ConfigError(
+                f"{path}: stage {stages[0].name} sets seed = {stages[0].config.seed}, so that it would train alike "
+                "with every seed; leave it out, or ask for one seed"
+            )
 
 
 def _entries(recipe: Recipe) -> list[Entry]:
@@ -123,15 +136,14 @@ def _measured(judge: Stage) -> list[str]:
 def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned:
     """What a learner reached, as its run has it."""
     record, judged = _record(run / entry.learner.name), _record(run / entry.judge.name)
-    seconds = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"]
     facts: dict[str, Any] = {
         "learner": entry.learner.name,
         "algorithm": entry.learner.kind,
         "seed": context.seed,
-        "seconds": seconds[entry.learner.name],
         "memory": _memory(record.manifest),
     }
     if entry.learner is entry.judge:
+        stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"]
         first, last = judged.report["best_of_n"][0], judged.report["best_of_n"][-1]
         drawn = record.manifest["num_prompts"]
         points = [
@@ -143,17 +155,20 @@ def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned
             difference=last["differences"],
             kl=last["kl"],
             samples=last["n"] * drawn,
+            seconds=stages[entry.learner.name],
             curve=tuple(points),
             **facts,
         )
     names = judged.report["difference"]
     config = entry.learner.config
     per_step = config.completions_per_step if isinstance(config, OnPolicyConfig) else 0
+    steps = [row for row in read_log(record.folder / "metrics.jsonl") if row["kind"] == "train"]
     return Learned(
         before={name: judged.report["before"][name] for name in names},
         difference=names,
         kl=judged.report["kl"]["mean"],
-        samples=per_step * sum(row["kind"] == "train" for row in read_log(record.folder / "metrics.jsonl")),
+        samples=per_step * len(steps),
+        seconds=sum(row["seconds"] for row in steps),
         curve=tuple(_curve(record, _of_world(entry.judge, context, measure), measure, per_step)),
         **facts,
     )

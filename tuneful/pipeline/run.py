@@ -96,10 +96,12 @@ def _lead(
                     continue
                 record.update(**origins)
                 started = time.perf_counter()
-                with shown.follow(stage, record, seconds), followers.beside(stage):
-                    run_stage(replace(context, round=stage.round), stage, record)
-                seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
-                pipeline.update(seconds=seconds)
+                try:
+                    with shown.follow(stage, record, seconds), followers.beside(stage):
+                        run_stage(replace(context, round=stage.round), stage, record)
+                finally:  # a stage that is broken off and goes on later has taken both times
+                    seconds[stage.name] = seconds.get(stage.name, 0.0) + time.perf_counter() - started
+                    pipeline.update(seconds=seconds)
         if not pipeline.done:
             report = pipeline_report(recipe, out, seconds)
             write_json(out / "report.json", report)
