@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.algorithms.conftest import WatchedEngine
+from tests.algorithms.test_ppo import ALTERNATIVES, FELT
 from tuneful.algorithms.nlpo import NLPO, NLPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
 from tuneful.engines.optimization import Optimization
@@ -33,6 +34,8 @@ SETTINGS: dict[str, Any] = {
     "kl_coef": 0.1,
 }
 EOS = 2
+ROWS = [([3, 4], [5, 6, 7]), ([8], [9, 3]), ([4], [4])]
+"""Pretraining rows."""
 
 
 @pytest.fixture(params=[None, LoRA(rank=2)], ids=["all weights", "adapter"])
@@ -54,6 +57,24 @@ def test_with_the_whole_probability_it_is_ppo(build: Build, prompts: list[Prompt
         assert told.pop("allowed") == 0
         assert told == plain.step()
         assert masked.engine.weight_hash() == plain.engine.weight_hash()
+
+
+def test_with_pretraining_rows_too_it_is_ppo(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    settings = SETTINGS | {"ptx_coef": 0.5, "ptx_rows": 1}
+    masked = NLPO(policy_engine(), prompts, variety, NLPOConfig(**settings, top_p=1.0), ROWS)
+    plain = PPO(policy_engine(), prompts, variety, PPOConfig(**settings), ROWS)
+    told = masked.step()
+    assert told["ptx_loss"] > 0
+    assert told == plain.step() | {"allowed": 0}
+    assert masked.engine.weight_hash() == plain.engine.weight_hash()
+
+
+@pytest.mark.parametrize(("coef", "rows"), [(1.0, ()), (0.0, [([3], [4])])])
+def test_pretraining_rows_and_their_weight_go_together(
+    policy_engine: Build, prompts: list[Prompt], variety: Reward, coef: float, rows: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"nlpo\.ptx_coef and pretraining go together"):
+        NLPO(policy_engine(), prompts, variety, NLPOConfig(**SETTINGS, ptx_coef=coef), rows)
 
 
 def test_only_the_nucleus_of_the_policy_as_it_was_is_drawn_from(
@@ -117,20 +138,25 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: Any) -> None:
         NLPOConfig(**{name: value})
 
 
-def test_its_own_settings_change_the_outcome(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
-    """Those of PPO are PPO's to test."""
-    felt = NLPOConfig(**SETTINGS, top_p=0.5, min_tokens=2, mask_every=1)
-    alternatives: dict[str, Any] = {"top_p": 0.9, "min_tokens": 70, "mask_every": 3}
-    assert alternatives.keys() == {f.name for f in fields(NLPOConfig)} - {f.name for f in fields(PPOConfig)}
+def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    """All but `kl_estimator`, which has one value here."""
+    of_ppo = {f.name: getattr(FELT, f.name) for f in fields(FELT)} | {"epochs": 3, "max_update_kl": 1.0}
+    felt = NLPOConfig(**of_ppo, top_p=0.5, min_tokens=2, mask_every=1)
+    alternatives: dict[str, Any] = ALTERNATIVES | {"top_p": 0.9, "min_tokens": 70, "mask_every": 3}
+    del alternatives["kl_estimator"]
+    assert alternatives.keys() == {f.name for f in fields(NLPOConfig)} - {"kl_estimator"}
 
     def outcome(config: NLPOConfig) -> str:
-        learner = NLPO(policy_engine(), prompts, variety, config)
+        engine = policy_engine(optimization=config.optimization, total_steps=config.updates)
+        learner = NLPO(engine, prompts, variety, config, ROWS if config.ptx_coef > 0 else ())
         for _ in range(3):
             learner.step()
-        return str(learner.engine.weight_hash())
+        return str(engine.weight_hash())
 
-    usual = outcome(felt)
-    assert [n for n, other in alternatives.items() if outcome(replace(felt, **{n: other})) == usual] == []
+    mixed = replace(felt, ptx_coef=1.0)
+    bases = {name: mixed if name == "ptx_rows" else felt for name in alternatives}
+    usual = {base: outcome(base) for base in (felt, mixed)}
+    assert [n for n, base in bases.items() if outcome(replace(base, **{n: alternatives[n]})) == usual[base]] == []
 
 
 def test_another_engine_is_refused(prompts: list[Prompt], variety: Reward) -> None:

@@ -353,5 +353,5 @@ def test_pretraining_rows_are_imitated_beside(policy_engine: Build, prompts: lis
 def test_pretraining_rows_and_their_weight_go_together(
     policy_engine: Build, prompts: list[Prompt], variety: Reward, coef: float, rows: Any
 ) -> None:
-    with pytest.raises(ConfigError, match="ptx_coef and pretraining rows go together"):
+    with pytest.raises(ConfigError, match=r"ppo\.ptx_coef and pretraining go together"):
         PPO(policy_engine(), prompts, variety, replace(SMALL, ptx_coef=coef), rows)

@@ -137,6 +137,21 @@ def test_a_policy_that_speaks_by_value_is_no_plain_model(
         export(model, tmp_path / "plain", merge=True)
 
 
+@pytest.mark.parametrize("kind", ["ppo", "nlpo"])
+def test_pretraining_rows_are_imitated_beside(
+    kind: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_up, "NUM_ROLLOUTS", 16)
+    rows = tmp_path / "rows.jsonl"
+    write_jsonl(rows, ({"prompt": f"{word} house", "completion": "the house is quiet"} for word in WORDS))
+    mixed = tuned(kind, tiny_model_dir, prompts_in(tmp_path), pretraining=rows, ptx_coef=1.0, ptx_rows=2)
+    run_recipe(recipe(tmp_path, mixed), tmp_path / "run")
+    lines = (tmp_path / "run" / "tune" / "metrics.jsonl").read_text().splitlines()
+    lost = [row["ptx_loss"] for row in map(json.loads, lines) if row["kind"] == "train"]
+    assert len(lost) == 3
+    assert lost[-1] < lost[0]
+
+
 @pytest.mark.parametrize("source", ["completions", "comparisons"])
 def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Of 200 steps on answers of which the short ones score high, it says shorter ones than the model does."""

@@ -56,15 +56,24 @@ class NLPOConfig(PPOConfig):
 
 
 class NLPO(OnPolicyLearner):
-    """Learner over prompts and a reward. Needs the engine of this process, whose policy it copies."""
+    """Learner over what PPO learns from. Needs the engine of this process, whose policy it copies."""
 
     config: NLPOConfig
     engine: LocalEngine
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: NLPOConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        config: NLPOConfig,
+        pretraining: Sequence[tuple[list[int], list[int]]] = (),
+    ) -> None:
         if not isinstance(engine, LocalEngine) or engine.roles.policy is None:
             raise ConfigError("nlpo needs the LocalEngine: its mask policy reads along while the policy is sampled")
+        ppo.require_pretraining(config, pretraining)
         super().__init__(engine, prompts, reward, config, with_values=True)
+        self.pretraining = pretraining
         self.policy = engine.roles.policy
         self.mask = second_policy(self.policy, "mask")
         engine.beside |= {f"mask.{name}": weight for name, weight in own_weights(self.mask).items()}
@@ -81,6 +90,7 @@ class NLPO(OnPolicyLearner):
             self.config,
             kl_coef=self.collector.kl.coef,
             seed=self.collector.seed("update"),
+            pretraining=self.pretraining,
         )
         return self.collector.finish(rollout, metrics | {"allowed": _mean_allowed(rollout)})
 

@@ -95,6 +95,12 @@ class PPOConfig(OnPolicyConfig):
         return self.num_steps * self.epochs * self.minibatches
 
 
+def require_pretraining(config: PPOConfig, rows: object) -> None:
+    """Refuse pretraining rows that nothing weighs, and a weight of none."""
+    if (config.ptx_coef > 0) != bool(rows):
+        raise ConfigError(f"{config.table}ptx_coef and pretraining go together: give both, or neither")
+
+
 class PPO(OnPolicyLearner):
     """Learner over prompts and a reward; with `ptx_coef` also over pretraining rows (prompt ids, completion ids)."""
 
@@ -108,8 +114,7 @@ class PPO(OnPolicyLearner):
         config: PPOConfig,
         pretraining: Sequence[tuple[list[int], list[int]]] = (),
     ) -> None:
-        if (config.ptx_coef > 0) != bool(pretraining):
-            raise ConfigError("ppo.ptx_coef and pretraining rows go together: give both, or neither")
+        require_pretraining(config, pretraining)
         super().__init__(engine, prompts, reward, config, with_values=True)
         self.pretraining = pretraining
 

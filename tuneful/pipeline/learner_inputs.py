@@ -189,7 +189,7 @@ class PPOInputs(ActorCriticInputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NLPOInputs(ActorCriticInputs):
+class NLPOInputs(PPOInputs):
     """`algorithm = "nlpo"`."""
 
     def __post_init__(self) -> None:
