@@ -181,6 +181,6 @@ def test_a_mask_follows_and_stays(build: Build) -> None:
 
 
 def learner_weights(learner: NLPO) -> list[str]:
-    role = learner.mask
+    role = learner.mask_policy
     named: dict[str, Tensor] = dict(role.model.named_parameters())
     return [name for name in named if role.adapters is None or ".mask." in name]

@@ -75,12 +75,12 @@ class NLPO(OnPolicyLearner):
         super().__init__(engine, prompts, reward, config, with_values=True)
         self.pretraining = pretraining
         self.policy = engine.roles.policy
-        self.mask = second_policy(self.policy, "mask")
-        engine.beside |= {f"mask.{name}": weight for name, weight in own_weights(self.mask).items()}
+        self.mask_policy = second_policy(self.policy, "mask")
+        engine.beside |= {f"mask.{name}": weight for name, weight in own_weights(self.mask_policy).items()}
 
     def draw(self) -> Rollout:
         if self.collector.steps % self.config.mask_every == 0:
-            follow(self.mask, self.policy)
+            follow(self.mask_policy, self.policy)
         return self.collector.next_rollout(self._choose if self.config.top_p < 1 else None)
 
     def learn(self, rollout: Rollout) -> Metrics:
@@ -101,7 +101,9 @@ class NLPO(OnPolicyLearner):
         longest = self.config.max_prompt_tokens
         ids = [prompt_ids(prompt, self.engine.tokenizer, max_tokens=longest) for prompt in prompts]
         sampling = self.config.sampling
-        beside = Lockstep(self.mask, ids, num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens)
+        beside = Lockstep(
+            self.mask_policy, ids, num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens
+        )
         return _Nucleus(beside, self.config, end=self.engine.tokenizer.eos_token_id)
 
 
@@ -113,8 +115,8 @@ class _Nucleus:
         self.admit, self.drawn, self.drop = beside.admit, beside.drawn, beside.drop
 
     def __call__(self, logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        masks = self.beside.logits(rows) / self.config.temperature
-        left = in_nucleus(masks, self.config.top_p, min_tokens=self.config.min_tokens)
+        mask_logits = self.beside.logits(rows) / self.config.temperature
+        left = in_nucleus(mask_logits, self.config.top_p, min_tokens=self.config.min_tokens)
         left[:, self.end] = True
         return logits.masked_fill(~left, -torch.inf)
 
