@@ -47,15 +47,9 @@ from tuneful.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReinforceConfig(OnPolicyConfig):
-    """Settings of REINFORCE. Counts are per step of the whole run, not per device."""
+class WholeCompletionConfig(OnPolicyConfig):
+    """What REINFORCE and RLOO have in common. Counts are per step of the whole run, not per device."""
 
-    table: ClassVar[str] = "reinforce."
-
-    baseline: Literal["running", "leave-one-out", "none"] = "running"
-    """What is subtracted from the reward: the mean of earlier steps, of the prompt's other completions, or nothing."""
-    baseline_decay: float = 0.9
-    """How much of the running baseline each step keeps."""
     epochs: int = 1
     """Passes over each step's completions."""
     minibatches: int = 1
@@ -70,15 +64,6 @@ class ReinforceConfig(OnPolicyConfig):
         require_minibatches(self)
         require_clip(self)
         require_at_least(0, self, self.table, "entropy_coef", hint="0 leaves it out")
-        if not 0 <= self.baseline_decay < 1:
-            raise ConfigError(
-                f"{self.table}baseline_decay must be at least 0 and below 1, got {self.baseline_decay}; 0.9 is usual"
-            )
-        if self.baseline == "leave-one-out" and self.samples_per_prompt < 2:
-            raise ConfigError(
-                f'{self.table}samples_per_prompt must be at least 2 for baseline = "leave-one-out", got '
-                f"{self.samples_per_prompt}; RLOO takes 2 to 4"
-            )
 
     @property
     def updates(self) -> int:
@@ -87,23 +72,55 @@ class ReinforceConfig(OnPolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RLOOConfig(ReinforceConfig):
-    """Settings of RLOO: REINFORCE whose baseline is the prompt's other completions."""
+class ReinforceConfig(WholeCompletionConfig):
+    """Settings of REINFORCE. Counts are per step of the whole run, not per device."""
+
+    table: ClassVar[str] = "reinforce."
+
+    baseline: Literal["running", "leave-one-out", "none"] = "running"
+    """What is subtracted from the reward: the mean of earlier steps, of the prompt's other completions, or nothing."""
+    baseline_decay: float = 0.9
+    """How much of the running baseline each step keeps."""
+
+    def __post_init__(self) -> None:
+        WholeCompletionConfig.__post_init__(self)
+        if not 0 <= self.baseline_decay < 1:
+            raise ConfigError(
+                f"{self.table}baseline_decay must be at least 0 and below 1, got {self.baseline_decay}; 0.9 is usual"
+            )
+        if self.baseline == "leave-one-out":
+            require_others(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RLOOConfig(WholeCompletionConfig):
+    """Settings of RLOO, whose baseline is the mean reward of the prompt's other completions."""
 
     table: ClassVar[str] = "rloo."
+    baseline: ClassVar[Literal["leave-one-out"]] = "leave-one-out"
 
     samples_per_prompt: int = 4
     """Completions of each prompt."""
-    baseline: Literal["leave-one-out"] = "leave-one-out"
-    """The mean reward of the prompt's other completions."""
+
+    def __post_init__(self) -> None:
+        WholeCompletionConfig.__post_init__(self)
+        require_others(self)
+
+
+def require_others(config: WholeCompletionConfig) -> None:
+    """Refuse a prompt's only completion where the baseline is the mean of its others."""
+    hint = "the baseline is the mean of a prompt's other completions, and RLOO takes 2 to 4"
+    require_at_least(2, config, config.table, "samples_per_prompt", hint=hint)
 
 
 class Reinforce(OnPolicyLearner):
     """Learner over prompts and a reward."""
 
-    config: ReinforceConfig
+    config: ReinforceConfig | RLOOConfig
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: ReinforceConfig) -> None:
+    def __init__(
+        self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: ReinforceConfig | RLOOConfig
+    ) -> None:
         super().__init__(engine, prompts, reward, config)
         self.baseline = 0.0
 
@@ -146,7 +163,9 @@ def shaped_returns(rollout: Rollout, *, kl_coef: float) -> Tensor:
     return rollout.scores - kl_coef * difference.sum(-1)
 
 
-def update(engine: Engine, rollout: Rollout, advantages: Tensor, config: ReinforceConfig, *, seed: int) -> Metrics:
+def update(
+    engine: Engine, rollout: Rollout, advantages: Tensor, config: WholeCompletionConfig, *, seed: int
+) -> Metrics:
     """One iteration over a collected rollout; advantages: float [N], of whole completions."""
     seen = MetricMean()
     for rows in minibatches(rollout.group.tolist(), epochs=config.epochs, parts=config.minibatches, seed=seed):
@@ -166,7 +185,7 @@ def completion_loss(
     rollout: Rollout,
     advantages: Tensor,
     rows: Sequence[int],
-    config: ReinforceConfig,
+    config: WholeCompletionConfig,
     num_tokens: int,
 ) -> tuple[Tensor, Metrics]:
     """Clipped policy loss of whole completions, averaged over the minibatch's, and the entropy bonus of tokens.

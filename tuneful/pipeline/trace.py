@@ -17,7 +17,7 @@ import torch
 from tuneful.algorithms.grpo import GRPOConfig
 from tuneful.algorithms.on_policy import OnPolicyConfig, old_logprobs
 from tuneful.algorithms.ppo import PPOConfig
-from tuneful.algorithms.reinforce import ReinforceConfig
+from tuneful.algorithms.reinforce import WholeCompletionConfig
 from tuneful.errors import ConfigError, RunError, did_you_mean
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import policy_kl, policy_outputs
@@ -139,11 +139,11 @@ def _tokens(made: Assembled, config: OnPolicyConfig, rollout: Rollout, sample: i
     after = outputs.logprobs
     assert entropy is not None and after is not None and row.reference_logprobs is not None
     moved = after[0] - old_logprobs(row)[0, : len(ids)]
-    if isinstance(config, ReinforceConfig):
+    if isinstance(config, WholeCompletionConfig):
         moved = moved.sum().expand_as(moved)
     ratio, advantage = moved.exp(), read.advantages[sample, : len(ids)]
     clipped = None
-    if isinstance(config, PPOConfig | ReinforceConfig | GRPOConfig):
+    if isinstance(config, PPOConfig | WholeCompletionConfig | GRPOConfig):
         beyond = torch.where(advantage > 0, ratio > 1 + config.clip, ratio < 1 - config.clip)
         clipped = (beyond & (advantage != 0)).tolist()
     numbers = {
