@@ -232,6 +232,20 @@ def test_best_of_n(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert sum(kept) / len(kept) == pytest.approx(-report["best_of_n"][-1]["measures"]["length"]["mean"])
 
 
+@pytest.mark.parametrize("given", [{"preferences": "p.jsonl"}, {"rankings": "r.jsonl", "completions": "c.jsonl"}])
+def test_pairs_alone_are_centered(given: dict[str, str], tmp_path: Path) -> None:
+    asked = {"model": "m", "normalise_prompts": "p.jsonl", "normalise_model": "m", "center_coef": 0.01}
+    assert recipe(tmp_path, stage_toml("judge", algorithm="reward", **asked, comparisons="c.jsonl")).stages
+    with pytest.raises(ConfigError, match=r"stage judge: reward\.center_coef is of the two sides of pairs"):
+        recipe(tmp_path, stage_toml("judge", algorithm="reward", **asked, **given))
+
+
+def test_exploring_is_for_no_leash(tmp_path: Path) -> None:
+    asked = {"model": "m", "prompts": "p.jsonl", "reward": "shorter", "leash": "none", "epsilon": 0.5}
+    [stage] = recipe(tmp_path, stage_toml("tune", algorithm="dqn", **asked)).stages
+    assert stage.config.epsilon == 0.5
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "match"),
     [
@@ -239,6 +253,14 @@ def test_best_of_n(tiny_model_dir: Path, tmp_path: Path) -> None:
         ("trpo", {"lora": LORA, "base_dtype": "bfloat16"}, "gradients of gradients"),
         ("nlpo", {"sampler": "http://127.0.0.1:1", "lora": LORA}, "leave sampler out"),
         ("nlpo", {"lora": LORA, "shard": True}, "leave shard out"),
+        ("dqn", {"sampler": "http://127.0.0.1:1", "lora": LORA}, "stage tune: sampler: dqn .* leave sampler out"),
+        ("dqn", {"epsilon": 0.5}, r'stage tune: dqn\.epsilon is not for leash = "soft"'),
+        ("dqn", {"epsilon_end": 0.5}, r"dqn\.epsilon_end is not for"),
+        ("dqn", {"epsilon_share": 1.0}, r"dqn\.epsilon_share is not for"),
+        ("ppo", {"ptx_coef": 1.0}, r"stage tune: ppo\.ptx_coef and pretraining go together"),
+        ("ppo", {"pretraining": "rows.jsonl"}, r"stage tune: ppo\.ptx_coef and pretraining go together"),
+        ("nlpo", {"ptx_coef": 1.0}, r"stage tune: nlpo\.ptx_coef and pretraining go together"),
+        ("rloo", {"baseline": "none"}, 'unknown setting "baseline"'),
         ("grpo", {"top_p": 0.9}, '"top_p" is no setting of grpo'),
         ("nlpo", {"top_k": 9}, '"top_k" is no setting of nlpo'),
         ("reinforce", {"value": "head"}, 'unknown setting "value"'),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -53,7 +53,7 @@ class DQNConfig(OnPolicyConfig):
     top_k: int = 20
     """The reference's likeliest tokens, among which one is chosen."""
     epsilon: float = 1.0
-    """Without a leash, the share of tokens that are drawn from the reference's proposals at first."""
+    """With leash = "none", the share of tokens that are drawn from the reference's proposals at first."""
     epsilon_end: float = 0.05
     """That share from `epsilon_share` of the run on."""
     epsilon_share: float = 0.5
@@ -83,6 +83,12 @@ class DQNConfig(OnPolicyConfig):
                 raise ConfigError(f"{self.table}{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if self.leash == "soft":
             require_above(0, self, self.table, "kl_coef", hint='leash = "none" takes the best token')
+            for one in fields(self):
+                if one.name.startswith("epsilon") and getattr(self, one.name) != one.default:
+                    raise ConfigError(
+                        f'{self.table}{one.name} is not for leash = "soft", whose draws explore by themselves; leave '
+                        'it out, or choose leash = "none"'
+                    )
 
     @property
     def updates(self) -> int:

@@ -64,6 +64,12 @@ class RewardModelConfig:
         return -(-num_prompts * self.epochs // self.prompts_per_step)
 
 
+def require_no_center(config: RewardModelConfig) -> None:
+    """Refuse a `center_coef` where there are no pairs."""
+    if config.center_coef > 0:
+        raise ConfigError("reward.center_coef is of the two sides of pairs; leave it out for rankings and labels")
+
+
 @dataclass(slots=True)
 class PromptRows:
     """One prompt's completions, each once."""
@@ -110,8 +116,8 @@ class RewardModel:
     def __init__(self, engine: Engine, groups: Groups, config: RewardModelConfig) -> None:
         if not groups:
             raise ConfigError("reward: nothing to learn from")
-        if config.center_coef > 0 and not isinstance(groups[0], PromptPairs):
-            raise ConfigError("reward.center_coef is of the two sides of pairs; leave it out for rankings and labels")
+        if not isinstance(groups[0], PromptPairs):
+            require_no_center(config)
         self.engine = engine
         self.config = config
         self.groups = groups

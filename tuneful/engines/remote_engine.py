@@ -50,7 +50,7 @@ class RemoteEngine(LocalEngine):
     ) -> Rollout:
         """See protocol.Engine; values are left out, for they are computed where the value is."""
         if choose is not None:
-            raise ConfigError("what chooses tokens by itself runs beside the model; leave sampler out")
+            raise ConfigError("sampler: what chooses tokens by itself runs beside the model; leave sampler out")
         if self._sent != self.version:  # at the start, and after a resume
             self._send()
         policy = self._role("policy")

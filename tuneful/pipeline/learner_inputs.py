@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from tuneful.algorithms.ppo import PPOConfig, require_pretraining
+from tuneful.algorithms.reward_model import RewardModelConfig, require_no_center
 from tuneful.algorithms.stopping import HackingAlarm
 from tuneful.data.batching import TOKENS_PER_PASS
 from tuneful.engines.remote import refuse_no_server
@@ -51,6 +53,9 @@ class TrainingInputs:
         check_roles(adapters=self.lora is not None, dtype=self.base_dtype)
         if self.shard and self.base_dtype == "nf4":
             raise ConfigError('shard: weights in nf4 cannot be split; set base_dtype = "bfloat16", or leave shard out')
+
+    def check_beside(self, config: Any) -> None:
+        """Refuse settings of the algorithm that do not go with what it takes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +107,14 @@ class RewardInputs(TrainingInputs):
             raise ConfigError("rankings and completions go together: the judgments, and the answers that were ranked")
         require_at_least(1, self, "", "max_new_tokens", "max_prompt_tokens")
 
+    def check_beside(self, config: RewardModelConfig) -> None:
+        if self.comparisons is None:
+            require_no_center(config)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnPolicyInputs(TrainingInputs):
-    """`algorithm = "reinforce"`, `"rloo"`, `"grpo"`, `"raft"` or `"dqn"`."""
+    """`algorithm = "reinforce"`, `"rloo"`, `"grpo"` or `"raft"`."""
 
     model: ModelInput
     """The supervised model: the policy starts from it, and it is the reference."""
@@ -187,6 +196,9 @@ class PPOInputs(ActorCriticInputs):
     pretraining: DataInput | None = None
     """Demonstrations that are imitated beside, weighed by `ptx_coef` (PPO-ptx)."""
 
+    def check_beside(self, config: PPOConfig) -> None:
+        require_pretraining(config, self.pretraining)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NLPOInputs(PPOInputs):
@@ -198,6 +210,16 @@ class NLPOInputs(PPOInputs):
             raise ConfigError("sampler: the mask policy of nlpo reads along with the model, here; leave sampler out")
         if self.shard:
             raise ConfigError("shard: the mask policy of nlpo is a copy that is not split; leave shard out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNInputs(OnPolicyInputs):
+    """`algorithm = "dqn"`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler is not None:
+            raise ConfigError("sampler: dqn chooses tokens by heads that run beside the model, here; leave sampler out")
 
 
 @dataclass(frozen=True, kw_only=True)

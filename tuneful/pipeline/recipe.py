@@ -54,7 +54,7 @@ ALGORITHMS: dict[str, tuple[type, type]] = {
     "nlpo": (learner_inputs.NLPOInputs, NLPOConfig),
     "trpo": (learner_inputs.TRPOInputs, TRPOConfig),
     "raft": (learner_inputs.OnPolicyInputs, RAFTConfig),
-    "dqn": (learner_inputs.OnPolicyInputs, DQNConfig),
+    "dqn": (learner_inputs.DQNInputs, DQNConfig),
     "ilql": (learner_inputs.ILQLInputs, ILQLConfig),
     "dpo": (learner_inputs.DPOInputs, DPOConfig),
     "orpo": (learner_inputs.PairInputs, ORPOConfig),
@@ -248,7 +248,12 @@ def _stage(turn: Turn, where: str, seed: int) -> Stage:
     own_seed = seed if turn.round == 1 else fold(seed, "round", turn.round)
     settings = {"seed": own_seed} | {k: v for k, v in table.items() if k in of_config}
     taken_in: Any = build(inputs_type, {k: v for k, v in table.items() if k in of_inputs}, where=where)
-    return Stage(name, algorithm, taken_in, build(config_type, settings, where=where), turn.round)
+    config: Any = build(config_type, settings, where=where)
+    try:
+        taken_in.check_beside(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return Stage(name, algorithm, taken_in, config, turn.round)
 
 
 def _refuse_of_rounds(tables: Mapping[str, Mapping[str, Any]], where: str) -> None:
