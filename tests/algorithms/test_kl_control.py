@@ -30,11 +30,11 @@ def test_at_the_target_nothing_moves() -> None:
 
 
 @given(st.lists(st.floats(-50, 500), max_size=50), st.integers(1, 512))
-def test_the_coefficient_stays_above_0(measured: list[float], num_episodes: int) -> None:
+def test_the_coefficient_stays_above_0(measured: list[float], num_completions: int) -> None:
     controller = AdaptiveKL(coef=0.2, target=6, horizon=10_000)
     for kl in measured:
         before = controller.coef
-        controller.update(kl, num_episodes)
+        controller.update(kl, num_completions)
         assert controller.coef > 0
         assert (controller.coef >= before) == (kl >= 6) or controller.coef == before
 
@@ -82,5 +82,5 @@ def test_a_penalty_that_is_none_is_refused(coef: float) -> None:
 
 def test_a_horizon_counted_in_steps_is_refused_before_the_penalty_turns_into_a_bonus() -> None:
     # 1 - .2 * 64 / 10 would be -.28
-    with pytest.raises(ConfigError, match="kl_horizon counts episodes"):
+    with pytest.raises(ConfigError, match="kl_horizon counts completions"):
         AdaptiveKL(coef=0.2, target=6, horizon=10).update(0.0, 64)

@@ -301,13 +301,13 @@ def test_every_setting_changes_the_outcome(policy_engine: Build, prompts: list[P
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
     steered = {"kl_target": 6.0} if name == "kl_horizon" else {}
-    with pytest.raises(ConfigError, match=name) as error:
+    with pytest.raises(ConfigError, match=rf"^ppo\.{name} ") as error:
         PPOConfig(**{**steered, name: value})
     assert str(value) in str(error.value)
 
 
 def test_a_steered_kl_needs_a_coefficient_to_start_from() -> None:
-    with pytest.raises(ConfigError, match="kl_coef must be above 0"):
+    with pytest.raises(ConfigError, match=r"^ppo\.kl_coef must be above 0"):
         PPOConfig(kl_coef=0.0, kl_target=6.0)
 
 

@@ -18,8 +18,8 @@ class KLController(Protocol):
         """Score units per nat of sequence KL."""
         ...
 
-    def update(self, kl: float, num_episodes: int) -> None:
-        """Tell the mean KL in nats per sequence that was measured over `num_episodes` completions."""
+    def update(self, kl: float, num_completions: int) -> None:
+        """Tell the mean KL in nats per sequence that was measured over `num_completions` completions."""
         ...
 
     def state(self) -> dict[str, float]:
@@ -45,7 +45,7 @@ class FixedKL:
         if not (isfinite(self.coef) and self.coef >= 0):
             raise ConfigError(f"kl_coef must be at least 0, got {self.coef}; 0 trains without a leash")
 
-    def update(self, kl: float, num_episodes: int) -> None:
+    def update(self, kl: float, num_completions: int) -> None:
         """Nothing moves it."""
 
     def state(self) -> dict[str, float]:
@@ -59,8 +59,8 @@ class FixedKL:
 class AdaptiveKL:
     """A coefficient that rises when the KL is above its target and falls when it is below.
 
-    coef <- coef (1 + e n / horizon) with e = clip(kl / target - 1, -0.2, 0.2) and n the episodes of the step (Ziegler
-    et al. 2019, section 2.2). Raises ConfigError for a setting with which this cannot steer.
+    coef <- coef (1 + e n / horizon) with e = clip(kl / target - 1, -0.2, 0.2) and n the completions of the step
+    (Ziegler et al. 2019, section 2.2). Raises ConfigError for a setting with which this cannot steer.
     """
 
     coef: float
@@ -68,7 +68,7 @@ class AdaptiveKL:
     target: float
     """Nats per sequence to hold."""
     horizon: float
-    """Episodes over which the coefficient answers; the paper uses 10000."""
+    """Completions over which the coefficient answers; the paper uses 10000."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.coef) and self.coef > 0):
@@ -76,20 +76,20 @@ class AdaptiveKL:
         if not (isfinite(self.target) and self.target > 0):
             raise ConfigError(f"kl_target must be above 0 nats per sequence, got {self.target}; the paper uses 6")
         if not (isfinite(self.horizon) and self.horizon > 0):
-            raise ConfigError(f"kl_horizon must be above 0 episodes, got {self.horizon}; the paper uses 10000")
+            raise ConfigError(f"kl_horizon must be above 0 completions, got {self.horizon}; the paper uses 10000")
 
-    def check_step(self, num_episodes: int) -> None:
-        """Raises ConfigError when one step of `num_episodes` could turn the coefficient negative."""
-        if 0.2 * num_episodes >= self.horizon:
+    def check_step(self, num_completions: int) -> None:
+        """Raises ConfigError when one step of `num_completions` could turn the coefficient negative."""
+        if 0.2 * num_completions >= self.horizon:
             raise ConfigError(
-                f"kl_horizon counts episodes and must exceed a fifth of a step's {num_episodes}, got {self.horizon}; "
-                "the paper uses 10000"
+                f"kl_horizon counts completions and must exceed a fifth of a step's {num_completions}, got "
+                f"{self.horizon}; the paper uses 10000"
             )
 
-    def update(self, kl: float, num_episodes: int) -> None:
-        self.check_step(num_episodes)
+    def update(self, kl: float, num_completions: int) -> None:
+        self.check_step(num_completions)
         error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.coef *= 1 + error * num_episodes / self.horizon
+        self.coef *= 1 + error * num_completions / self.horizon
 
     def state(self) -> dict[str, float]:
         return {"coef": self.coef}

@@ -76,9 +76,12 @@ class OnPolicyConfig:
         require_above(0, self, self.table, "temperature", hint="greedy sampling has no ratio")
         require_at_least(0, self, self.table, "missing_eos_penalty", hint="0 leaves it out")
         require_above(0, self, self.table, "max_grad_norm", hint="1 is usual")
-        controller = self.kl_controller()
-        if isinstance(controller, AdaptiveKL):
-            controller.check_step(self.completions_per_step)
+        try:
+            controller = self.kl_controller()
+            if isinstance(controller, AdaptiveKL):
+                controller.check_step(self.completions_per_step)
+        except ConfigError as error:
+            raise ConfigError(f"{self.table}{error}") from None
 
     def kl_controller(self) -> KLController:
         """What weighs the KL penalty, at its start."""
