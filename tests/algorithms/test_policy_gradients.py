@@ -13,11 +13,14 @@ from torch.testing import assert_close
 
 from tuneful.algorithms import a2c, grpo, ppo, raft, reinforce
 from tuneful.algorithms.a2c import A2C, A2CConfig
+from tuneful.algorithms.dqn import DQNConfig
 from tuneful.algorithms.grpo import GRPO, GRPOConfig
+from tuneful.algorithms.ilql import ILQLConfig
 from tuneful.algorithms.on_policy import Collector, OnPolicyConfig, token_weights
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.raft import RAFT, RAFTConfig, chosen
 from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
+from tuneful.algorithms.stopping import HackingAlarm
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Rollout
@@ -373,6 +376,23 @@ def test_a_wrong_setting_is_refused_by_name(kind: Any, name: str, value: float) 
     with pytest.raises(ConfigError, match=rf"{kind.table}{name}") as error:
         kind(**{name: value})
     assert str(value) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "mend"),
+    [
+        (GRPOConfig, "minibatches", 10_000, "lower minibatches or raise prompts_per_step"),
+        (RAFTConfig, "minibatches", 65, "lower minibatches or raise prompts_per_step"),
+        (RAFTConfig, "kept", 8, "1 is usual"),
+        (DQNConfig, "epsilon", 2.0, "0 explores nothing"),
+        (DQNConfig, "polyak", 0.0, "0.01 is usual"),
+        (ILQLConfig, "gamma", 1.5, "0.99 is usual"),
+        (HackingAlarm, "kept_gain", 2.0, "0.9 is usual"),
+    ],
+)
+def test_what_is_refused_can_be_mended(kind: Any, name: str, value: float, mend: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\.{name} .*{value}.*; {mend}$"):
+        kind(**{name: value})
 
 
 def test_a_baseline_of_others_needs_others() -> None:

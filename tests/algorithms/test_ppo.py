@@ -312,7 +312,7 @@ def test_a_steered_kl_needs_a_coefficient_to_start_from() -> None:
 
 
 def test_no_prompts_are_refused(policy_engine: Build, variety: Reward) -> None:
-    with pytest.raises(ConfigError, match="no prompts"):
+    with pytest.raises(ConfigError, match=r"^ppo: no prompts to sample from; give more"):
         PPO(policy_engine(), [], variety, SMALL)
 
 

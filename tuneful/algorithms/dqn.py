@@ -77,10 +77,14 @@ class DQNConfig(OnPolicyConfig):
         require_at_least(1, self, self.table, *counts)
         for name in ("epsilon", "epsilon_end"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{self.table}{name} must lie between 0 and 1, got {getattr(self, name)}")
-        for name in ("epsilon_share", "gamma", "polyak"):
+                raise ConfigError(
+                    f"{self.table}{name} must lie between 0 and 1, got {getattr(self, name)}; 0 explores nothing"
+                )
+        for name, usual in (("epsilon_share", 0.5), ("gamma", 1), ("polyak", 0.01)):
             if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{self.table}{name} must be above 0 and at most 1, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"{self.table}{name} must be above 0 and at most 1, got {getattr(self, name)}; {usual} is usual"
+                )
         if self.leash == "soft":
             require_above(0, self, self.table, "kl_coef", hint='leash = "none" takes the best token')
             for one in fields(self):

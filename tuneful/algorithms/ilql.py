@@ -74,9 +74,11 @@ class ILQLConfig:
         require_seed(self, "ilql.")
         if not 0 < self.tau < 1:
             raise ConfigError(f"ilql.tau must lie between 0 and 1, got {self.tau}; the paper uses 0.6 to 0.8")
-        for name in ("gamma", "polyak"):
+        for name, usual in (("gamma", 0.99), ("polyak", 0.005)):
             if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"ilql.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"ilql.{name} must be above 0 and at most 1, got {getattr(self, name)}; {usual} is usual"
+                )
 
     def num_steps(self, num_completions: int) -> int:
         """Optimizer steps of the whole run."""

@@ -83,6 +83,11 @@ class OnPolicyConfig:
         except ConfigError as error:
             raise ConfigError(f"{self.table}{error}") from None
 
+    @property
+    def name(self) -> str:
+        """Of the algorithm, for example "ppo"."""
+        return self.table.removesuffix(".")
+
     def kl_controller(self) -> KLController:
         """What weighs the KL penalty, at its start."""
         if self.kl_target is None:
@@ -121,7 +126,7 @@ def require_minibatches(config: Any) -> None:
     if config.minibatches > config.completions_per_step:
         raise ConfigError(
             f"{config.table}minibatches is {config.minibatches} but a step has only {config.completions_per_step} "
-            "completions"
+            "completions; lower minibatches or raise prompts_per_step"
         )
 
 
@@ -160,7 +165,9 @@ class Collector:
         with_values: bool = False,
     ) -> None:
         if not prompts:
-            raise ConfigError(f"{config.table[:-1]}: no prompts to sample from")
+            raise ConfigError(
+                f"{config.name}: no prompts to sample from; give more prompts, or more of them to rl in splits"
+            )
         self.engine = engine
         self.prompts = prompts
         self.reward = reward
@@ -257,7 +264,7 @@ class OnPolicyLearner(ABC):
 
     def read(self, rollout: Rollout) -> Reading:
         """What `learn` would make of a rollout. Raises ConfigError where the learner knows no advantages."""
-        raise ConfigError(f"{self.config.table[:-1]} knows no advantages of tokens; it learns by their values")
+        raise ConfigError(f"{self.config.name} knows no advantages of tokens; it learns by their values")
 
     def state(self) -> dict[str, Any]:
         return self.collector.state()

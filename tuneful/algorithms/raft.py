@@ -58,12 +58,12 @@ class RAFTConfig(OnPolicyConfig):
         if not 1 <= self.kept < self.samples_per_prompt:
             raise ConfigError(
                 f"{self.table}kept must be at least 1 and below samples_per_prompt = {self.samples_per_prompt}, got "
-                f"{self.kept}"
+                f"{self.kept}; 1 is usual"
             )
         if self.minibatches > self.prompts_per_step * self.kept:
             raise ConfigError(
                 f"{self.table}minibatches is {self.minibatches} but a step keeps only "
-                f"{self.prompts_per_step * self.kept} completions"
+                f"{self.prompts_per_step * self.kept} completions; lower minibatches or raise prompts_per_step"
             )
 
     @property
