@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tests.end_to_end.ladder import PROMPT, WIDTH, StringProblem, engine_for
 from tuneful.algorithms.dqn import DQN, DQNConfig
-from tuneful.algorithms.ilql import ILQL, ILQLConfig, Scored
+from tuneful.algorithms.ilql import ILQL, ILQLConfig
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch
+from tuneful.generation.rollout import Scored
 from tuneful.generation.sampling import Sampling
 from tuneful.models.q_heads import QHeads
 from tuneful.records import Completion, Prompt

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from tuneful.functional.advantages import gae, group_advantages, leave_one_out, shape_rewards
+from tuneful.functional.advantages import gae, group_advantages, leave_one_out, rewards_at_end, shape_rewards
 
 REWARDS = tensor([[-0.1, -0.2, 1.0]])
 VALUES = tensor([[0.5, 0.4, 0.3]])
@@ -20,6 +20,12 @@ def test_rewards_by_hand() -> None:
     mask = tensor([[True, True, True, True], [True, True, False, False]])
     rewards = shape_rewards(tensor([3.0, 3.0]), logprobs, reference, mask, kl_coef=0.1)
     assert_close(rewards, tensor([[-0.05, 0.05, -0.1, 2.8], [-0.05, 3.05, 0.0, 0.0]]))
+
+
+def test_the_score_is_the_reward_of_the_last_token_that_counts() -> None:
+    mask = tensor([[True, True, True], [True, True, False], [False, True, False], [False, False, False]])
+    rewards = rewards_at_end(tensor([1.0, 2.0, 3.0, 4.0]), mask)
+    assert_close(rewards, tensor([[0.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
 
 
 def test_text_a_tool_inserted_gets_neither_penalty_nor_score() -> None:

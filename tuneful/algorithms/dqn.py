@@ -18,7 +18,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,13 +26,13 @@ from torch.nn.functional import huber_loss
 
 from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import OnPolicyConfig, OnPolicyLearner
-from tuneful.data.templates import prompt_ids
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
+from tuneful.functional.advantages import rewards_at_end
 from tuneful.functional.q_losses import n_step_targets, soft_values
 from tuneful.generation.guided import Guide, possible
-from tuneful.generation.rollout import Rollout
+from tuneful.generation.rollout import Rollout, Scored
 from tuneful.generation.sampler import Choose
 from tuneful.models.forward import Outputs, top_tokens
 from tuneful.models.q_heads import QHeads
@@ -100,14 +100,6 @@ class DQNConfig(OnPolicyConfig):
         return self.num_steps * self.updates_per_step
 
 
-class Played(NamedTuple):
-    """A completion in the replay buffer."""
-
-    prompt: list[int]
-    completion: list[int]
-    score: float
-
-
 class DQN(OnPolicyLearner):
     """Learner over prompts and a reward. Needs a LocalEngine whose roles have `QHeads`."""
 
@@ -119,7 +111,7 @@ class DQN(OnPolicyLearner):
             raise ConfigError("dqn needs the LocalEngine and roles with QHeads: it chooses tokens by value")
         super().__init__(engine, prompts, reward, config)
         self.heads = engine.roles.heads
-        self.replay: list[Played] = []
+        self.replay: list[Scored] = []
         engine.beside |= {f"target.{name}": weight for name, weight in self.heads.target.named_parameters()}
         engine.guide = self._guide()
 
@@ -128,7 +120,7 @@ class DQN(OnPolicyLearner):
         return self.collector.next_rollout(self._choose)
 
     def learn(self, rollout: Rollout) -> Metrics:
-        self.replay = [*self.replay, *_played(rollout)][-self.config.replay :]
+        self.replay = [*self.replay, *_scored(rollout)][-self.config.replay :]
         draw = random.Random(self.collector.seed("replay"))
         beta = self.collector.kl.coef if self.config.leash == "soft" else None
         seen = MetricMean()
@@ -144,8 +136,7 @@ class DQN(OnPolicyLearner):
         return Guide(heads=self.heads, scale=scale, top_k=self.config.top_k, base=self.engine.roles.reference)
 
     def _choose(self, prompts: Sequence[Prompt]) -> Choose:
-        longest = self.config.max_prompt_tokens
-        ids = [prompt_ids(prompt, self.engine.tokenizer, max_tokens=longest) for prompt in prompts]
+        ids = self.collector.prompt_ids(prompts, self.engine.tokenizer)
         return self._guide().choose(ids, self.config.sampling, epsilon=self._epsilon())
 
     def _epsilon(self) -> float:
@@ -159,27 +150,27 @@ class DQN(OnPolicyLearner):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.collector.restore(state)
-        self.replay = [Played(*one) for one in state["replay"]]
+        self.replay = [Scored(*one) for one in state["replay"]]
 
 
 def update(
-    engine: LocalEngine, heads: QHeads, played: Sequence[Played], config: DQNConfig, *, beta: float | None
+    engine: LocalEngine, heads: QHeads, scored: Sequence[Scored], config: DQNConfig, *, beta: float | None
 ) -> Metrics:
     """One optimizer step on these completions; beta: of the soft form, None for the hard one."""
     batch = Batch(
         role="policy",
-        prompts=[one.prompt for one in played],
-        completions=[one.completion for one in played],
+        prompts=[one.prompt for one in scored],
+        completions=[one.completion for one in scored],
         with_states=True,
         temperature=config.temperature,
     )
-    num_tokens = sum(len(one.completion) for one in played)
+    num_tokens = sum(len(one.completion) for one in scored)
     assert engine.roles.reference is not None
     loss = partial(
         q_loss,
         heads=heads,
         reference=engine.roles.reference,
-        played=played,
+        scored=scored,
         config=config,
         num_tokens=num_tokens,
         beta=beta,
@@ -196,14 +187,14 @@ def q_loss(
     *,
     heads: QHeads,
     reference: Role,
-    played: Sequence[Played],
+    scored: Sequence[Scored],
     config: DQNConfig,
     num_tokens: int,
     beta: float | None,
 ) -> tuple[Tensor, Metrics]:
-    """Huber loss of both heads at the tokens that were drawn, for rows `rows` of `played`."""
+    """Huber loss of both heads at the tokens that were drawn, for rows `rows` of `scored`."""
     assert outputs.states is not None
-    states, mask, some = outputs.states, outputs.mask, [played[row] for row in rows]
+    states, mask, some = outputs.states, outputs.mask, [scored[row] for row in rows]
     prompts, completions = [one.prompt for one in some], [one.completion for one in some]
     actions = torch.tensor([token for completion in completions for token in completion], device=states.device)
     with torch.no_grad():
@@ -214,9 +205,7 @@ def q_loss(
             values = follows.gather(-1, best).squeeze(-1)
         else:
             values = soft_values(follows, logprobs, beta=beta)
-        rewards = torch.zeros(mask.shape, device=states.device)
-        for place, one in enumerate(some):
-            rewards[place, len(one.completion) - 1] = one.score
+        rewards = rewards_at_end(torch.tensor([one.score for one in some], device=states.device), mask)
         targets = n_step_targets(
             rewards, outputs.spread(values), mask, gamma=config.gamma, num_steps=config.reward_steps
         )[mask]
@@ -233,6 +222,6 @@ def q_loss(
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 
 
-def _played(rollout: Rollout) -> list[Played]:
+def _scored(rollout: Rollout) -> list[Scored]:
     assert rollout.scores is not None
-    return [Played(*one) for one in zip(rollout.prompts, rollout.completions, rollout.scores.tolist(), strict=True)]
+    return [Scored(*one) for one in zip(rollout.prompts, rollout.completions, rollout.scores.tolist(), strict=True)]

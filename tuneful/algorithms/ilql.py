@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
+from tuneful.functional.advantages import rewards_at_end
 from tuneful.functional.head import head_logprobs
 from tuneful.functional.q_losses import expectile_loss, next_values
 from tuneful.generation.guided import Guide
+from tuneful.generation.rollout import Scored
 from tuneful.models.forward import Outputs
 from tuneful.models.q_heads import QHeads
 from tuneful.settings import require_above, require_at_least, require_seed
@@ -83,14 +85,6 @@ class ILQLConfig:
     def num_steps(self, num_completions: int) -> int:
         """Optimizer steps of the whole run."""
         return -(-num_completions * self.epochs // self.completions_per_step)
-
-
-class Scored(NamedTuple):
-    """Token ids of a prompt and a completion, and its score."""
-
-    prompt: list[int]
-    completion: list[int]
-    score: float
 
 
 class ILQL:
@@ -154,10 +148,7 @@ def ilql_loss(
     assert outputs.states is not None and outputs.logprobs is not None
     states, mask, some = outputs.states, outputs.mask, [scored[row] for row in rows]
     actions = torch.tensor([token for one in some for token in one.completion], device=states.device)
-    rewards = torch.zeros(mask.shape, device=states.device)
-    for place, one in enumerate(some):
-        rewards[place, len(one.completion) - 1] = one.score
-
+    rewards = rewards_at_end(torch.tensor([one.score for one in some], device=states.device), mask)
     q = heads.both(states, actions)
     value = heads.value(states)
     follows = heads.least(states, actions[:, None], target=True).squeeze(-1).detach()

@@ -17,7 +17,6 @@ from torch import Tensor
 from tuneful.algorithms import ppo
 from tuneful.algorithms.on_policy import OnPolicyLearner, Reading
 from tuneful.algorithms.ppo import PPOConfig
-from tuneful.data.templates import prompt_ids
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
@@ -98,8 +97,7 @@ class NLPO(OnPolicyLearner):
         return ppo.read(rollout, self.config, kl_coef=self.collector.kl.coef)
 
     def _choose(self, prompts: Sequence[Prompt]) -> Choose:
-        longest = self.config.max_prompt_tokens
-        ids = [prompt_ids(prompt, self.engine.tokenizer, max_tokens=longest) for prompt in prompts]
+        ids = self.collector.prompt_ids(prompts, self.engine.tokenizer)
         sampling = self.config.sampling
         beside = Lockstep(
             self.mask_policy, ids, num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens

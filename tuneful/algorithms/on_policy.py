@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tuneful.algorithms.kl_control import AdaptiveKL, FixedKL, KLController
 from tuneful.data.batching import shuffled_batches, shuffled_epochs
+from tuneful.data.templates import Tokenizer, prompt_ids
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
@@ -198,6 +199,10 @@ class Collector:
             with_values=self.with_values,
             choose=choose,
         )
+
+    def prompt_ids(self, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
+        """The ids that the policy answers to, for what reads along while it is sampled."""
+        return [prompt_ids(prompt, tokenizer, max_tokens=self.config.max_prompt_tokens) for prompt in prompts]
 
     def reading(self, rollout: Rollout, of_completions: Tensor, *, kl_coef: float) -> Reading:
         """That of a learner with one advantage per completion, float [N], and this much of the KL in its reward."""

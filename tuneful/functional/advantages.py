@@ -27,9 +27,17 @@ def shape_rewards(
     nothing counts gets nothing.
     """
     penalty = (-kl_coef * k1(logprobs, reference_logprobs)).masked_fill(~mask, 0.0)
+    return penalty + rewards_at_end(scores, mask)
+
+
+def rewards_at_end(scores: Tensor, mask: Tensor) -> Tensor:
+    """Of each row the score on its last token that counts, at least float32 [N, T], and 0 elsewhere.
+
+    scores: float [N]; mask: bool [N, T].
+    """
     counted_from_here = mask.flip(-1).cumsum(-1).flip(-1)
     last = mask & (counted_from_here == 1)
-    return penalty + torch.where(last, widen(scores).unsqueeze(-1), 0.0)
+    return torch.where(last, widen(scores).unsqueeze(-1), 0.0)
 
 
 @torch.no_grad()

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tuneful.records import Completion, Finish
+
+
+class Scored(NamedTuple):
+    """Token ids of a prompt and a completion, and its score."""
+
+    prompt: list[int]
+    completion: list[int]
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

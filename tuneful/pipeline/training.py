@@ -9,7 +9,7 @@ import torch
 
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
-from tuneful.algorithms.ilql import ILQL, ILQLConfig, Scored
+from tuneful.algorithms.ilql import ILQL, ILQLConfig
 from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull
 from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.reward_model import (
@@ -25,6 +25,7 @@ from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.data.templates import pair_ids
 from tuneful.engines import sharding
 from tuneful.engines.local import LocalEngine
+from tuneful.generation.rollout import Scored
 from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import policy_roles, reward_roles
