@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneful.algorithms.metrics import MetricMean
 from tuneful.data.batching import shuffled_batches
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.optimization import Optimization
@@ -106,11 +105,10 @@ class ILQL:
 
     def step(self) -> Metrics:
         scored = [self.scored[k] for k in self.batch(self.steps)]
-        seen = MetricMean()
-        seen.add(update(self.engine, self.heads, scored, self.config))
+        metrics = update(self.engine, self.heads, scored, self.config)
         self.engine.publish_weights()
         self.steps += 1
-        return seen.mean()
+        return metrics
 
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps}

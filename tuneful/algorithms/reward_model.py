@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tuneful.algorithms.metrics import MetricMean
 from tuneful.data.batching import shuffled_batches
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Loss, Metrics
@@ -136,11 +135,10 @@ class RewardModel:
         starts = {u: units.index(u) for u in range(len(groups))}
         loss = self._loss(groups, Places(units, starts))
         metrics = self.engine.forward_backward(batch, loss)
-        seen = MetricMean()
-        seen.add(metrics, grad_norm=self.engine.step(self.config.max_grad_norm))
+        metrics["grad_norm"] = self.engine.step(self.config.max_grad_norm)
         self.engine.publish_weights()
         self.steps += 1
-        return seen.mean()
+        return metrics
 
     def _loss(self, groups: list[Any], places: Places) -> Loss:
         if isinstance(groups[0], PromptPairs):

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from tuneful.algorithms.metrics import MetricMean
 from tuneful.data.batching import shuffled_batches
 from tuneful.data.templates import pair_ids
 from tuneful.engines.optimization import Optimization
@@ -64,12 +63,12 @@ class SFT:
         chosen = [self.rows[k] for k in self.batch(self.steps)]
         batch = Batch(role="policy", prompts=[p for p, _ in chosen], completions=[c for _, c in chosen])
         num_tokens = sum(len(c) for c in batch.completions)
-        seen = MetricMean()
         metrics = self.engine.forward_backward(batch, partial(nll_loss, num_tokens=num_tokens))
-        seen.add(metrics, grad_norm=self.engine.step(self.config.max_grad_norm), tokens=num_tokens)
+        metrics["grad_norm"] = self.engine.step(self.config.max_grad_norm)
+        metrics["tokens"] = float(num_tokens)
         self.engine.publish_weights()
         self.steps += 1
-        return seen.mean()
+        return metrics
 
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps}
