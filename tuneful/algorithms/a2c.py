@@ -14,16 +14,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tuneful.algorithms.metrics import MetricMean
 from tuneful.algorithms.on_policy import (
     OnPolicyConfig,
     OnPolicyLearner,
     Reading,
     batch_of,
+    estimated,
     require_discounts,
 )
 from tuneful.engines.protocol import Engine, Metrics
-from tuneful.functional.advantages import gae, shape_rewards
 from tuneful.functional.masking import masked_mean, masked_sum
 from tuneful.functional.value_losses import explained_variance
 from tuneful.generation.rollout import Rollout
@@ -66,29 +65,24 @@ class A2C(OnPolicyLearner):
         return self.collector.finish(rollout, update(self.engine, rollout, self.config, kl_coef=self.collector.kl.coef))
 
     def read(self, rollout: Rollout) -> Reading:
-        rewards, advantages, _ = _estimated(rollout, self.config, self.collector.kl.coef)
+        rewards, advantages, _ = estimated(
+            rollout, kl_coef=self.collector.kl.coef, gamma=self.config.gamma, lam=self.config.lam
+        )
         return Reading(rewards, advantages)
 
 
 def update(engine: Engine, rollout: Rollout, config: A2CConfig, *, kl_coef: float) -> Metrics:
     """One A2C iteration over a collected rollout; kl_coef is the controller's current value."""
     assert rollout.values is not None
-    _, advantages, returns = _estimated(rollout, config, kl_coef)
+    _, advantages, returns = estimated(rollout, kl_coef=kl_coef, gamma=config.gamma, lam=config.lam)
     batch = batch_of(rollout, range(len(rollout)), with_values=True, entropy_grad=config.entropy_coef > 0)
     loss = partial(a2c_loss, advantages=advantages, returns=returns, mask=rollout.mask, config=config)
-    seen = MetricMean()
-    seen.add(engine.forward_backward(batch, loss), grad_norm=engine.step(config.max_grad_norm))
-    return seen.mean() | {
+    metrics = engine.forward_backward(batch, loss)
+    metrics["grad_norm"] = engine.step(config.max_grad_norm)
+    return metrics | {
         "value": float(masked_mean(rollout.values, rollout.mask)),
         "explained_variance": float(explained_variance(rollout.values, returns, rollout.mask)),
     }
-
-
-def _estimated(rollout: Rollout, config: A2CConfig, kl_coef: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards, advantages and returns of tokens."""
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
-    return rewards, *gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
 
 
 def a2c_loss(

@@ -21,7 +21,7 @@ from tuneful.data.templates import Tokenizer, prompt_ids
 from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.advantages import shape_rewards
+from tuneful.functional.advantages import gae, shape_rewards
 from tuneful.functional.masking import masked_sum
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose
@@ -206,11 +206,7 @@ class Collector:
 
     def reading(self, rollout: Rollout, of_completions: Tensor, *, kl_coef: float) -> Reading:
         """That of a learner with one advantage per completion, float [N], and this much of the KL in its reward."""
-        assert rollout.scores is not None and rollout.reference_logprobs is not None
-        rewards = shape_rewards(
-            rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef
-        )
-        return Reading(rewards, of_completions[:, None].expand_as(rollout.mask))
+        return Reading(token_rewards(rollout, kl_coef=kl_coef), of_completions[:, None].expand_as(rollout.mask))
 
     def finish(self, rollout: Rollout, metrics: Metrics, *, logprobs: Tensor | None = None) -> Metrics:
         """End the step in which the policy was updated on `rollout`; the update's metrics and those of the answers.
@@ -295,6 +291,19 @@ def batch_of(rollout: Rollout, rows: Sequence[int], *, with_values: bool = False
 def old_logprobs(rollout: Rollout) -> Tensor:
     """What the ratio of an update is taken to, float32 [N, T]: with `choose`, of what it left, as the update's are."""
     return rollout.logprobs if rollout.allowed is None else rollout.sampled_logprobs
+
+
+def token_rewards(rollout: Rollout, *, kl_coef: float) -> Tensor:
+    """`shape_rewards` of a scored rollout, float32 [N, T]."""
+    assert rollout.scores is not None and rollout.reference_logprobs is not None
+    return shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
+
+
+def estimated(rollout: Rollout, *, kl_coef: float, gamma: float, lam: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards of tokens, and advantages and returns by GAE, float32 [N, T] each, nothing whitened."""
+    assert rollout.values is not None
+    rewards = token_rewards(rollout, kl_coef=kl_coef)
+    return rewards, *gae(rewards, rollout.values, rollout.mask, gamma=gamma, lam=lam)
 
 
 def token_weights(mask: Tensor, averaging: Averaging, max_new_tokens: int) -> Tensor:

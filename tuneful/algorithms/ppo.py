@@ -25,12 +25,13 @@ from tuneful.algorithms.on_policy import (
     require_clip,
     require_discounts,
     require_minibatches,
+    token_rewards,
 )
 from tuneful.algorithms.sft import nll_loss
 from tuneful.data.batching import shuffled_batches
 from tuneful.engines.protocol import Batch, Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.advantages import gae, shape_rewards
+from tuneful.functional.advantages import gae
 from tuneful.functional.masking import masked_mean, masked_sum, whiten
 from tuneful.functional.policy_losses import kl_loss, ppo_clip_loss
 from tuneful.functional.value_losses import clipped_value_loss, explained_variance
@@ -198,11 +199,7 @@ def read(rollout: Rollout, config: PPOConfig, *, kl_coef: float) -> Reading:
 
 
 def _rewards(rollout: Rollout, config: PPOConfig, kl_coef: float) -> Tensor:
-    assert rollout.scores is not None and rollout.reference_logprobs is not None
-    in_reward = kl_coef if config.kl_estimator == "k1" else 0.0
-    rewards = shape_rewards(
-        rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=in_reward
-    )
+    rewards = token_rewards(rollout, kl_coef=kl_coef if config.kl_estimator == "k1" else 0.0)
     return whiten(rewards, rollout.mask, shift_mean=False) if config.whiten_rewards else rewards
 
 

@@ -28,6 +28,7 @@ from tuneful.algorithms.on_policy import (
     OnPolicyLearner,
     Reading,
     batch_of,
+    estimated,
     minibatches,
     require_discounts,
 )
@@ -35,7 +36,6 @@ from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
-from tuneful.functional.advantages import gae, shape_rewards
 from tuneful.functional.masking import masked_mean, masked_sum, whiten
 from tuneful.functional.trust_region import conjugate_gradient, fisher_kl, longest_step
 from tuneful.functional.value_losses import clipped_value_loss, explained_variance
@@ -127,8 +127,10 @@ class TRPO(OnPolicyLearner):
         return self.collector.finish(rollout, metrics)
 
     def read(self, rollout: Rollout) -> Reading:
-        rewards, advantages, _ = _estimated(rollout, self.config, self.collector.kl.coef)
-        return Reading(rewards, advantages)
+        rewards, advantages, _ = estimated(
+            rollout, kl_coef=self.collector.kl.coef, gamma=self.config.gamma, lam=self.config.lam
+        )
+        return Reading(rewards, whiten(advantages, rollout.mask))
 
     def _schedule(self) -> float:
         """The learning rate's share of its peak in this step of the run."""
@@ -146,7 +148,8 @@ def update(
     assert engine.roles.policy is not None and rollout.values is not None
     policy, mask = engine.roles.policy, rollout.mask
     follow(old, policy)
-    _, advantages, returns = _estimated(rollout, config, kl_coef)
+    _, advantages, returns = estimated(rollout, kl_coef=kl_coef, gamma=config.gamma, lam=config.lam)
+    advantages = whiten(advantages, mask)
 
     weights = list(own_weights(policy).values())
     gradient, entropy = _surrogate_gradient(engine, rollout, advantages, weights)
@@ -194,15 +197,6 @@ def fisher_product(
         assert isinstance(along, Tensor)
         total += _flat(torch.autograd.grad(along, weights))
     return total
-
-
-def _estimated(rollout: Rollout, config: TRPOConfig, kl_coef: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards, whitened advantages and returns of tokens."""
-    assert rollout.scores is not None and rollout.values is not None and rollout.reference_logprobs is not None
-    mask = rollout.mask
-    rewards = shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef)
-    advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
-    return rewards, whiten(advantages, mask), returns
 
 
 def _surrogate_gradient(

@@ -39,7 +39,7 @@ class QHeads(nn.Module):
         return torch.minimum(first, second)
 
     def value(self, states: Tensor) -> Tensor:
-        """State values, float32 [M]."""
+        """State values, float32 [M]; states: float [M, d]."""
         values: Tensor = self.v(states.float()).squeeze(-1)
         return values
 
