@@ -16,7 +16,7 @@ from tuneful.algorithms.a2c import A2C, A2CConfig
 from tuneful.algorithms.dqn import DQNConfig
 from tuneful.algorithms.grpo import GRPO, GRPOConfig
 from tuneful.algorithms.ilql import ILQLConfig
-from tuneful.algorithms.on_policy import Collector, OnPolicyConfig, token_weights
+from tuneful.algorithms.on_policy import Collector, OnPolicyConfig, shaped_returns, token_weights
 from tuneful.algorithms.ppo import PPOConfig
 from tuneful.algorithms.raft import RAFT, RAFTConfig, chosen
 from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
@@ -104,7 +104,8 @@ def test_reinforce_by_hand(collected: Any) -> None:
     """- mean over completions of (score - .1 KL - 1/4) log policy(completion)."""
     config = ReinforceConfig(**SMALL)
     engine, rollout = collected(config)
-    returns = reinforce.shaped_returns(rollout, kl_coef=0.1)
+    assert not rollout.mask.all()
+    returns = shaped_returns(rollout, kl_coef=0.1)
     assert_close(returns, rollout.scores - 0.1 * log_ratio(rollout).sum(-1))
     found = gradient(engine, lambda: reinforce.update(engine, rollout, returns - 0.25, config, seed=0))
     expected = by_transformers(engine, rollout, (returns - 0.25)[:, None] / len(rollout) * rollout.mask)

@@ -299,6 +299,11 @@ def token_rewards(rollout: Rollout, *, kl_coef: float) -> Tensor:
     return shape_rewards(rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, kl_coef=kl_coef)
 
 
+def shaped_returns(rollout: Rollout, *, kl_coef: float) -> Tensor:
+    """score - kl_coef * (log policy - log reference of the whole completion), float32 [N]."""
+    return token_rewards(rollout, kl_coef=kl_coef).sum(-1)
+
+
 def estimated(rollout: Rollout, *, kl_coef: float, gamma: float, lam: float) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards of tokens, and advantages and returns by GAE, float32 [N, T] each, nothing whitened."""
     assert rollout.values is not None

@@ -23,8 +23,8 @@ from tuneful.algorithms.on_policy import (
     batch_of,
     minibatches,
     require_minibatches,
+    shaped_returns,
 )
-from tuneful.algorithms.reinforce import shaped_returns
 from tuneful.algorithms.sft import nll_loss
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError

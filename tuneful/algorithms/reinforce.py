@@ -32,11 +32,11 @@ from tuneful.algorithms.on_policy import (
     old_logprobs,
     require_clip,
     require_minibatches,
+    shaped_returns,
 )
 from tuneful.engines.protocol import Engine, Metrics
 from tuneful.errors import ConfigError
 from tuneful.functional.advantages import leave_one_out
-from tuneful.functional.kl import k1
 from tuneful.functional.masking import masked_sum
 from tuneful.functional.policy_losses import ppo_clip_loss
 from tuneful.generation.rollout import Rollout
@@ -154,13 +154,6 @@ class Reinforce(OnPolicyLearner):
     def restore(self, state: dict[str, Any]) -> None:
         self.collector.restore(state)
         self.baseline = state["baseline"]
-
-
-def shaped_returns(rollout: Rollout, *, kl_coef: float) -> Tensor:
-    """score - kl_coef * (log policy - log reference of the whole completion), float32 [N]."""
-    assert rollout.scores is not None and rollout.reference_logprobs is not None
-    difference = k1(rollout.logprobs, rollout.reference_logprobs).masked_fill(~rollout.mask, 0.0)
-    return rollout.scores - kl_coef * difference.sum(-1)
 
 
 def update(
