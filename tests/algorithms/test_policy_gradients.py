@@ -24,6 +24,7 @@ from tuneful.algorithms.stopping import HackingAlarm
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Rollout
+from tuneful.models.forward import Outputs
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.reward import Reward
 
@@ -120,6 +121,20 @@ def test_a2c_by_hand(collected: Any) -> None:
     advantages = (from_here - rollout.values) * rollout.mask
     found = gradient(engine, lambda: a2c.update(engine, rollout, config, kl_coef=0.1))
     assert_close(found, by_transformers(engine, rollout, advantages / rollout.mask.sum()), atol=1e-5, rtol=1e-4)
+
+
+def test_the_value_loss_of_a2c_by_hand() -> None:
+    """Tokens worth 1 and 2 that returned 3 and 1, a third not counted: (4 + 1) / 2, no half taken, times 0.5."""
+    mask = torch.tensor([[True, True, False]])
+    values = torch.tensor([[1.0, 2.0, 9.0]], requires_grad=True)
+    returns, none = torch.tensor([[3.0, 1.0, 0.0]]), torch.zeros(1, 3)
+    outputs = Outputs(mask, logprobs=none, entropy=none, values=values)
+    config = A2CConfig(value_coef=0.5)
+    loss, metrics = a2c.a2c_loss(outputs, [0], advantages=none, returns=returns, mask=mask, config=config)
+    assert metrics["value_loss"] == 2.5
+    assert float(loss.detach()) == 1.25
+    loss.backward()
+    assert_close(values.grad, torch.tensor([[-1.0, 0.5, 0.0]]))  # value_coef * 2 (V - return) / 2 tokens
 
 
 @pytest.mark.parametrize("averaging", ["tokens", "completions", "constant"])

@@ -39,7 +39,8 @@ class A2CConfig(OnPolicyConfig):
     table: ClassVar[str] = "a2c."
 
     value_coef: float = 0.1
-    """Weight of the value loss beside the policy loss; 0.5 in classic A2C, less on a trunk that both share."""
+    """Weight of the squared error of values beside the policy loss, of all of it, where PPO weighs half; 0.5 in classic
+    A2C, less on a trunk that both share."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus, which keeps variety while training."""
     gamma: float = 1.0
