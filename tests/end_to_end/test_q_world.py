@@ -78,8 +78,9 @@ def test_dqn_without_a_leash(seed: int) -> None:
     assert set(rollout.texts) == {"a b"}
 
 
+@pytest.mark.parametrize("reward_steps", [1, 4])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_dqn_on_a_leash(seed: int) -> None:
+def test_dqn_on_a_leash(seed: int, reward_steps: int) -> None:
     """V(a) = beta log((e^(1 / beta) + 1) / 2) = Q(., a); what is drawn is the optimum, e^(R / beta) / sum."""
     config = DQNConfig(
         num_steps=80,
@@ -88,7 +89,7 @@ def test_dqn_on_a_leash(seed: int) -> None:
         max_new_tokens=3,
         kl_coef=WORLD.beta,
         top_k=2,
-        reward_steps=1,
+        reward_steps=reward_steps,
         updates_per_step=8,
         polyak=0.1,
         optimization=RATE,

@@ -203,12 +203,14 @@ def q_loss(
         if beta is None:
             best = possible(heads.least(states, proposed), logprobs).argmax(-1, keepdim=True)
             values = follows.gather(-1, best).squeeze(-1)
+            price = torch.zeros_like(values)
         else:
             values = soft_values(follows, logprobs, beta=beta)
+            price = heads.least(states, actions[:, None], target=True).squeeze(-1) - values
         rewards = rewards_at_end(torch.tensor([one.score for one in some], device=states.device), mask)
-        targets = n_step_targets(
-            rewards, outputs.spread(values), mask, gamma=config.gamma, num_steps=config.reward_steps
-        )[mask]
+        paid = rewards - outputs.spread(price)
+        after = n_step_targets(paid, outputs.spread(values), mask, gamma=config.gamma, num_steps=config.reward_steps)
+        targets = after[mask] + price
     first, second = heads.both(states, actions)
     loss = sum(huber_loss(q, targets, reduction="sum") for q in (first, second)) / num_tokens
     assert isinstance(loss, Tensor)

@@ -3,7 +3,7 @@
 per step:  sample completions, score them, subtract kl_coef * (log policy - log reference) from each token's reward
            advantages by GAE, whitened; g = gradient of the mean of ratio * A over tokens
            x solves (F + damping) x = g by conjugate gradient, F the Fisher matrix of the completions
-           policy <- policy + length * x, the length halved and halved again until the KL is below max_kl and the
+           policy <- policy + length * x, the length cut to .8, .64 … of itself until the KL is below max_kl and the
            surrogate has risen; else nothing moves
            `value_epochs` passes of the value function over the returns, which do not touch the policy
 
@@ -134,7 +134,7 @@ class TRPO(OnPolicyLearner):
 
     def _schedule(self) -> float:
         """The learning rate's share of its peak in this step of the run."""
-        optimization = self.config.optimization
+        optimization = self.config.optimization.within(self.config.num_steps)
         return optimization.rate(self.collector.steps, self.config.num_steps) / optimization.learning_rate
 
 

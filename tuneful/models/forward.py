@@ -101,12 +101,16 @@ def plain_logits(policy: Role, prompts: Ids, completions: Ids) -> Tensor:
 def top_tokens(
     policy: Role, prompts: Ids, completions: Ids, k: int, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The k likeliest tokens before every completion token, int64 [M, k], and their logprobs, float32 [M, k]."""
+    """The k likeliest tokens before every completion token, int64 [M, k], and their logprobs, float32 [M, k].
+
+    k: all of the vocabulary where that is smaller.
+    """
     rows = _Completions(prompts, completions, None, policy.device)
     states = rows.predicting_states(policy)
-    size = tokens_together(policy.model.config.get_text_config().vocab_size)
+    vocabulary = policy.model.config.get_text_config().vocab_size
+    size = tokens_together(vocabulary)
     found = [
-        vocabulary_logprobs(lm_logits(policy.model, part), temperature=temperature).topk(k, dim=-1)
+        vocabulary_logprobs(lm_logits(policy.model, part), temperature=temperature).topk(min(k, vocabulary), dim=-1)
         for part in torch.split(states, size)
     ]
     return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])

@@ -68,6 +68,7 @@ _OTHER_SAMPLER = "the sampler would draw from another distribution than the poli
 LEFT_OUT = {
     **dict.fromkeys(learner_inputs.ON_POLICY, dict.fromkeys(("top_k", "top_p"), _OTHER_SAMPLER)),
     "nlpo": {"top_k": _OTHER_SAMPLER},  # whose update knows of its own top_p
+    "dqn": {"top_p": _OTHER_SAMPLER},  # whose values choose among its own top_k
 }
 """By algorithm, settings that are asked for and left out, and why."""
 

@@ -229,17 +229,17 @@ def _scored(
     if given.comparisons is not None:
         comparisons = training_comparisons(context, given.comparisons, stage=record.name)
         sides = [((c.prompt, c.chosen), (c.prompt, c.rejected)) for c in comparisons]
-        answers = [side for pair in sides for side in pair]
+        answers = [(*side, True) for pair in sides for side in pair]
         scores = torch.tensor([p for c in comparisons for p in (c.p, 1 - c.p)])
     else:
         assert given.completions is not None and given.reward is not None
         found = training_completions(context, given.completions, stage=record.name)
         reward = load_reward(given.reward, model=context.model)
         scores = shared_scores(reward, [prompt for prompt, _ in found], [completion for _, completion in found])
-        answers = [(prompt, completion.text) for prompt, completion in found]
+        answers = [(prompt, completion.text, completion.ended) for prompt, completion in found]
     spread = float(scores.std(correction=0))
     scores = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
-    ids = [pair_ids(prompt, text, tokenizer, max_tokens=max_tokens) for prompt, text in answers]
+    ids = [pair_ids(prompt, text, tokenizer, max_tokens=max_tokens, ended=ended) for prompt, text, ended in answers]
     return [Scored(prompt, completion, score) for (prompt, completion), score in zip(ids, scores.tolist(), strict=True)]
 
 
