@@ -211,6 +211,25 @@ def test_ilql_needs_scores(settings: dict[str, str], match: str, tmp_path: Path)
         recipe(tmp_path, stage_toml("ilql", algorithm="ilql", model="m", **settings))
 
 
+def test_of_answers_that_are_equally_good_the_curve_and_the_kept_ones_are_the_same(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A reward that finds all alike: what is measured of the best of all is what is measured of those that are kept."""
+    (tmp_path / "alike.py").write_text(
+        "import torch\n\n\ndef alike(prompts, completions):\n    return torch.zeros(len(completions))\n"
+    )
+    asked = {"model": tiny_model_dir, "prompts": prompts_in(tmp_path), "num_samples": 4, "max_new_tokens": 6}
+    run_recipe(
+        recipe(tmp_path, stage_toml("best", do="best_of_n", reward=f"{tmp_path}/alike.py:alike", **asked)),
+        tmp_path / "run",
+    )
+    folder = tmp_path / "run" / "best"
+    rows = [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+    kept = [len(row["completions"][0]["text"].split()) for row in rows]
+    last = json.loads((folder / "report.json").read_text())["best_of_n"][-1]
+    assert sum(kept) / len(kept) == pytest.approx(last["measures"]["length"]["mean"])
+
+
 def test_best_of_n(tiny_model_dir: Path, tmp_path: Path) -> None:
     stage = stage_toml(
         "best",

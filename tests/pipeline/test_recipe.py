@@ -30,6 +30,16 @@ prompts = "prompts.jsonl"
 measures = ["demo:true_utility"]
 """
 
+BEST_OF_N = """
+[[stage]]
+name = "best"
+do = "best_of_n"
+model = "somewhere"
+prompts = "prompts.jsonl"
+reward = "shorter"
+measures = ["demo:true_utility"]
+"""
+
 LABEL = """
 [[stage]]
 name = "label"
@@ -150,7 +160,24 @@ def test_an_override_reaches_into_a_nested_table(tmp_path):
         ),
         (
             EVALUATE.replace("true_utility", "toxicity") + 'toxicity = { rule = "words", words = ["a"] }\n',
-            "stage compare: two measures are called toxicity",
+            "stage compare: two measures are called toxicity; leave out the setting or the one of the world",
+        ),
+        (
+            EVALUATE.replace("true_utility", "length"),
+            "stage compare: two measures are called length; leave one out of `measures`",
+        ),
+        (
+            EVALUATE.replace('["', '["other:true_utility", "'),
+            "stage compare: two measures are called true_utility; leave one out of `measures`",
+        ),
+        (BEST_OF_N + 'toxicity = "shorter"\n', "stage best: toxicity is measured by the reward itself"),
+        (
+            BEST_OF_N.replace("true_utility", "toxicity") + 'toxicity = { rule = "words", words = ["a"] }\n',
+            "stage best: two measures are called toxicity; leave out the setting or the one of the world",
+        ),
+        (
+            BEST_OF_N.replace("true_utility", "reward"),
+            "stage best: two measures are called reward; leave out the setting or the one of the world",
         ),
         (EVALUATE + 'toxicity = "@compare"\n', 'toxicity = "@compare" names no earlier stage'),
         (LABEL + "raters_per_item = 0\n", "stage label: raters_per_item must be at least 1, got 0"),
@@ -178,6 +205,7 @@ def test_a_mistake_is_named(tmp_path, text, said):
         EVALUATE + 'reward = "shorter"\njudge = "reward"\ntemperature = 0\n',
         EVALUATE + 'judge = "true_utility"\n',
         EVALUATE + 'judge = "length"\n',
+        BEST_OF_N.replace("true_utility", "toxicity"),
         EVALUATE + 'toxicity = { rule = "words", words = ["a"] }\njudge = "toxicity"\n',
         PPO.replace('"shorter"', '[{ reward = "shorter", name = "brief" }]') + "threshold = { reward_brief = 1 }\n",
     ],

@@ -112,7 +112,7 @@ def _measure(entries: Mapping[Path, Sequence[Entry]], asked: str | None) -> str:
     if asked is None:
         asked = _judged_by(judges.values())
     for place, judge in judges.items():
-        known = _measured(judge)
+        known = inputs.measured(judge.inputs)
         if asked not in known:
             raise ConfigError(f'{place}: nothing called "{asked}" is measured there{did_you_mean(asked, known)}')
     return asked
@@ -126,11 +126,6 @@ def _judged_by(judges: Iterable[Stage]) -> str:
         told = ", ".join(sorted(map(str, named)))
         raise ConfigError(f"the evaluations judge by {told or 'nothing, for there are none'}; say --measure NAME")
     return str(measures[0])
-
-
-def _measured(judge: Stage) -> list[str]:
-    rewards = [name for name in ("reward", "second_reward", "toxicity") if getattr(judge.inputs, name) is not None]
-    return ["length", *rewards, *(name.partition(":")[2] for name in judge.inputs.measures)]
 
 
 def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned:

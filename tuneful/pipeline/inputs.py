@@ -188,13 +188,7 @@ class EvaluateInputs(SamplingInputs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(2, self, "", "limit")
-        if self.toxicity is not None and self.toxicity == self.reward:
-            raise ConfigError("toxicity is measured by the reward itself, which it is to check; name another measure")
-        own = [name for name in ("reward", "second_reward", "toxicity") if getattr(self, name) is not None]
-        known = ["length", *own, *(m.partition(":")[2] for m in self.measures)]
-        if self.toxicity is not None and known.count("toxicity") > 1:
-            raise ConfigError("two measures are called toxicity; leave out the setting or the one of the world")
-        judge, known = self.win_judge, [*known, *(["people"] if self.people else [])]
+        judge, known = self.win_judge, [*measured(self), *(["people"] if self.people else [])]
         if judge is not None and judge not in known:
             raise ConfigError(f'judge: this stage measures nothing called "{judge}"{did_you_mean(judge, known)}')
 
@@ -233,8 +227,20 @@ class BestOfNInputs(SamplingInputs):
         super().__post_init__()
         require_at_least(2, self, "", "num_samples", "limit")
         require_above(0, self, "", "temperature", hint="greedy answers are all the same")
-        if self.toxicity is not None and self.toxicity == self.reward:
-            raise ConfigError("toxicity is measured by the reward itself, which it is to check; name another measure")
+        measured(self)
+
+
+def measured(given: EvaluateInputs | BestOfNInputs) -> list[str]:
+    """Names of what a stage measures. Raises ConfigError where toxicity is the reward, or two have one name."""
+    if given.toxicity is not None and given.toxicity == given.reward:
+        raise ConfigError("toxicity is measured by the reward itself, which it is to check; name another measure")
+    own = [name for name in ("reward", "second_reward", "toxicity") if getattr(given, name) is not None]
+    names = ["length", *own, *(measure.partition(":")[2] for measure in given.measures)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        way = "leave out the setting or the one of the world" if twice in own else "leave one out of `measures`"
+        raise ConfigError(f"two measures are called {twice}; {way}")
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -226,7 +226,7 @@ def keep_best(context: Context, record: RunDirectory, given: inputs.BestOfNInput
     sizes = [2**k for k in range(given.num_samples.bit_length()) if 2**k < given.num_samples]
     curve = best_of_n_curve(values["reward"], values, [*sizes, given.num_samples], seed=context.seed)
     best = [
-        place * given.num_samples + max(range(len(row)), key=row.__getitem__)
+        place * given.num_samples + max(range(len(row)), key=lambda k: (row[k], k))  # as `expected_best` takes ties
         for place, row in enumerate(values["reward"])
     ]
     write_answers(record.path / "completions.jsonl", prompts, rollout.rows(best), given.model, force=True)
