@@ -78,7 +78,7 @@ def test_pretraining_rows_and_their_weight_go_together(
 
 
 def test_only_the_nucleus_of_the_policy_as_it_was_is_drawn_from(
-    build: Build, prompts: list[Prompt], variety: Reward, monkeypatch: pytest.MonkeyPatch
+    build: Build, prompts: list[Prompt], variety: Reward
 ) -> None:
     """In the third step the mask is the policy of the first, though that has moved since."""
     engine = build()

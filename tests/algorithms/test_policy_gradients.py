@@ -23,6 +23,7 @@ from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
 from tuneful.algorithms.stopping import HackingAlarm
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
+from tuneful.functional.advantages import leave_one_out
 from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.records import Completion, Prompt
@@ -158,7 +159,7 @@ def test_rloo_is_dr_grpo_times_its_factor(collected: Any) -> None:
     """Without KL, and by one constant denominator: RLOO's is the completions, Dr. GRPO's them times the longest."""
     config = RLOOConfig(**SMALL)
     engine, rollout = collected(config)
-    others = reinforce.leave_one_out(rollout.scores, 3)
+    others = leave_one_out(rollout.scores, 3)
     of_rloo = gradient(engine, lambda: reinforce.update(engine, rollout, rollout.scores - others, config, seed=0))
     dr = GRPOConfig(**SMALL, spread="none", averaging="constant")
     of_dr = gradient(engine, lambda: grpo.update(engine, rollout, dr, kl_coef=0.0, seed=0))
@@ -169,7 +170,7 @@ def test_rloo_is_dr_grpo_times_its_factor(collected: Any) -> None:
 def test_ppo_at_its_first_update_is_a2c(collected: Any) -> None:
     """One epoch, one minibatch, no whitening: the policy's gradient, whatever the value losses are."""
     settings = SMALL | {"samples_per_prompt": 2}
-    actor_critic, proximal = A2CConfig(**settings, lam=0.9, value_coef=0.0), None
+    actor_critic = A2CConfig(**settings, lam=0.9, value_coef=0.0)
     proximal = PPOConfig(**settings, lam=0.9, epochs=1, whiten_advantages=False, value_coef=0.0)
     engine, rollout = collected(actor_critic)
     of_a2c = gradient(engine, lambda: a2c.update(engine, rollout, actor_critic, kl_coef=0.1))

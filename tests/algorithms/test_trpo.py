@@ -30,7 +30,6 @@ SETTINGS: dict[str, Any] = {
     "samples_per_prompt": 4,
     "max_new_tokens": 6,
     "kl_coef": 0.1,
-    "fisher_share": 1.0,
     "optimization": Optimization(learning_rate=1e-2, schedule="constant"),
 }
 

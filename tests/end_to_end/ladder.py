@@ -124,9 +124,9 @@ def of_grpo(size: int, problem: StringProblem) -> dict[str, Any]:
 
 
 def of_trpo(problem: StringProblem) -> dict[str, Any]:
-    """Steps of .01 nats are too short to arrive, and few completions a poor sample of the Fisher matrix."""
+    """Steps of .01 nats are too short to arrive among many strings."""
     steps = {"num_steps": 60} if problem.length == 1 else {"num_steps": 100, "max_kl": 0.03}
-    return steps | {"lam": 1.0, "fisher_share": 1.0, "value_epochs": 4}
+    return steps | {"lam": 1.0, "value_epochs": 4}
 
 
 ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]] = {

@@ -1,7 +1,8 @@
 """The learners, as they are, on two problems where it is known what they must reach.
 
-PPO and DPO go to the optimum. DPO's variants have fixed points of their own. ORPO, SimPO and KTO have others again,
-which depend on lengths and on how many answers are good; of them it is asked that they go the right way.
+Those of TRAIN go to the optimum. GRPO, which divides by its groups' spread, and DPO's variants have fixed points of
+their own. ORPO, SimPO and KTO have others again, which depend on lengths and on how many answers are good; of them it
+is asked that they go the right way.
 """
 
 from __future__ import annotations
