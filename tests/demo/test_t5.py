@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from numpy.random import default_rng
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
 import tuneful.demo.t5 as t5
 from tuneful.demo.grammar import all_texts
@@ -93,3 +93,4 @@ def test_it_has_about_ten_million_weights() -> None:
     attention, gated = 4 * d * d + d, 3 * d * f + d
     weights = layers * (attention + gated) + layers * (2 * attention + gated) + 2 * (d + 32 * 4) + words * d
     assert weights == 9_705_216
+    assert T5ForConditionalGeneration(T5Config(**t5.SHAPE)).num_parameters() == weights
