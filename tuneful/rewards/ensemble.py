@@ -19,7 +19,7 @@ Combine = Literal["mean", "worst", "mean_minus_variance"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ensemble:
-    """Rewards that judge together, each on a scale of mean 0 and standard deviation 1."""
+    """Rewards that judge together, which must be on one scale: nothing here brings them to one."""
 
     ensemble: tuple[Annotated[str, "rewards"], ...]
     """Its members: `@stage`, a reward model, a rule or `./file.py:function`."""
