@@ -286,6 +286,9 @@ def test_times_for_people(seconds: float, text: str) -> None:
 def test_labels() -> None:
     assert label("true_utility") == "True utility"
     assert label("kl_at_start") == "KL at start"
+    assert label("evaluate_ipo") == "Evaluate IPO"
+    assert label("cql_loss") == "CQL loss"
+    assert label("cg_residual") == "CG residual"
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ MAX_SAMPLES = 12
 MAX_ROWS = 40
 
 _MAIN_MEASURES = ("reward", "true_utility", "kl", "loss", "accuracy")
-_CAPITALS = frozenset("kl eos ece nll sft dpo orpo kto rloo grpo a2c ppo nlpo trpo raft dqn ilql reinforce".split())
+_CAPITALS = frozenset(
+    "kl eos ece nll cg cql sft dpo ipo orpo kto rloo grpo a2c ppo nlpo trpo raft dqn ilql reinforce".split()
+)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BOOKKEEPING = frozenset({"stage", "step", "kind", "seconds", "version", "epoch", "seed"})
 
