@@ -219,13 +219,13 @@ def _titled(stage: str, title: str) -> str:
 
 
 def _distributions(distributions: Mapping[str, Any]) -> list[dict[str, Any]]:
-    shown = []
+    drawn = []
     for name, bins in distributions.items():
         edges, before, after = bins["edges"], bins["before"], bins["after"]
         plot = plots.distributions(edges, before, after, name=label(name))
         table = list(zip(edges[:-1], edges[1:], before, after, strict=True))
-        shown.append({"name": name, "plot": Markup(plot), "table": table})
-    return shown
+        drawn.append({"name": name, "plot": Markup(plot), "table": table})
+    return drawn
 
 
 def _labelers(labelers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -253,7 +253,7 @@ _COSTS = {
 
 def learner_plots(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Plots of what several learners reached against what it cost; none for a report of something else."""
-    rows, shown = report.get("learners") or [], []
+    rows, drawn = report.get("learners") or [], []
     measure = str(report.get("measure"))
     for cost, axis in _COSTS.items():
         placed = [(row, _value(row[cost])) for row in rows]
@@ -267,8 +267,8 @@ def learner_plots(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 over=axis,
                 name=title,
             )
-            shown.append({"title": title, "plot": Markup(plot)})
-    return shown
+            drawn.append({"title": title, "plot": Markup(plot)})
+    return drawn
 
 
 def _series(row: Mapping[str, Any], at: float, cost: str, measure: str) -> plots.Series:

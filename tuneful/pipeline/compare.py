@@ -154,13 +154,13 @@ def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned
             curve=tuple(points),
             **facts,
         )
-    names = judged.report["difference"]
+    differences = judged.report["difference"]
     config = entry.learner.config
     per_step = config.completions_per_step if isinstance(config, OnPolicyConfig) else 0
     steps = [row for row in read_log(record.folder / "metrics.jsonl") if row["kind"] == "train"]
     return Learned(
-        before={name: judged.report["before"][name] for name in names},
-        difference=names,
+        before={name: judged.report["before"][name] for name in differences},
+        difference=differences,
         kl=judged.report["kl"]["mean"],
         samples=per_step * len(steps),
         seconds=sum(row["seconds"] for row in steps),

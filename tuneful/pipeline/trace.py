@@ -129,13 +129,13 @@ def _tokens(made: Assembled, config: OnPolicyConfig, rollout: Rollout, sample: i
     read = learner.read(rollout)
     row = rollout.rows([sample])
     ids = row.completions[0]
-    heat = rollout.temperature
+    temperature = rollout.temperature
     with torch.no_grad():
-        entropy = policy_outputs(policy, row.prompts, row.completions, temperature=heat).entropy
-        kl, _ = policy_kl(policy, reference, row.prompts, row.completions, temperature=heat)
+        entropy = policy_outputs(policy, row.prompts, row.completions, temperature=temperature).entropy
+        kl, _ = policy_kl(policy, reference, row.prompts, row.completions, temperature=temperature)
     learner.learn(rollout)
     with torch.no_grad():
-        outputs = policy_outputs(policy, row.prompts, row.completions, allowed=row.allowed, temperature=heat)
+        outputs = policy_outputs(policy, row.prompts, row.completions, allowed=row.allowed, temperature=temperature)
     after = outputs.logprobs
     assert entropy is not None and after is not None and row.reference_logprobs is not None
     moved = after[0] - old_logprobs(row)[0, : len(ids)]
