@@ -19,7 +19,7 @@ def compared(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     prompts = folder / "prompts.jsonl"
     write_jsonl(prompts, ({"prompt": f"{one} {other}"} for one in WORDS for other in WORDS[:3]))
     asked = {"prompts": prompts, "max_new_tokens": 5}
-    steps = {"num_steps": 1, "prompts_per_step": 4, "evaluate_every": 1, "evaluate_prompts": 3, "save_every": 1}
+    steps = {"num_steps": 2, "prompts_per_step": 4, "evaluate_every": 1, "evaluate_prompts": 3, "save_every": 1}
     text = "splits = { reward = 0.3, rl = 0.3, dev = 0.2, test = 0.2 }\n"
     for kind in ("ppo", "reinforce"):
         text += stage_toml(kind, algorithm=kind, model=tiny_model_dir, reward="shorter", epochs=1, **asked, **steps)

@@ -128,6 +128,14 @@ def test_what_cannot_be_traced(ppo: Path, tiny_model_dir: Path, tmp_path: Path) 
         trace(unsaved)
 
 
+def test_the_end_of_a_run_alone_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Three steps, saved every tenth and in the end: the learning rate is 0 from there on."""
+    run = run_of("reinforce", tiny_model_dir, tmp_path, save_every=10)
+    assert [path.name for path in (run / "tune" / "checkpoints").iterdir()] == ["step-00000003"]
+    with pytest.raises(RunError, match=r"its one checkpoint is of the last step.*save_every below num_steps"):
+        trace(run)
+
+
 def test_dqn_knows_no_advantages(tiny_model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dqn knows no advantages"):
         trace(run_of("dqn", tiny_model_dir, tmp_path))

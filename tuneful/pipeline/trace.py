@@ -86,8 +86,8 @@ def trace(
     """Trace one answer of a run's on-policy stage; run: the run, or the stage's own folder.
 
     Raises ConfigError for a run without such a stage, or with several and none named, for a sample beyond those of a
-    step, and for DQN, which knows no advantages; RunError where there is no checkpoint, or where what the stage read
-    has changed.
+    step, and for DQN, which knows no advantages; RunError where there is no checkpoint before the last step, or where
+    what the stage read has changed.
     """
     whole, record = _stage_of(run, stage)
     recipe = recorded_recipe(whole.manifest["recipe"], str(whole.folder / "run.json"))
@@ -99,7 +99,13 @@ def trace(
     changed = changed_since(record.manifest, record.folder, context.origins(own.inputs))
     if changed is not None:
         raise RunError(f"{changed}; restore it")
-    step, folder = next((one for one in reversed(found) if one[0] < own.config.num_steps), found[-1])
+    before_the_last = [one for one in found if one[0] < own.config.num_steps]
+    if not before_the_last:
+        raise RunError(
+            f"{record.folder}: its one checkpoint is of the last step, after which nothing is learned; run it with "
+            "save_every below num_steps"
+        )
+    step, folder = before_the_last[-1]
     made = assemble(context, own.name, record.folder / "published", own.inputs, own.config)
     made.engine.load(folder)
     made.learner.restore(json.loads((folder / "learner.json").read_text(encoding="utf-8")))
