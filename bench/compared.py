@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cost import one_file
+from drawing import one_file
 
 from tuneful.evaluation.report import learner_plots
 
@@ -88,17 +88,26 @@ def _mean(told: Any) -> float:
 
 def measured(learners: dict[str, str], rows: dict[str, dict[str, Any]], runs: Path) -> Iterator[str]:
     """The paragraphs and tables of one page. learners: see PAGES."""
+    seeds = spoken(next(rows[learner]["seeds"] for learner in learners))
     yield (
-        "**Measured in the demo world** (`tuneful compare recipes/demo_learners.toml`, seeds 0 to 2, 95 % intervals; "
+        f"**Measured in the demo world** (`tuneful compare recipes/demo_learners.toml`, {seeds}, 95 % intervals; "
         "[beside the others](learners.md)); of each metric the lowest and the highest over the seeds:"
     )
     for learner, name in learners.items():
         row = rows[learner]
         gain, start = _measured(row["difference"]["true_utility"], 2), _measured(row["before"]["true_utility"], 2)
-        yield f"{name} raises true utility by {gain} from {start}, at a KL of {_measured(_mean(row['kl']), 1)} nats."
+        yield f"{name} changes true utility by {gain} from {start}, at a KL of {_measured(_mean(row['kl']), 1)} nats."
         head = ["| metric | first step | a tenth of the way | last fifth |", "|---|---|---|---|"]
         found = ranges(runs, learner).items()
         yield "\n".join([*head, *(f"| `{metric}` | {' | '.join(map(between, told))} |" for metric, told in found)])
+
+
+def spoken(seeds: list[int]) -> str:
+    """ "seed 0", "seeds 0 to 2", or "seeds 0, 1, 4"; ascending."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and last - first + 1 == len(seeds):
+        return f"seeds {first} to {last}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def ranges(runs: Path, learner: str) -> dict[str, tuple[Range, Range, Range]]:

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cost import one_file
+from drawing import one_file
 
 from tuneful.demo.run import shipped_worlds
 from tuneful.evaluation import plots
