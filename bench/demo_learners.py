@@ -50,19 +50,35 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of learners in the recipe; without it, all")
     parser.add_argument("--seed", type=int, default=100, help="of all runs here; not one that counts later")
     given = parser.parse_args()
-    stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+    by_name = stages()
     results = given.out / "search.jsonl"
-    run(given.out / "shared", [stages[name] for name in SHARED], given.seed)
-    learners = {name: stage for name, stage in stages.items() if "algorithm" in stage and name not in SHARED}
+    run(given.out / "shared", [by_name[name] for name in SHARED], given.seed)
+    learners = {name: stage for name, stage in by_name.items() if "algorithm" in stage and name not in SHARED}
     for name in given.only or learners:
         for change in changes(learners[name]):
             if change not in [line["change"] for line in told(results, name)]:
                 measure(given.out, learners[name], change, given.seed, results)
     for name in learners:
-        lines = told(results, name)
-        if lines:
-            best = max(lines, key=lambda line: line["true_utility"])
-            print(f"{name:<12} {json.dumps(best['change'])}  true utility {best['true_utility']:+.3f} of {len(lines)}")
+        own = told(results, name)
+        if own:
+            best = max(own, key=lambda line: line["true_utility"])
+            print(f"{name:<12} {json.dumps(best['change'])}  true utility {best['true_utility']:+.3f} of {len(own)}")
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """The stages of the recipe, by name."""
+    return {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+
+
+def lines(results: Path) -> list[dict[str, Any]]:
+    """What a bench has kept so far; nothing where it has not begun."""
+    return [json.loads(line) for line in (results.read_text(encoding="utf-8").splitlines() if results.exists() else ())]
+
+
+def keep(results: Path, line: dict[str, Any]) -> None:
+    """Add a line to what is kept."""
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def changes(stage: dict[str, Any]) -> list[dict[str, float]]:
@@ -74,8 +90,7 @@ def changes(stage: dict[str, Any]) -> list[dict[str, float]]:
 
 def told(results: Path, name: str) -> list[dict[str, Any]]:
     """The lines of a learner."""
-    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-    return [line for line in map(json.loads, lines) if line["learner"] == name]
+    return [line for line in lines(results) if line["learner"] == name]
 
 
 def measure(out: Path, stage: dict[str, Any], change: dict[str, float], seed: int, results: Path) -> None:
@@ -100,8 +115,7 @@ def measure(out: Path, stage: dict[str, Any], change: dict[str, float], seed: in
         "kl": last_kl(folder / name / "metrics.jsonl"),
         "seconds": seconds,
     }
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    keep(results, line)
     print(json.dumps(line), flush=True)
 
 
@@ -119,11 +133,11 @@ def last_kl(metrics: Path) -> float | None:
     return evaluated[-1] if evaluated else None
 
 
-def run(folder: Path, stages: list[dict[str, Any]], seed: int) -> None:
-    """`tuneful run` of these stages in a process of its own; a run that is done is not repeated."""
+def run(folder: Path, tables: list[dict[str, Any]], seed: int) -> None:
+    """`tuneful run` of the stages of these tables in a process of its own; a run that is done is not repeated."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = folder.parent / f"{folder.name}.toml"
-    recipe.write_text("".join(f"[[stage]]\n{toml(stage)}\n" for stage in stages), encoding="utf-8")
+    recipe.write_text("".join(f"[[stage]]\n{toml(stage)}\n" for stage in tables), encoding="utf-8")
     command = [sys.executable, "-m", "tuneful", "run", str(recipe), "--out", str(folder), "--seed", str(seed)]
     ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=os.environ)
     if ran.returncode:

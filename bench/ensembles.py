@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demo_learners import RECIPE, given_by, run
+from demo_learners import given_by, keep, lines, run, stages
 
 from tuneful.data.formats import read_comparisons
 from tuneful.data.jsonl import write_jsonl
@@ -50,11 +49,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     results = given.out / "ensembles.jsonl"
-    stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+    by_name = stages()
     for case in PROMPTS:
         for seed in range(given.seeds):
             if len(told(results, case, seed)) <= len(REWARDS):
-                measure(given.out / f"{case}-{seed}", stages, case, seed, results)
+                measure(given.out / f"{case}-{seed}", by_name, case, seed, results)
     table = {case: compared(results, case, given.seeds) for case in PROMPTS}
     if given.json:
         print(json.dumps({"bench": "ensembles", "seeds": given.seeds, **table}))
@@ -70,19 +69,18 @@ def main() -> None:
 
 def told(results: Path, case: str, seed: int) -> dict[str, dict[str, Any]]:
     """The lines of one case and seed, by reward."""
-    lines = map(json.loads, results.read_text(encoding="utf-8").splitlines() if results.exists() else ())
-    return {line["reward"]: line for line in lines if (line["case"], line["seed"]) == (case, seed)}
+    return {line["reward"]: line for line in lines(results) if (line["case"], line["seed"]) == (case, seed)}
 
 
-def measure(folder: Path, stages: dict[str, Any], case: str, seed: int, results: Path) -> None:
+def measure(folder: Path, by_name: dict[str, dict[str, Any]], case: str, seed: int, results: Path) -> None:
     """Judgments, members, and a policy for each reward."""
-    made = [stages["samples"] | {"limit": PROMPTS[case]}, stages["labels"], stages["consensus"]]
+    made = [by_name["samples"] | {"limit": PROMPTS[case]}, by_name["labels"], by_name["consensus"]]
     run(folder / "shared", made, seed)
     pairs = folder / "shared" / "consensus" / "comparisons.jsonl"
     if case == "noise":
         pairs = turned(pairs, folder / "pairs.jsonl", seed)
     members = [
-        stages["reward"] | {"name": f"member_{k}", "comparisons": str(pairs), "seed": 1000 * seed + k}
+        by_name["reward"] | {"name": f"member_{k}", "comparisons": str(pairs), "seed": 1000 * seed + k}
         for k in range(MEMBERS)
     ]
     run(folder / "members", members, seed)
@@ -92,14 +90,13 @@ def measure(folder: Path, stages: dict[str, Any], case: str, seed: int, results:
         if name in told(results, case, seed):
             continue
         own = folder / name.replace(" - ", "-")
-        policy = stages["ppo"] | {"reward": reward, "kl_coef": KL_COEF}
-        judge = {key: given_by(folder, value) for key, value in stages["evaluate_ppo"].items() if key != "reward"}
+        policy = by_name["ppo"] | {"reward": reward, "kl_coef": KL_COEF}
+        judge = {key: given_by(folder, value) for key, value in by_name["evaluate_ppo"].items() if key != "reward"}
         run(own, [policy, judge], seed)
         report = json.loads((own / "evaluate_ppo" / "report.json").read_text(encoding="utf-8"))
         gains = {of: report["difference"][of]["mean"] for of in ("true_utility", "toxicity", "filler", "length")}
         line = {"case": case, "seed": seed, "reward": name, **gains, "kl": report["kl"]["mean"]}
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        keep(results, line)
         print(json.dumps(line), flush=True)
 
 
@@ -114,8 +111,8 @@ def turned(pairs: Path, out: Path, seed: int) -> Path:
 
 def compared(results: Path, case: str, seeds: int) -> dict[str, Any]:
     """By reward: the mean gain, and its difference from the single model's, seed by seed."""
-    lines = [told(results, case, seed) for seed in range(seeds)]
-    gains = {name: [of[name]["true_utility"] for of in lines] for name in ("one", *REWARDS)}
+    by_seed = [told(results, case, seed) for seed in range(seeds)]
+    gains = {name: [of[name]["true_utility"] for of in by_seed] for name in ("one", *REWARDS)}
     return {
         name: {
             "gain": sum(gains[name]) / seeds,

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from demo_learners import RECIPE, SHARED, run
+from demo_learners import SHARED, run, stages
 
 from tuneful.demo.report import utility_curve
 
@@ -29,14 +28,14 @@ def main() -> None:
     parser.add_argument("--kl-coef", type=float, default=0.3, help="their leash: .3 is that of recipes/demo.toml")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
+    by_name = stages()
     for name in given.learners:
-        stages[name]["kl_coef"] = given.kl_coef
-    own = [stages[part] for name in given.learners for part in (name, f"evaluate_{name}")]
+        by_name[name]["kl_coef"] = given.kl_coef
+    own = [by_name[part] for name in given.learners for part in (name, f"evaluate_{name}")]
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in given.learners}
     for seed in range(given.seeds):
         folder = given.out / f"seed-{seed}"
-        run(folder, [*(stages[name] for name in SHARED), *own], seed)
+        run(folder, [*(by_name[name] for name in SHARED), *own], seed)
         for name, rows in told.items():
             rows.append(verdict(folder, name) | {"seed": seed})
             if not given.json:
