@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import scipy.stats
-from demo_learners import RECIPE, SHARED, run
+from demo_learners import RECIPE, SHARED, keep, lines, run, stages
 
 METHODS = ("ppo", "rloo", "grpo", "dpo")
 SIDES = ("ours", "trl")
@@ -79,16 +78,16 @@ def main() -> None:
     if given.job:
         print(json.dumps(train(Job(**json.loads(given.job)), given)))
         return
-    stages = {stage["name"]: stage for stage in tomllib.loads(RECIPE.read_text(encoding="utf-8"))["stage"]}
-    run(given.out / "shared", [stages[name] for name in SHARED], SEARCH_SEED)
+    by_name = stages()
+    run(given.out / "shared", [by_name[name] for name in SHARED], SEARCH_SEED)
     results = given.out / "peer.jsonl"
     for method in given.only:
         for job in jobs(method, results, given):
-            if job.key not in {tuple(line["key"]) for line in told(results)}:
+            if job.key not in {tuple(line["key"]) for line in lines(results)}:
                 measure(job, results, given)
     if given.search:
         return
-    table = {method: compared(method, told(results)) for method in given.only}
+    table = {method: compared(method, lines(results)) for method in given.only}
     if given.json:
         print(json.dumps({"bench": "peer_learners", "seeds": given.seeds, **table}))
         return
@@ -107,21 +106,17 @@ def jobs(method: str, results: Path, given: argparse.Namespace) -> list[Job]:
     rates, leashes = SEARCH[method]
     if given.search:
         return [Job(side, method, SEARCH_SEED, lr, leash) for lr in rates for leash in leashes for side in SIDES]
-    best = {side: found(side, method, told(results)) for side in SIDES}
+    best = {side: found(side, method, lines(results)) for side in SIDES}
     return [Job(side, method, seed, *best[side]) for seed in range(given.seeds) for side in SIDES]
 
 
-def found(side: str, method: str, lines: Sequence[dict[str, Any]]) -> tuple[float, float]:
+def found(side: str, method: str, kept: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Learning rate and leash that reached the highest true utility on dev prompts in the search."""
-    own = [line for line in lines if line["key"][:3] == [side, method, SEARCH_SEED]]
+    own = [line for line in kept if line["key"][:3] == [side, method, SEARCH_SEED]]
     if len(own) < 6:
         raise SystemExit(f"{method}, {side}: {len(own)} of 6 runs of the search are there; run --search first")
     _, _, _, rate, leash = max(own, key=lambda line: line["dev"])["key"]
     return rate, leash
-
-
-def told(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (results.read_text().splitlines() if results.exists() else ())]
 
 
 def measure(job: Job, results: Path, given: argparse.Namespace) -> None:
@@ -132,19 +127,19 @@ def measure(job: Job, results: Path, given: argparse.Namespace) -> None:
     if ran.returncode:
         raise SystemExit(f"{job} failed:\n{ran.stderr[-3000:]}")
     line = {"key": list(job.key), **json.loads(ran.stdout.strip().splitlines()[-1])}
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    keep(results, line)
     print(
         f"{job} test {line['test']:+.3f} dev {line['dev']:+.3f} KL {line['kl']:.2f} {line['seconds']:.0f} s", flush=True
     )
 
 
-def compared(method: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Both sides over the seeds that were not searched with."""
-    own = {
-        side: [line for line in lines if line["key"][:2] == [side, method] and line["key"][2] != SEARCH_SEED]
-        for side in SIDES
-    }
+def compared(method: str, kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Both sides over the seeds that were not searched with, each with what its search found, not an earlier one."""
+    own: dict[str, list[dict[str, Any]]] = {}
+    for side in SIDES:
+        best = found(side, method, kept)
+        runs = [line for line in kept if line["key"][:2] == [side, method] and line["key"][2] != SEARCH_SEED]
+        own[side] = [line for line in runs if tuple(line["key"][3:]) == best]
     test = {side: [line["test"] for line in of] for side, of in own.items()}
     interval = scipy.stats.ttest_ind(test["ours"], test["trl"], equal_var=False).confidence_interval()
     seconds = {side: statistics.mean(line["seconds"] for line in of) for side, of in own.items()}
@@ -355,6 +350,7 @@ def watching(ground: Ground, policy: Any, every: int, samples: Callable[[int], i
 def trl_ppo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
     import torch
     from datasets import Dataset
+    from ppo import accumulate
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
@@ -405,8 +401,6 @@ def trl_ppo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
         eval_dataset=Dataset.from_dict({"input_ids": ids[:2]}),
         callbacks=[watching(ground, policy, EVERY, lambda step: step * COMPLETIONS)],
     )
-    from ppo import accumulate
-
     accumulate(trainer.accelerator, 1)
     trainer.train()
     return policy
