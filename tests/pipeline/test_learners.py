@@ -198,6 +198,24 @@ def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path:
     assert {"q_loss", "value_loss", "cql_loss", "policy_loss", "state_value", "advantage"} <= metrics[0].keys()
 
 
+def test_ilql_cuts_long_prompts_on_the_left(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """An answer has two tokens; of 7 five are left, in which a prompt of six words keeps its end, so that another
+    beginning changes nothing."""
+
+    def first_step(prompt: str, max_tokens: int) -> float:
+        folder = tmp_path / f"{prompt}-{max_tokens}"
+        folder.mkdir()
+        write_jsonl(folder / "pairs.jsonl", [{"prompt": prompt, "chosen": "yes", "rejected": "no"}] * 8)
+        given = {"model": tiny_model_dir, "comparisons": folder / "pairs.jsonl", "max_tokens": max_tokens}
+        run_recipe(recipe(folder, stage_toml("ilql", algorithm="ilql", **given)), folder / "run")
+        row = json.loads((folder / "run" / "ilql" / "metrics.jsonl").read_text().splitlines()[0])
+        return float(row["policy_loss"])
+
+    whole, cut = (first_step("bread cold cook day dog door", longest) for longest in (100, 7))
+    assert cut != whole
+    assert first_step("tap tea cook day dog door", 7) == pytest.approx(cut)
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
