@@ -15,9 +15,10 @@ from torch.testing import assert_close
 from tests.algorithms.conftest import WatchedEngine
 from tests.end_to_end.ladder import PROMPT, WIDTH, StringProblem, engine_for
 from tuneful.algorithms import dqn
-from tuneful.algorithms.dqn import DQN, DQNConfig, Played
+from tuneful.algorithms.dqn import DQN, DQNConfig
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
+from tuneful.generation.rollout import Scored
 from tuneful.models.forward import Outputs
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.q_heads import QHeads
@@ -37,17 +38,17 @@ SETTINGS: dict[str, Any] = {
     "polyak": 0.5,
     "optimization": Optimization(learning_rate=1e-2),
 }
-PLAYED = [
-    Played([1, 4, 30, 5], [31, 32, 33, 34, 2], 3.0),
-    Played([1, 4, 40, 41, 5], [50, 2], -1.0),
-    Played([1, 4, 30, 5], [60, 61, 62], 0.5),
+SCORED = [
+    Scored([1, 4, 30, 5], [31, 32, 33, 34, 2], 3.0),
+    Scored([1, 4, 40, 41, 5], [50, 2], -1.0),
+    Scored([1, 4, 30, 5], [60, 61, 62], 0.5),
 ]
 """Of the tiny model's tokens."""
 
 A, B, EOS = 0, 1, 2
 WORLD = StringProblem("ab", 2, beta=1.0, reward=lambda _: 0.0)
 """Its reference says a or b with a half each, twice, and then the end token."""
-SAID = Played([4], [A, B, EOS], 3.0)
+SAID = Scored([4], [A, B, EOS], 3.0)
 FIRST, SECOND = [1.0, 2.0, 0.5, 0.0, 0.0], [1.5, 1.8, 0.4, 0.0, 0.0]
 FIRST_COPY, SECOND_COPY = [2.0, 1.0, 4.0, 0.0, 0.0], [3.0, 0.5, 5.0, 0.0, 0.0]
 
@@ -74,7 +75,7 @@ def loss_by_hand(
         [1],
         heads=heads,
         reference=reference,
-        played=[Played([4], [B], 9.0), SAID],
+        scored=[Scored([4], [B], 9.0), SAID],
         config=DQNConfig(top_k=2, gamma=0.5, reward_steps=reward_steps, **leash),
         num_tokens=num_tokens,
         beta=beta,
@@ -153,7 +154,7 @@ def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
     engine = build()
     heads: Any = engine.roles.heads
     total = torch.zeros(())
-    for prompt, completion, score in PLAYED:
+    for prompt, completion, score in SCORED:
         states = engine.roles.policy.model.model(torch.tensor([prompt + completion])).last_hidden_state  # type: ignore[union-attr]
         y = score * 0.9 ** torch.arange(len(completion)).flip(0)
         for head in heads.q:
@@ -163,7 +164,7 @@ def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
     seen: list[Tensor | None] = []
     engine.step = lambda _: seen.extend(weight.grad for weight in engine.parameters()) or 0.0  # type: ignore[assignment, func-returns-value]
     config = DQNConfig(kl_coef=0.5, gamma=0.9, reward_steps=None)
-    metrics = dqn.update(engine, heads, PLAYED, config, beta=0.5)
+    metrics = dqn.update(engine, heads, SCORED, config, beta=0.5)
     assert metrics["q_loss"] == pytest.approx(total.item() / 10, abs=1e-5)
     assert sum(grad is not None and bool(grad.any()) for grad in expected) > 20
     for found, wanted in zip(seen, expected, strict=True):
@@ -180,7 +181,7 @@ def test_micro_batches_do_not_change_the_update(build: Build, beta: float | None
     for engine in (whole, cut):  # Adam's first step is the gradient's sign; a large epsilon keeps its size
         engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
         heads: Any = engine.roles.heads
-        metrics.append(dqn.update(engine, heads, PLAYED, config, beta=beta))
+        metrics.append(dqn.update(engine, heads, SCORED, config, beta=beta))
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
     before = build().parameters()
     assert any(not torch.equal(one, other) for one, other in zip(whole.parameters(), before, strict=True))

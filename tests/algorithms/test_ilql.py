@@ -15,9 +15,10 @@ from torch.testing import assert_close
 
 from tests.algorithms.conftest import WatchedEngine
 from tuneful.algorithms import ilql
-from tuneful.algorithms.ilql import ILQL, ILQLConfig, Scored
+from tuneful.algorithms.ilql import ILQL, ILQLConfig
 from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
+from tuneful.generation.rollout import Scored
 from tuneful.generation.sampling import Sampling
 from tuneful.models.forward import Outputs
 from tuneful.models.loading import load_tokenizer
