@@ -119,6 +119,8 @@ def test_what_values_are_read_off_and_what_is_proposed(name: str, folder_of: Cal
     expected = torch.cat([logprobs for logprobs, _ in passes]).topk(4)
     assert torch.equal(tokens, expected.indices)
     assert_close(logprobs, expected.values, atol=1e-5, rtol=1e-5)
+    every, _ = top_tokens(policy, prompts, completions, 10_000)
+    assert every.shape[-1] == policy.model.config.vocab_size
 
 
 @pytest.fixture(params=[None, LoRA(rank=2)], ids=["all weights", "adapters"])

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from tests.pipeline.recipes import WORDS, stage_toml
 from tuneful.algorithms import start_up
 from tuneful.data.jsonl import write_jsonl
-from tuneful.errors import ConfigError, ModelError
-from tuneful.models.loading import load_language_model
+from tuneful.errors import ConfigError, ModelError, RunError
+from tuneful.generation.rollout import Scored
+from tuneful.models.loading import load_language_model, load_tokenizer
+from tuneful.pipeline import training
 from tuneful.pipeline.context import Silent
 from tuneful.pipeline.export import export
 from tuneful.pipeline.learner_inputs import ON_POLICY
@@ -198,6 +200,31 @@ def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path:
     assert {"q_loss", "value_loss", "cql_loss", "policy_loss", "state_value", "advantage"} <= metrics[0].keys()
 
 
+def test_ilql_is_taught_no_end_where_an_answer_was_cut(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [{"text": "yes", "finish": "length"}, {"text": "no", "finish": "stop"}]
+    write_jsonl(tmp_path / "answers.jsonl", [{"prompt": word, "completions": answers} for word in WORDS])
+    given = {"model": tiny_model_dir, "completions": tmp_path / "answers.jsonl", "reward": "shorter"}
+    seen: list[Scored] = []
+
+    def look(engine: Any, scored: list[Scored], config: Any) -> None:
+        seen.extend(scored)
+        raise RunError("enough")
+
+    monkeypatch.setattr(training, "ILQL", look)
+    with pytest.raises(RunError, match="enough"):
+        run_recipe(recipe(tmp_path, stage_toml("ilql", algorithm="ilql", **given)), tmp_path / "run")
+    end = load_tokenizer(tiny_model_dir).eos_token_id
+    assert [len(one.completion) for one in seen[:2]] == [1, 2]
+    assert [one.completion[-1] == end for one in seen[:2]] == [False, True]
+
+
+def test_dqn_takes_its_own_top_k(tmp_path: Path) -> None:
+    asked = {"model": "m", "prompts": "p.jsonl", "reward": "shorter", "top_k": 9}
+    assert recipe(tmp_path, stage_toml("tune", algorithm="dqn", **asked)).stages[0].config.top_k == 9
+
+
 def test_ilql_cuts_long_prompts_on_the_left(tiny_model_dir: Path, tmp_path: Path) -> None:
     """An answer has two tokens; of 7 five are left, in which a prompt of six words keeps its end, so that another
     beginning changes nothing."""
@@ -300,6 +327,7 @@ def test_exploring_is_for_no_leash(tmp_path: Path) -> None:
         ("rloo", {"baseline": "none"}, 'unknown setting "baseline"'),
         ("grpo", {"top_p": 0.9}, '"top_p" is no setting of grpo'),
         ("nlpo", {"top_k": 9}, '"top_k" is no setting of nlpo'),
+        ("dqn", {"top_p": 0.9}, '"top_p" is no setting of dqn'),
         ("reinforce", {"value": "head"}, 'unknown setting "value"'),
     ],
 )
