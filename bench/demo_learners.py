@@ -29,8 +29,12 @@ ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "demo_learners.toml"
 SHARED = ("samples", "labels", "consensus", "reward")
 
-RATES = (1 / 3, 1.0, 3.0)
-"""Times the recipe's own."""
+RATES = {
+    **dict.fromkeys(("ppo", "nlpo", "rloo", "grpo", "dpo", "ipo", "kto", "simpo", "orpo"), (1e-4, 3e-4, 9e-4)),
+    **dict.fromkeys(("a2c", "reinforce", "raft", "raft_random", "dqn", "trpo"), (3.3e-4, 1e-3, 3e-3)),
+    "ilql": (1e-3, 3e-3, 9e-3),
+}
+"""The learning rates that are tried; TRPO's is that of its value function."""
 
 LEASHES: dict[str, tuple[str, tuple[float, float]]] = {
     "trpo": ("max_kl", (0.01, 0.03)),
@@ -84,8 +88,7 @@ def keep(results: Path, line: dict[str, Any]) -> None:
 def changes(stage: dict[str, Any]) -> list[dict[str, float]]:
     """The settings that are tried for a learner."""
     leash, values = LEASHES.get(stage["name"], ("kl_coef", (0.1, 0.3)))
-    own = stage["optimization"]["learning_rate"]
-    return [{"learning_rate": float(f"{own * rate:.1e}"), leash: value} for rate in RATES for value in values]
+    return [{"learning_rate": rate, leash: value} for rate in RATES[stage["name"]] for value in values]
 
 
 def told(results: Path, name: str) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ stages of recipes/demo_learners.toml. DPO of ours reads the consensus's p, as it
 Every ten steps either side's policy answers 100 dev prompts by our sampler, outside of what is timed: the curve of true
 utility over KL, samples and seconds. In the end it answers 200 prompts, four times each. Every run is a process of its
 own and a line in `OUT/peer.jsonl`; what is there is not run again. Told, for each method, are the true utility that
-both reach, their difference with its interval (Welch's t over seeds), and the seconds of training in which ours first
-reaches what the peer ends with, over the peer's seconds.
+both reach, and its difference with its interval (Welch's t over seeds) at equal samples, in the end; at equal seconds,
+those of the faster side; and at equal KL, the best of each curve within so many nats (`NATS`). Also the seconds of
+training after which the rest of our curve is at what the peer ends with, over the peer's seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import scipy.stats
 from demo_learners import RECIPE, SHARED, keep, lines, run, stages
 
@@ -40,6 +42,7 @@ STEPS, COMPLETIONS, GROUP, NEW_TOKENS = 110, 64, 4, 48
 EPOCHS, MINIBATCHES = 2, 2
 EVERY = 10
 SEARCH_SEED = 100
+NATS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 SEARCH: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "ppo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
     "rloo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
@@ -47,6 +50,10 @@ SEARCH: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "dpo": ((1e-4, 3e-4, 1e-3), (0.03, 0.1)),
 }
 """Learning rates, and what holds the policy back: the KL coefficient, or beta of DPO."""
+
+
+Curve = list[dict[str, float]]
+"""Points of a run: {"samples", "seconds", "kl", "utility"}."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,16 @@ def main() -> None:
         print(json.dumps({"bench": "peer_learners", "seeds": given.seeds, **table}))
         return
     for method, row in table.items():
-        low, high = row["interval"]
         reached = f"{row['time_to_reach']:.2f}" if row["time_to_reach"] is not None else "not reached"
         print(
             f"{method:<5} ours {row['ours']:+.3f} (KL {row['ours_kl']:.2f}), TRL {row['trl']:+.3f} (KL "
-            f"{row['trl_kl']:.2f}), difference {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]; seconds "
-            f"{row['seconds']:.2f} of TRL's, its end reached after {reached} of them"
+            f"{row['trl_kl']:.2f}); seconds {row['seconds']:.2f} of TRL's, its end reached after {reached} of them"
         )
+        at = {"samples": row["difference"], "seconds": row["at_equal_seconds"]}
+        at |= {f"{nats:g} nats": of for nats, of in row["frontier"].items()}
+        for name, of in at.items():
+            low, high = of["interval"]
+            print(f"      ours less TRL's at equal {name}: {of['mean']:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def jobs(method: str, results: Path, given: argparse.Namespace) -> list[Job]:
@@ -140,20 +150,52 @@ def compared(method: str, kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
         best = found(side, method, kept)
         runs = [line for line in kept if line["key"][:2] == [side, method] and line["key"][2] != SEARCH_SEED]
         own[side] = [line for line in runs if tuple(line["key"][3:]) == best]
+    curves = {side: [line["curve"] for line in of] for side, of in own.items()}
     test = {side: [line["test"] for line in of] for side, of in own.items()}
-    interval = scipy.stats.ttest_ind(test["ours"], test["trl"], equal_var=False).confidence_interval()
     seconds = {side: statistics.mean(line["seconds"] for line in of) for side, of in own.items()}
-    goal = statistics.mean(line["curve"][-1]["utility"] for line in own["trl"])
-    reached = [next((p["seconds"] for p in line["curve"] if p["utility"] >= goal), None) for line in own["ours"]]
+    short = min(seconds.values())
+    goal = statistics.mean(curve[-1]["utility"] for curve in curves["trl"])
+    reached = [held_from(curve, goal) for curve in curves["ours"]]
     known = [at for at in reached if at is not None]
+    shared = [nats for nats in NATS if nats <= min(curve[-1]["kl"] for of in curves.values() for curve in of)]
     return {
         **{side: statistics.mean(of) for side, of in test.items()},
         **{f"{side}_kl": statistics.mean(line["kl"] for line in of) for side, of in own.items()},
-        "difference": statistics.mean(test["ours"]) - statistics.mean(test["trl"]),
-        "interval": [interval.low, interval.high],
+        "difference": difference(test),
+        "at_equal_seconds": difference(
+            {side: [in_seconds(curve, short) for curve in of] for side, of in curves.items()}
+        ),
+        "frontier": {
+            nats: difference({side: [within(curve, nats) for curve in of] for side, of in curves.items()})
+            for nats in shared
+        },
         "seconds": seconds["ours"] / seconds["trl"],
         "time_to_reach": statistics.mean(known) / seconds["trl"] if len(known) == len(reached) else None,
     }
+
+
+def difference(of: dict[str, list[float]]) -> dict[str, Any]:
+    """{"mean", "interval"}: ours less the peer's, a number a seed, by Welch's t."""
+    interval = scipy.stats.ttest_ind(of["ours"], of["trl"], equal_var=False).confidence_interval()
+    mean = statistics.mean(of["ours"]) - statistics.mean(of["trl"])
+    return {"mean": mean, "interval": [float(interval.low), float(interval.high)]}
+
+
+def within(curve: Curve, nats: float) -> float:
+    """The highest utility of a curve at no more KL than `nats`."""
+    return max(point["utility"] for point in curve if point["kl"] <= nats)
+
+
+def in_seconds(curve: Curve, seconds: float) -> float:
+    """The utility after so many seconds of training, between two points in proportion."""
+    return float(np.interp(seconds, [p["seconds"] for p in curve], [p["utility"] for p in curve]))
+
+
+def held_from(curve: Curve, goal: float) -> float | None:
+    """Seconds after which the rest of a curve is at `goal` on the mean; None where it never is. A first point above
+    would be a pick of the luckiest."""
+    rest = (statistics.mean(p["utility"] for p in curve[at:]) for at in range(len(curve)))
+    return next((point["seconds"] for point, mean in zip(curve, rest, strict=True) if mean >= goal), None)
 
 
 @dataclass

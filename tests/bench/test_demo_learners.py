@@ -5,11 +5,12 @@ from pathlib import Path
 from demo_learners import SHARED, changes, given_by, keep, lines, stages
 
 
-def test_a_learner_is_tried_at_a_third_and_three_times_its_rate_by_its_own_leash() -> None:
-    optimization = {"learning_rate": 3e-4, "schedule": "linear"}
-    of_ppo = changes({"name": "ppo", "kl_coef": 0.1, "optimization": optimization})
+def test_a_learner_is_tried_at_three_rates_by_two_of_its_own_leash() -> None:
+    of_ppo = changes({"name": "ppo", "optimization": {"learning_rate": 5.0}})
     assert of_ppo == [{"learning_rate": rate, "kl_coef": leash} for rate in (1e-4, 3e-4, 9e-4) for leash in (0.1, 0.3)]
-    assert changes({"name": "simpo", "optimization": optimization})[0] == {"learning_rate": 1e-4, "beta": 2.0}
+    assert changes({"name": "simpo"})[0] == {"learning_rate": 1e-4, "beta": 2.0}
+    learners = [name for name, stage in stages().items() if "algorithm" in stage and name not in SHARED]
+    assert all(len(changes(stages()[name])) == 6 for name in learners)
 
 
 def test_what_all_share_is_taken_from_where_it_was_left() -> None:

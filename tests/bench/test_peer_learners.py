@@ -24,17 +24,17 @@ def searched(best: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
 BEST = {"ours": (3e-4, 0.1), "trl": (1e-3, 0.3)}
 
 
-def run(side: str, seed: int, test: float, seconds: float, *curve: tuple[float, float]) -> dict[str, Any]:
-    """With what the search found; curve: seconds and utility."""
-    points = [{"seconds": at, "utility": utility} for at, utility in curve]
+def run(side: str, seed: int, test: float, seconds: float, *curve: tuple[float, float, float]) -> dict[str, Any]:
+    """With what the search found; curve: seconds, KL and utility."""
+    points = [{"seconds": at, "kl": kl, "utility": utility} for at, kl, utility in [(0.0, 0.0, 0.0), *curve]]
     return line(side, seed, *BEST[side], test=test, kl=2.0 + seed, seconds=seconds, curve=points)
 
 
 RUNS = [
-    run("ours", 0, 1.0, 50, (10, 0.2), (20, 0.65), (50, 0.6)),
-    run("ours", 1, 3.0, 70, (30, 0.6), (70, 0.9)),
-    run("trl", 0, 0.0, 100, (100, 0.5)),
-    run("trl", 1, 2.0, 100, (100, 0.7)),
+    run("ours", 0, 1.0, 50, (10, 0.4, 0.2), (20, 0.9, 0.65), (50, 1.2, 0.6)),
+    run("ours", 1, 3.0, 70, (30, 0.3, 0.6), (70, 1.6, 0.9)),
+    run("trl", 0, 0.0, 100, (100, 1.1, 0.5)),
+    run("trl", 1, 2.0, 100, (50, 0.4, 0.1), (100, 1.0, 0.7)),
 ]
 
 
@@ -47,11 +47,16 @@ def test_the_search_finds_the_best_on_dev_prompts_of_its_side() -> None:
 
 def test_both_sides_by_hand() -> None:
     """Means 2 and 1, variances 2 of two runs each: Welch's t has 2 degrees of freedom, 4.302653, and the difference a
-    standard error of sqrt(2 / 2 + 2 / 2). The peer ends at .6, which ours reaches after 20 and 30 of its 100 s."""
+    standard error of sqrt(2 / 2 + 2 / 2). The peer ends at .6; the rest of ours is there on the mean after 20 and 30 of
+    its 100 s. After 60 s, ours' own, ours are at .6 and .6 + .3 * 30 / 40, the peer's at .5 * .6 and .1 + .6 * 10 / 50.
+    Within half a nat ours had .2 and .6 at best, the peer 0 and .1; within one .65, .6, 0 and .7; no farther did all
+    four go."""
     told = compared("ppo", [*searched(BEST), *RUNS])
     half = 4.302653 * 2**0.5
-    assert (told["ours"], told["trl"], told["difference"]) == (2, 1, 1)
-    assert told["interval"] == pytest.approx([1 - half, 1 + half], abs=1e-5)
+    assert (told["ours"], told["trl"], told["difference"]["mean"]) == (2, 1, 1)
+    assert told["difference"]["interval"] == pytest.approx([1 - half, 1 + half], abs=1e-5)
+    assert told["at_equal_seconds"]["mean"] == pytest.approx((0.6 + 0.825) / 2 - (0.3 + 0.22) / 2)
+    assert {nats: of["mean"] for nats, of in told["frontier"].items()} == pytest.approx({0.5: 0.35, 1.0: 0.275})
     assert (told["ours_kl"], told["trl_kl"]) == (2.5, 2.5)
     assert told["seconds"] == pytest.approx(0.6)
     assert told["time_to_reach"] == pytest.approx(0.25)
@@ -70,5 +75,5 @@ def test_runs_with_what_an_earlier_search_found_do_not_count() -> None:
 
 
 def test_an_end_that_one_seed_never_reaches_has_no_time() -> None:
-    late = run("ours", 1, 3.0, 70, (30, 0.59), (70, 0.5))
+    late = run("ours", 1, 3.0, 70, (30, 0.3, 0.59), (70, 1.6, 0.5))
     assert compared("ppo", [*searched(BEST), RUNS[0], late, *RUNS[2:]])["time_to_reach"] is None
