@@ -26,6 +26,7 @@ from tuneful.algorithms.loop import Learner
 from tuneful.algorithms.nlpo import NLPO, NLPOConfig
 from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.ppo import PPO, PPOConfig
+from tuneful.algorithms.raft import RAFT, RAFTConfig
 from tuneful.algorithms.reinforce import Reinforce, ReinforceConfig, RLOOConfig
 from tuneful.algorithms.simpo import SimPO, SimPOConfig
 from tuneful.algorithms.trpo import TRPO, TRPOConfig
@@ -129,6 +130,11 @@ def of_trpo(problem: StringProblem) -> dict[str, Any]:
     return steps | {"lam": 1.0, "value_epochs": 4}
 
 
+def of_raft(_: StringProblem) -> dict[str, Any]:
+    """The best of 8, without a leash: RAFT has no optimum on one."""
+    return {"num_steps": 60, "prompts_per_step": 16, "samples_per_prompt": 8, "kl_coef": 0.0}
+
+
 ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]] = {
     "reinforce": (Reinforce, ReinforceConfig, partial(in_groups, 128)),
     "rloo": (Reinforce, RLOOConfig, partial(in_groups, 4)),
@@ -139,6 +145,8 @@ ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]]
     "ppo": (PPO, PPOConfig, of_ppo),
     "nlpo": (NLPO, NLPOConfig, lambda problem: of_ppo(problem) | {"top_p": 1.0}),
     "trpo": (TRPO, TRPOConfig, of_trpo),
+    "raft": (RAFT, RAFTConfig, of_raft),
+    "raft, by lot": (RAFT, RAFTConfig, lambda problem: of_raft(problem) | {"choice": "random"}),
 }
 """Learner, settings and what is set of them for a problem."""
 

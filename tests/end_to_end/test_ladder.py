@@ -25,6 +25,7 @@ from tests.end_to_end.ladder import (
     train_orpo,
     train_simpo,
 )
+from tuneful.evaluation.best_of_n import expected_best
 
 TRAIN: dict[str, Callable[[StringProblem, int], list[float]]] = {
     **{
@@ -116,3 +117,26 @@ def test_where_grpo_comes_to_rest(size: int, share: float, seed: int) -> None:
     spread = sum(weight * (k / size * (1 - k / size)) ** 0.5 for k, weight in enumerate(binomial))
     assert spread == pytest.approx(share - 0.5, abs=1e-3)
     assert train_on_policy(f"grpo of {size}", BANDIT, seed)[0] == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_raft_gains_by_its_choice(seed: int) -> None:
+    """A uniform policy's mean reward is .2; imitating the best of 8 comes near 1, imitating any leaves it about."""
+
+    def mean_reward(name: str) -> float:
+        probabilities = train_on_policy(name, TOKEN_MDP, seed)
+        return sum(p * TOKEN_MDP.reward(s) for p, s in zip(probabilities, TOKEN_MDP.strings, strict=True))
+
+    assert mean_reward("raft") > 0.9
+    assert mean_reward("raft, by lot") < 0.5
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_the_best_of_n_coins(n: int) -> None:
+    """A coin that falls on 1 with p = .3: the best of n is 1 with 1 - (1 - p)^n. Of N flips of which k are 1, the
+    estimate from them is the mean over all sets of n; over all k as often as they come, it is that."""
+    p, size = 0.3, 8
+    often = [comb(size, k) * p**k * (1 - p) ** (size - k) for k in range(size + 1)]
+    flips = [[1.0] * k + [0.0] * (size - k) for k in range(size + 1)]
+    found = expected_best(flips, flips, n)
+    assert sum(w * f for w, f in zip(often, found, strict=True)) == pytest.approx(1 - (1 - p) ** n)
