@@ -127,9 +127,18 @@ def test_without_a_leash_the_heads_choose_and_the_copies_say_what_it_is_worth() 
 
 def test_rewards_to_the_end_need_no_value() -> None:
     """3 at the end is worth 3/4 two tokens before it and 3/2 one before; two rewards ask V, 4, two tokens later."""
-    whole = loss_by_hand(1.0, reward_steps=None)[1]
+    whole = loss_by_hand(None, reward_steps=None)[1]
     assert whole["q_target"] == pytest.approx((0.75 + 1.5 + 3) / 3)
-    assert loss_by_hand(1.0, reward_steps=2)[1]["q_target"] == pytest.approx((4 / 4 + 1.5 + 3) / 3)
+    assert loss_by_hand(None, reward_steps=2)[1]["q_target"] == pytest.approx((4 / 4 + 1.5 + 3) / 3)
+
+
+def test_later_rewards_pay_for_their_leash() -> None:
+    """What b costs there is Q - V = 1/2 - 1.508266, below 0: it is less likely than in the reference. What the end
+    costs is 4 - 4. So the first target has half of 1.008266 more than without a leash."""
+    whole = loss_by_hand(1.0, reward_steps=None)[1]
+    assert whole["q_target"] == pytest.approx((1.008266 / 2 + 0.75 + 1.5 + 3) / 3, abs=1e-6)
+    two = loss_by_hand(1.0, reward_steps=2)[1]
+    assert two["q_target"] == pytest.approx((1.008266 / 2 + 4 / 4 + 1.5 + 3) / 3, abs=1e-6)
 
 
 @pytest.fixture
@@ -163,8 +172,8 @@ def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
     expected = torch.autograd.grad(total / 10, engine.parameters(), allow_unused=True)
     seen: list[Tensor | None] = []
     engine.step = lambda _: seen.extend(weight.grad for weight in engine.parameters()) or 0.0  # type: ignore[assignment, func-returns-value]
-    config = DQNConfig(kl_coef=0.5, gamma=0.9, reward_steps=None)
-    metrics = dqn.update(engine, heads, SCORED, config, beta=0.5)
+    config = DQNConfig(leash="none", gamma=0.9, reward_steps=None)
+    metrics = dqn.update(engine, heads, SCORED, config, beta=None)
     assert metrics["q_loss"] == pytest.approx(total.item() / 10, abs=1e-5)
     assert sum(grad is not None and bool(grad.any()) for grad in expected) > 20
     for found, wanted in zip(seen, expected, strict=True):

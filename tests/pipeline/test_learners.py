@@ -156,20 +156,15 @@ def test_pretraining_rows_are_imitated_beside(
 
 @pytest.mark.parametrize("source", ["completions", "comparisons"])
 def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Of 200 steps on answers of which the short ones score high, it says shorter ones than the model does."""
+    """Of answers of which the short ones score high it says shorter ones than the model does."""
     prompts = prompts_in(tmp_path)
-    pairs = tmp_path / "pairs.jsonl"
-    write_jsonl(
-        pairs,
-        (
-            {"prompt": f"{one} {other}", "chosen": "yes", "rejected": "no no no no"}
-            for one in WORDS
-            for other in WORDS[:3]
-        ),
-    )
-    given = {"completions": "@samples", "reward": "shorter"} if source == "completions" else {"comparisons": pairs}
+    asked = [f"{one} {other}" for one in WORDS for other in WORDS[:3]]
+    pairs, answers = tmp_path / "pairs.jsonl", tmp_path / "answers.jsonl"
+    write_jsonl(pairs, ({"prompt": prompt, "chosen": "yes", "rejected": "no no no no"} for prompt in asked))
+    texts = [{"text": "yes"}, {"text": "no no no no"}]
+    write_jsonl(answers, ({"prompt": prompt, "completions": texts} for prompt in asked))
+    given = {"completions": answers, "reward": "shorter"} if source == "completions" else {"comparisons": pairs}
     stages = [
-        stage_toml("samples", do="generate", model=tiny_model_dir, prompts=prompts, num_samples=4, max_new_tokens=6),
         stage_toml(
             "ilql",
             algorithm="ilql",
