@@ -206,6 +206,7 @@ def q_loss(
             price = torch.zeros_like(values)
         else:
             values = soft_values(follows, logprobs, beta=beta)
+            # beta * log(policy / reference) of the token drawn: what it pays for its leash where it is a later reward
             price = heads.least(states, actions[:, None], target=True).squeeze(-1) - values
         rewards = rewards_at_end(torch.tensor([one.score for one in some], device=states.device), mask)
         paid = rewards - outputs.spread(price)
