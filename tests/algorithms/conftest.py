@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tuneful.engines.optimization import Optimization
 from tuneful.engines.protocol import Batch, Loss, Metrics, RoleName
 from tuneful.generation.rollout import Rollout
 from tuneful.models.loading import load_tokenizer
+from tuneful.models.q_heads import QHeads
 from tuneful.models.roles import Roles, policy_roles, reward_roles
 from tuneful.records import Comparison, Completion, Prompt
 
@@ -47,6 +49,24 @@ def policy_engine(tiny_model_dir: Path) -> Build:
     def build(**settings: Any) -> WatchedEngine:
         settings.setdefault("optimization", Optimization(learning_rate=1e-2, schedule="constant"))
         return WatchedEngine(policy_roles(tiny_model_dir, value="head"), load_tokenizer(tiny_model_dir), **settings)
+
+    return build
+
+
+@pytest.fixture
+def heads_engine(tiny_model_dir: Path) -> Build:
+    """Policy, reference and action values that have left their start, the copies elsewhere; arguments go to the
+    engine."""
+
+    def build(**settings: Any) -> WatchedEngine:
+        heads = QHeads(32, 82)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            for weight in heads.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+        settings.setdefault("optimization", Optimization(learning_rate=1e-2, schedule="constant"))
+        roles = replace(policy_roles(tiny_model_dir), heads=heads)
+        return WatchedEngine(roles, load_tokenizer(tiny_model_dir), **settings)
 
     return build
 

@@ -20,9 +20,7 @@ from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Scored
 from tuneful.models.forward import Outputs
-from tuneful.models.loading import load_tokenizer
 from tuneful.models.q_heads import QHeads
-from tuneful.models.roles import policy_roles
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
 
@@ -141,26 +139,9 @@ def test_later_rewards_pay_for_their_leash() -> None:
     assert two["q_target"] == pytest.approx((1.008266 / 2 + 4 / 4 + 1.5 + 3) / 3, abs=1e-6)
 
 
-@pytest.fixture
-def build(tiny_model_dir: Path) -> Build:
-    """Policy, reference and heads that have left their start, the copies elsewhere."""
-
-    def engine(**settings: Any) -> WatchedEngine:
-        heads = QHeads(32, 82)
-        torch.manual_seed(3)
-        with torch.no_grad():
-            for weight in heads.parameters():
-                weight.add_(0.1 * torch.randn_like(weight))
-        settings.setdefault("optimization", Optimization(learning_rate=1e-2, schedule="constant"))
-        roles = replace(policy_roles(tiny_model_dir), heads=heads)
-        return WatchedEngine(roles, load_tokenizer(tiny_model_dir), **settings)
-
-    return engine
-
-
-def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
+def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
     """Through transformers' own states and all 82 values of each head, row by row; rewards to the end as targets."""
-    engine = build()
+    engine = heads_engine()
     heads: Any = engine.roles.heads
     total = torch.zeros(())
     for prompt, completion, score in SCORED:
@@ -183,8 +164,8 @@ def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.5, None])
-def test_micro_batches_do_not_change_the_update(build: Build, beta: float | None) -> None:
-    whole, cut = build(), build(tokens_per_microbatch=8)
+def test_micro_batches_do_not_change_the_update(heads_engine: Build, beta: float | None) -> None:
+    whole, cut = heads_engine(), heads_engine(tokens_per_microbatch=8)
     config = DQNConfig(**SETTINGS, leash="none" if beta is None else "soft")
     metrics = []
     for engine in (whole, cut):  # Adam's first step is the gradient's sign; a large epsilon keeps its size
@@ -192,14 +173,14 @@ def test_micro_batches_do_not_change_the_update(build: Build, beta: float | None
         heads: Any = engine.roles.heads
         metrics.append(dqn.update(engine, heads, SCORED, config, beta=beta))
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
-    before = build().parameters()
+    before = heads_engine().parameters()
     assert any(not torch.equal(one, other) for one, other in zip(whole.parameters(), before, strict=True))
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_the_newest_completions_are_kept(build: Build, prompts: list[Prompt], variety: Reward) -> None:
-    learner = DQN(build(), prompts, variety, DQNConfig(**SETTINGS, replay=8))
+def test_the_newest_completions_are_kept(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    learner = DQN(heads_engine(), prompts, variety, DQNConfig(**SETTINGS, replay=8))
     rollouts = []
     for _ in range(2):
         rollouts.append(learner.draw())
@@ -208,9 +189,9 @@ def test_the_newest_completions_are_kept(build: Build, prompts: list[Prompt], va
     assert [one.completion for one in learner.replay] == said[-8:]
 
 
-def test_it_goes_on_from_its_state(build: Build, prompts: list[Prompt], variety: Reward, tmp_path: Path) -> None:
+def test_it_goes_on_from_its_state(heads_engine: Build, prompts: list[Prompt], variety: Reward, tmp_path: Path) -> None:
     config = DQNConfig(**SETTINGS, kl_target=0.5, kl_horizon=1000)
-    one, other = (DQN(build(), prompts, variety, config) for _ in range(2))
+    one, other = (DQN(heads_engine(), prompts, variety, config) for _ in range(2))
     one.step()
     one.engine.save(tmp_path)
     state, expected = one.state(), one.step()
@@ -219,7 +200,7 @@ def test_it_goes_on_from_its_state(build: Build, prompts: list[Prompt], variety:
     assert other.step() == expected
 
 
-def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt], variety: Reward) -> None:
+def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     """What explores beside the values is of `leash = "none"` alone."""
     soft = DQNConfig(**SETTINGS | {"num_steps": 3, "max_grad_norm": 0.05}, kl_target=1.0, kl_horizon=100)
     hard = replace(soft, leash="none", kl_target=None)
@@ -249,7 +230,9 @@ def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt], 
     exploration = {"epsilon": 0.5, "epsilon_end": 0.9, "epsilon_share": 1.0}
 
     def outcome(config: DQNConfig) -> str:
-        learner = DQN(build(optimization=config.optimization, total_steps=config.updates), prompts, variety, config)
+        learner = DQN(
+            heads_engine(optimization=config.optimization, total_steps=config.updates), prompts, variety, config
+        )
         for _ in range(3):
             learner.step()
         return str(learner.engine.weight_hash())

@@ -21,9 +21,7 @@ from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Scored
 from tuneful.generation.sampling import Sampling
 from tuneful.models.forward import Outputs
-from tuneful.models.loading import load_tokenizer
 from tuneful.models.q_heads import QHeads
-from tuneful.models.roles import policy_roles
 from tuneful.records import Prompt
 
 Build = Callable[..., WatchedEngine]
@@ -99,26 +97,9 @@ def test_their_gradients_by_hand() -> None:
     assert all(weight.grad is None for weight in heads.target.parameters())
 
 
-@pytest.fixture
-def build(tiny_model_dir: Path) -> Build:
-    """A policy and heads that have left their start, the copies elsewhere."""
-
-    def engine(**settings: Any) -> WatchedEngine:
-        heads = QHeads(32, 82)
-        torch.manual_seed(3)
-        with torch.no_grad():
-            for weight in heads.parameters():
-                weight.add_(0.1 * torch.randn_like(weight))
-        settings.setdefault("optimization", Optimization(learning_rate=1e-2, schedule="constant"))
-        roles = replace(policy_roles(tiny_model_dir, with_reference=False), heads=heads)
-        return WatchedEngine(roles, load_tokenizer(tiny_model_dir), **settings)
-
-    return engine
-
-
-def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
+def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
     """Through transformers' own states and logits and all 82 values of each head, row by row."""
-    engine = build()
+    engine = heads_engine()
     heads: Any = engine.roles.heads
     model: Any = engine.roles.policy.model  # type: ignore[union-attr]
     total = torch.zeros(())
@@ -147,22 +128,22 @@ def test_the_gradient_reaches_the_whole_policy(build: Build) -> None:
             assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_micro_batches_do_not_change_the_update(build: Build) -> None:
-    whole, cut = build(), build(tokens_per_microbatch=8)
+def test_micro_batches_do_not_change_the_update(heads_engine: Build) -> None:
+    whole, cut = heads_engine(), heads_engine(tokens_per_microbatch=8)
     metrics = []
     for engine in (whole, cut):  # Adam's first step is the gradient's sign; a large epsilon keeps its size
         engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
         heads: Any = engine.roles.heads
         metrics.append(ilql.update(engine, heads, SCORED, HAND))
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
-    before = build().parameters()
+    before = heads_engine().parameters()
     assert any(not torch.equal(one, other) for one, other in zip(whole.parameters(), before, strict=True))
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_it_goes_on_from_its_state(build: Build, tmp_path: Path) -> None:
-    one, other = (ILQL(build(), SCORED, ILQLConfig(completions_per_step=2, polyak=0.5)) for _ in range(2))
+def test_it_goes_on_from_its_state(heads_engine: Build, tmp_path: Path) -> None:
+    one, other = (ILQL(heads_engine(), SCORED, ILQLConfig(completions_per_step=2, polyak=0.5)) for _ in range(2))
     one.step()
     one.engine.save(tmp_path)
     state, expected = one.state(), one.step()
@@ -171,7 +152,7 @@ def test_it_goes_on_from_its_state(build: Build, tmp_path: Path) -> None:
     assert other.step() == expected
 
 
-def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt]) -> None:
+def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Prompt]) -> None:
     """How long a text may be and how often all are gone over is the caller's: it cuts the rows and counts the steps.
     How the policy speaks changes no weight."""
     felt = replace(
@@ -193,7 +174,7 @@ def test_every_setting_changes_the_outcome(build: Build, prompts: list[Prompt]) 
     speaking = {"guide_scale": 40.0, "top_k": 2}
 
     def outcome(config: ILQLConfig) -> tuple[str, list[list[int]]]:
-        engine = build(optimization=config.optimization, total_steps=config.num_steps(len(SCORED)))
+        engine = heads_engine(optimization=config.optimization, total_steps=config.num_steps(len(SCORED)))
         learner = ILQL(engine, SCORED, config)
         for _ in range(2):
             learner.step()
@@ -233,11 +214,11 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
     assert str(value) in str(error.value)
 
 
-def test_what_it_cannot_learn_from_is_refused(policy_engine: Build, build: Build) -> None:
+def test_what_it_cannot_learn_from_is_refused(policy_engine: Build, heads_engine: Build) -> None:
     with pytest.raises(ConfigError, match="ilql needs the LocalEngine and roles with QHeads"):
         ILQL(policy_engine(), SCORED, ILQLConfig())
     with pytest.raises(ConfigError, match="ilql: no scored completions to learn from"):
-        ILQL(build(), [], ILQLConfig())
+        ILQL(heads_engine(), [], ILQLConfig())
 
 
 def test_a_pass_that_is_not_whole_counts_as_a_step() -> None:
