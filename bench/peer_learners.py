@@ -46,7 +46,7 @@ NATS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 SEARCH: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "ppo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
     "rloo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
-    "grpo": ((1e-4, 3e-4, 1e-3), (0.03, 0.1)),
+    "grpo": ((1e-4, 3e-4, 1e-3), (0.1, 0.3)),
     "dpo": ((1e-4, 3e-4, 1e-3), (0.03, 0.1)),
 }
 """Learning rates, and what holds the policy back: the KL coefficient, or beta of DPO."""
