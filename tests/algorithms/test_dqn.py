@@ -194,9 +194,12 @@ def test_it_goes_on_from_its_state(heads_engine: Build, prompts: list[Prompt], v
     one, other = (DQN(heads_engine(), prompts, variety, config) for _ in range(2))
     one.step()
     one.engine.save(tmp_path)
-    state, expected = one.state(), one.step()
+    state, guide = one.state(), one.engine.guide
+    expected = one.step()
     other.engine.load(tmp_path)
     other.restore(state)
+    assert guide is not None and other.engine.guide is not None
+    assert other.engine.guide.scale == guide.scale != 1 / config.kl_coef  # what is saved if it ends here
     assert other.step() == expected
 
 

@@ -3,6 +3,10 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import cost
+from drawing import one_file
+from markupsafe import Markup
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_point_is_the_work_of_its_numbers() -> None:
@@ -17,10 +21,16 @@ def test_each_curve_goes_through_the_point_that_all_share() -> None:
         assert cost.AROUND[grown] in amounts
 
 
+def test_plots_of_a_report_are_drawn_as_they_are() -> None:
+    """They come marked as safe, and what is put into such text is escaped unless it is plain."""
+    root = ElementTree.fromstring(one_file([Markup('<svg aria-label="a &amp; b"></svg>')]))
+    assert [(plot.get("aria-label"), plot.get("width")) for plot in root.findall(f"{SVG}svg")] == [("a & b", "460")]
+
+
 def test_the_drawing_is_one_file_of_all_curves() -> None:
     svg = cost.drawing({"prompts per step": ((8.0, 1.0), (16.0, 2.1)), "million weights": ((0.4, 1.0), (25.0, 9.0))})
     root = ElementTree.fromstring(svg)
-    plots = root.findall("{http://www.w3.org/2000/svg}svg")
+    plots = root.findall(f"{SVG}svg")
     assert [plot.get("aria-label") for plot in plots] == [
         "seconds per step over prompts per step",
         "seconds per step over million weights",

@@ -61,6 +61,10 @@ def test_each_learner_with_each_seed(recipe: Path, tmp_path: Path) -> None:
     assert best["samples"]["mean"] == 4 * 4
     assert best["kl"]["mean"] == pytest.approx(1.386294 - 0.75)  # log 4 - 3/4
     assert [point["kl"] for point in best["curve"]] == pytest.approx([0, 0.693147 - 0.5, 1.386294 - 0.75])
+    assert [point["seconds"] / best["seconds"]["mean"] for point in best["curve"]] == pytest.approx([1 / 4, 1 / 2, 1])
+    noted = [read(out / "small" / f"seed-{seed}" / "best" / "run.json")["memory"] for seed in (0, 1)]
+    above = [max(0, one["resident"] - one["resident_before"]) for one in noted]
+    assert best["memory"]["mean"] == pytest.approx(sum(above) / 2)
     assert "small" in (out / "report.html").read_text()
 
 

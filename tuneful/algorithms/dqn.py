@@ -116,7 +116,6 @@ class DQN(OnPolicyLearner):
         engine.guide = self._guide()
 
     def draw(self) -> Rollout:
-        self.engine.guide = self._guide()
         return self.collector.next_rollout(self._choose)
 
     def learn(self, rollout: Rollout) -> Metrics:
@@ -128,7 +127,9 @@ class DQN(OnPolicyLearner):
             batch = draw.sample(self.replay, min(self.config.completions_per_update, len(self.replay)))
             seen.add(update(self.engine, self.heads, batch, self.config, beta=beta))
         more = {"epsilon": self._epsilon(), "replay": float(len(self.replay))}
-        return self.collector.finish(rollout, seen.mean() | more, logprobs=rollout.sampled_logprobs)
+        metrics = self.collector.finish(rollout, seen.mean() | more, logprobs=rollout.sampled_logprobs)
+        self.engine.guide = self._guide()  # with a kl_target its scale has moved
+        return metrics
 
     def _guide(self) -> Guide:
         """How the policy chooses, exploration left out."""
@@ -151,6 +152,7 @@ class DQN(OnPolicyLearner):
     def restore(self, state: dict[str, Any]) -> None:
         self.collector.restore(state)
         self.replay = [Scored(*one) for one in state["replay"]]
+        self.engine.guide = self._guide()
 
 
 def update(

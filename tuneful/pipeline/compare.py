@@ -140,9 +140,9 @@ def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned
     if entry.learner is entry.judge:
         stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"]
         first, last = judged.report["best_of_n"][0], judged.report["best_of_n"][-1]
-        drawn = record.manifest["num_prompts"]
+        drawn, each = record.manifest["num_prompts"], stages[entry.learner.name] / last["n"]
         points = [
-            Point(of["n"], of["measures"][measure]["mean"], of["kl"], of["n"] * drawn, 0.0)
+            Point(of["n"], of["measures"][measure]["mean"], of["kl"], of["n"] * drawn, of["n"] * each)
             for of in judged.report["best_of_n"]
         ]
         return Learned(

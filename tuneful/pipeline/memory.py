@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,17 @@ def tell_plan(context: Context, record: RunDirectory, engine: LocalEngine, plan:
         context.display.note(
             f"warning: {_mib(more)} more are to be taken and {_mib(free)} are free; {_lower(plan, engine)}"
         )
-    planned = {"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough}
-    record.update(memory=planned | {"resident_before": _of_linux("/proc/self/status", "VmRSS")})
-    _begin_peaks()
+    begin_peaks(record, {"planned": plan.peak, "while": plan.phase, "parts": dict(plan.parts), "rough": plan.rough})
+
+
+def begin_peaks(record: RunDirectory, planned: Mapping[str, Any] | None = None) -> None:
+    """Keep in `run.json` what the process holds now, beside what is planned, and let it forget its peaks until now."""
+    record.update(memory={**(planned or {}), "resident_before": _of_linux("/proc/self/status", "VmRSS")})
+    _forget_peaks()
 
 
 def record_peak(record: RunDirectory) -> None:
-    """Keep beside the plan what the process held at its peak since then, and what torch did on a GPU."""
+    """Keep beside it what the process held at its peak since `begin_peaks`, and what torch did on a GPU."""
     peaks = {"resident": _of_linux("/proc/self/status", "VmHWM")}
     if torch.cuda.is_available():
         peaks["allocated"] = torch.cuda.max_memory_allocated()
@@ -104,7 +108,7 @@ def _free(engine: LocalEngine) -> int | None:
     return _of_linux("/proc/meminfo", "MemAvailable")
 
 
-def _begin_peaks() -> None:
+def _forget_peaks() -> None:
     """Let the kernel and torch forget their peaks until now; where the kernel does not, its peak is the process's."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -47,7 +47,7 @@ from tuneful.generation.sampling import Sampling, fold
 from tuneful.models.forward import policy_outputs
 from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.models.roles import Role, Roles
-from tuneful.pipeline import inputs, learner_inputs, on_policy, training
+from tuneful.pipeline import inputs, learner_inputs, memory, on_policy, training
 from tuneful.pipeline.accuracy import policy_accuracy, reward_accuracy
 from tuneful.pipeline.answers import note_waves, stage_answers, write_answers
 from tuneful.pipeline.context import Context
@@ -210,6 +210,7 @@ def keep_best(context: Context, record: RunDirectory, given: inputs.BestOfNInput
     all of each prompt."""
     prompts = context.prompts(given.prompts).read(given.split, purpose=PURPOSES[given.split], stage=record.name)
     prompts = prompts[: given.limit]
+    memory.begin_peaks(record)
     seed = context.seed_of("best_of_n")
     rollout = stage_answers(context, given.model, prompts, _sampling(given), seed=seed, dtype=given.dtype)
     named = {name: getattr(given, name) for name in ("reward", "second_reward", "toxicity")}
@@ -223,6 +224,7 @@ def keep_best(context: Context, record: RunDirectory, given: inputs.BestOfNInput
         name: [[measure(prompt, text) for text in row] for prompt, row in zip(prompts, texts, strict=True)]
         for name, measure in measures.items()
     }
+    memory.record_peak(record)
     sizes = [2**k for k in range(given.num_samples.bit_length()) if 2**k < given.num_samples]
     curve = best_of_n_curve(values["reward"], values, [*sizes, given.num_samples], seed=context.seed)
     best = [
