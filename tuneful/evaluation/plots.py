@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from itertools import combinations
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -24,6 +26,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 Points = tuple[tuple[float, float], ...]
+
+FAR = 3.0
+"""How many times the median cost is still drawn to scale in a plot of learners."""
+
+MARK = 11.0
+"""Points between the numbers of two learners."""
 
 _INK, _RULE, _BEFORE, _AFTER, _GROUND = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 _VARIABLES = {_INK: "--faint", _RULE: "--rule", _BEFORE: "--before", _AFTER: "--after", _GROUND: "--ground"}
@@ -92,23 +100,65 @@ class Series:
 def learners(series: Sequence[Series], *, start: float | None, over: str, name: str) -> str:
     """Where each learner ended (y), marked with its number from 1, against `over` (x), with the run that led there.
 
-    start: the height before any training, as a line.
+    start: the height before any training, as a line. Learners that end beyond `FAR` times the median stand at the
+    right with an arrow and what they came to, so that one of them does not press all others together.
     """
+    ends = [one.end[0] for one in series]
+    edge = FAR * median(ends)
+    within = [x for x in ends if x <= edge] or ends
 
     def draw(axes: Axes) -> None:
         if start is not None:
             axes.axhline(start, color=_BEFORE, linewidth=1.0, linestyle=(0, (4, 3)))
-        for number, one in enumerate(series, start=1):
-            if one.curve:
-                axes.plot(*zip(*one.curve, strict=True), color=_AFTER, linewidth=1.0, alpha=0.45)
-            x, y = one.end
+        for one in series:
+            axes.plot(*zip(*one.curve, strict=True), color=_AFTER, linewidth=0.8, alpha=0.4)
             if one.interval is not None:
-                axes.plot((x, x), one.interval, color=_AFTER, linewidth=1.2, alpha=0.7)
-            axes.plot(x, y, "o", color=_GROUND, markersize=9, markeredgecolor=_AFTER, zorder=3)
-            axes.text(x, y, str(number), color=_AFTER, zorder=4, ha="center", va="center_baseline", fontsize=6.5)
+                axes.plot((one.end[0],) * 2, one.interval, color=_AFTER, linewidth=1.2, alpha=0.7)
+        axes.margins(y=0.12)
+        axes.set_ylim(axes.get_ylim())
+        axes.set_xlim(-0.04 * max(within), (1.1 if within is ends else 1.25) * max(within))
+        right = axes.get_xlim()[1]
+        ends_here = [(min(x, 0.97 * right), y) for x, y in (one.end for one in series)]
+        scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+        places = [(scale * x, scale * y) for x, y in axes.transData.transform(ends_here)]
+        for number, (one, at, place, free) in enumerate(
+            zip(series, ends_here, places, _apart(places, MARK), strict=True), start=1
+        ):
+            beyond = one.end[0] > right
+            axes.annotate(
+                f"{number}: {one.end[0]:,.0f} →" if beyond else str(number),
+                at,
+                (free[0] - place[0], free[1] - place[1]),
+                textcoords="offset points",
+                color=_AFTER,
+                fontsize=6.5,
+                ha="right" if beyond else "center",
+                va="center_baseline",
+                bbox={
+                    "boxstyle": f"{'round' if beyond else 'circle'},pad=0.22",
+                    "fc": _GROUND,
+                    "ec": _AFTER,
+                    "lw": 0.9,
+                },
+                arrowprops={"arrowstyle": "-", "color": _AFTER, "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0},
+                zorder=3,
+            )
         axes.set_xlabel(over)
 
     return _svg(draw, title=name)
+
+
+def _apart(places: Sequence[tuple[float, float]], distance: float) -> list[tuple[float, float]]:
+    """The places, moved until each has `distance` to every other, or as far as some rounds of pushing bring them."""
+    moved = [complex(x, y) + 0.01 * k for k, (x, y) in enumerate(places)]  # what lies at one point parts, too
+    for _ in range(200):
+        for one, other in combinations(range(len(moved)), 2):
+            between = moved[one] - moved[other]
+            push = (distance - abs(between)) / 2
+            if push > 0:
+                moved[one] += push * between / abs(between)
+                moved[other] -= push * between / abs(between)
+    return [(place.real, place.imag) for place in moved]
 
 
 def growth(points: Points, *, of: str) -> str:
