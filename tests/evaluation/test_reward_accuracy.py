@@ -40,6 +40,18 @@ def test_calibration_error_by_hand() -> None:
     assert fit.ece_fitted == pytest.approx(0, abs=1e-3)
 
 
+def test_calibration_error_of_four_pairs() -> None:
+    """Confidences .9 .9 .6 .6, three right: two of four pairs are .1 too low, and of the others half are right."""
+    certain, unsure = math.log(9), math.log(1.5)
+    assert calibration([certain, certain, unsure, 0], [0, 0, 0, unsure]).ece == pytest.approx(0.1)
+
+
+def test_pairs_of_one_tenth_share_a_bin() -> None:
+    """.62 right and .68 wrong: half right at .65; .95 right alone: (2 x .15 + .05) / 3."""
+    a, b, c = (math.log(p / (1 - p)) for p in (0.62, 0.68, 0.95))
+    assert calibration([a, 0, c], [0, b, 0]).ece == pytest.approx(0.35 / 3)
+
+
 def test_scores_three_times_too_large_are_found() -> None:
     rng = np.random.default_rng(0)
     true = rng.normal(size=20_000)

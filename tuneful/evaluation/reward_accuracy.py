@@ -59,10 +59,11 @@ class Calibration:
 
 
 def calibration(chosen_scores: ArrayLike, rejected_scores: ArrayLike, *, num_bins: int = 10) -> Calibration:
-    """Calibration of the Bradley-Terry odds (Guo et al. 2017, eq. 3, with bins of equally many pairs).
+    """Calibration of the Bradley-Terry odds (Guo et al. 2017, eq. 3): [0, 1] in `num_bins` bins of equal width.
 
-    A pair's confidence is sigmoid(|difference|); it is right when the higher side was chosen. The temperature is fitted
-    on the same pairs by maximum likelihood within [e^-7, e^7]; pairs told apart without error drive it to the low end.
+    A pair's confidence is sigmoid(|difference|), at least 1/2, so that of ten bins the upper five hold pairs. The pair
+    is right when the higher side was chosen, half right when neither is higher. The temperature is fitted on the same
+    pairs by maximum likelihood within [e^-7, e^7]; pairs told apart without error drive it to the low end.
     """
     margins = _margins(chosen_scores, rejected_scores)
 
@@ -149,10 +150,10 @@ def _margins(chosen_scores: ArrayLike, rejected_scores: ArrayLike) -> Floats:
 
 
 def _ece(margins: Floats, num_bins: int) -> float:
-    """Mean over pairs of |accuracy - confidence| of the pair's bin."""
-    confidence, correct = expit(np.abs(margins)), wins(margins)
-    gaps = [len(i) * abs(correct[i].mean() - confidence[i].mean()) for i in _equal_count_bins(confidence, num_bins)]
-    return float(sum(gaps) / len(margins))
+    """Sum over bins of (their share of pairs) |accuracy - mean confidence|; bin m is ((m - 1) / bins, m / bins]."""
+    confidence = expit(np.abs(margins))
+    excess = np.bincount(np.ceil(confidence * num_bins).astype(np.intp), weights=wins(margins) - confidence)
+    return float(np.abs(excess).sum() / len(margins))
 
 
 def _equal_count_bins(values: Floats, num_bins: int) -> list[NDArray[np.intp]]:
