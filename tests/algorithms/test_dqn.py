@@ -144,7 +144,7 @@ def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
     engine = heads_engine()
     heads: Any = engine.roles.heads
     total = torch.zeros(())
-    for prompt, completion, score in SCORED:
+    for prompt, completion, score, *_ in SCORED:
         states = engine.roles.policy.model.model(torch.tensor([prompt + completion])).last_hidden_state  # type: ignore[union-attr]
         y = score * 0.9 ** torch.arange(len(completion)).flip(0)
         for head in heads.q:

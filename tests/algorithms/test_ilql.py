@@ -29,10 +29,10 @@ SCORED = [
     Scored([1, 4, 30, 5], [31, 32, 33, 34, 2], 3.0),
     Scored([1, 4, 40, 41, 5], [50, 2], -1.0),
     Scored([1, 4, 30, 5], [60, 61, 62], 0.5),
-    Scored([1, 4, 70, 71, 72, 5], [63, 64, 65, 2], 1.5),
+    Scored([1, 4, 70, 71, 72, 5], [63, 64, 65, 2], 1.5, weight=0.5),
     Scored([1, 4, 73, 5], [2], 0.0),
 ]
-"""Of the tiny model's tokens."""
+"""Of the tiny model's tokens; fifteen, which weigh as much as thirteen."""
 
 HAND = ILQLConfig(gamma=0.5, tau=0.7, cql_coef=0.3, awac_coef=0.4, awac_beta=0.5)
 FIRST, SECOND, VALUE = [1.0, 2.0, 0.0], [0.5, 3.0, -1.0], [0.8]
@@ -80,6 +80,35 @@ def test_the_losses_by_hand() -> None:
     assert loss.item() == pytest.approx(0.685 + 0.0875 + 0.3 * 2.253280 + 0.4 * 1.257274, abs=1e-5)
 
 
+def test_a_completion_of_weight_three_by_hand() -> None:
+    """Beside the tokens 0 and 1 token 1 alone, with three times their weight: five tokens in all."""
+    _, _, heads, _ = loss_by_hand()
+    _, metrics = ilql.ilql_loss(
+        Outputs(
+            tensor([[True, False], [True, True]]),
+            logprobs=tensor([[-2.0, 0.0], [-1.0, -2.0]]),
+            states=torch.randn(3, 4),
+        ),
+        [0, 1],
+        heads=heads,
+        scored=[Scored([0], [1], 2.0, weight=3.0), Scored([0], [0, 1], 2.0)],
+        config=HAND,
+        num_tokens=5,
+    )
+    of_first, of_second = log(e + e**2 + 1), log(exp(0.5) + e**3 + exp(-1))
+    zero, one = (of_first - 1) + (of_second - 0.5), (of_first - 2) + (of_second - 3)
+    expected = {
+        "q_loss": (3 * 1.0 + 0.6**2 + 0.1**2 + 1.0) / 5,  # token 1 is worth 2 to either, said to be worth 2 and 3
+        "value_loss": (3 * 0.3 * 0.7**2 + 0.7 * 0.2**2 + 0.3 * 0.7**2) / 5,
+        "cql_loss": (3 * one + zero + one) / 5,
+        "policy_loss": (3 * WORSE * 2 + BETTER * 1 + WORSE * 2) / 5,
+        "q": (3 * 2.0 + 1.0 + 2.0) / 5,
+        "state_value": 0.8,
+        "advantage": (-3 * 0.7 + 0.2 - 0.7) / 5,
+    }
+    assert metrics == pytest.approx(expected, abs=1e-5)
+
+
 def test_their_gradients_by_hand() -> None:
     """Of Q 2 (q - y), and by the cross-entropy the softmax less 1 for the token; of V the expectile's alone, since
     neither the target of Q nor the policy's weight passes any on; of the copies none."""
@@ -103,7 +132,7 @@ def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
     heads: Any = engine.roles.heads
     model: Any = engine.roles.policy.model  # type: ignore[union-attr]
     total = torch.zeros(())
-    for prompt, completion, score in SCORED:
+    for prompt, completion, score, weight in SCORED:
         taken = torch.tensor(completion)[:, None]
         states = model.model(torch.tensor([prompt + completion])).last_hidden_state[0, len(prompt) - 1 : -1]
         logprobs = model.lm_head(states).log_softmax(-1).gather(-1, taken)[:, 0]
@@ -113,11 +142,11 @@ def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
         y = 0.5 * torch.cat([v[1:].detach(), tensor([2 * score])])
         for head in heads.q:
             q = head(states)
-            total = total + (q.gather(-1, taken)[:, 0] - y).square().sum()
-            total = total - 0.3 * q.log_softmax(-1).gather(-1, taken).sum()
-        total = total + (torch.where(above < 0, 0.3, 0.7) * above.square()).sum()
-        total = total - 0.4 * ((0.5 * above.detach()).exp() * logprobs).sum()
-    expected = torch.autograd.grad(total / 15, engine.parameters(), allow_unused=True)
+            total = total + weight * (q.gather(-1, taken)[:, 0] - y).square().sum()
+            total = total - weight * 0.3 * q.log_softmax(-1).gather(-1, taken).sum()
+        total = total + weight * (torch.where(above < 0, 0.3, 0.7) * above.square()).sum()
+        total = total - weight * 0.4 * ((0.5 * above.detach()).exp() * logprobs).sum()
+    expected = torch.autograd.grad(total / 13, engine.parameters(), allow_unused=True)
     seen: list[Tensor | None] = []
     engine.step = lambda _: seen.extend(weight.grad for weight in engine.parameters()) or 0.0  # type: ignore[assignment, func-returns-value]
     ilql.update(engine, heads, SCORED, HAND)
@@ -139,6 +168,18 @@ def test_micro_batches_do_not_change_the_update(heads_engine: Build) -> None:
     before = heads_engine().parameters()
     assert any(not torch.equal(one, other) for one, other in zip(whole.parameters(), before, strict=True))
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_completion_of_weight_two_is_two_of_it(heads_engine: Build) -> None:
+    found = []
+    for scored in ([*SCORED, SCORED[0]], [SCORED[0]._replace(weight=2.0), *SCORED[1:]]):
+        engine = heads_engine()
+        engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
+        heads: Any = engine.roles.heads
+        found.append((ilql.update(engine, heads, scored, HAND), engine.parameters()))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
         assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 

@@ -195,12 +195,8 @@ def test_ilql_from_what_others_made(source: str, tiny_model_dir: Path, tmp_path:
     assert {"q_loss", "value_loss", "cql_loss", "policy_loss", "state_value", "advantage"} <= metrics[0].keys()
 
 
-def test_ilql_is_taught_no_end_where_an_answer_was_cut(
-    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = [{"text": "yes", "finish": "length"}, {"text": "no", "finish": "stop"}]
-    write_jsonl(tmp_path / "answers.jsonl", [{"prompt": word, "completions": answers} for word in WORDS])
-    given = {"model": tiny_model_dir, "completions": tmp_path / "answers.jsonl", "reward": "shorter"}
+def scored_for_ilql(stage: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Scored]:
+    """What the stage's learner is given; it goes no further."""
     seen: list[Scored] = []
 
     def look(engine: Any, scored: list[Scored], config: Any) -> None:
@@ -209,10 +205,40 @@ def test_ilql_is_taught_no_end_where_an_answer_was_cut(
 
     monkeypatch.setattr(training, "ILQL", look)
     with pytest.raises(RunError, match="enough"):
-        run_recipe(recipe(tmp_path, stage_toml("ilql", algorithm="ilql", **given)), tmp_path / "run")
+        run_recipe(recipe(folder, stage), folder / "run")
+    return seen
+
+
+def test_ilql_is_taught_no_end_where_an_answer_was_cut(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [{"text": "yes", "finish": "length"}, {"text": "no", "finish": "stop"}]
+    write_jsonl(tmp_path / "answers.jsonl", [{"prompt": word, "completions": answers} for word in WORDS])
+    given = {"model": tiny_model_dir, "completions": tmp_path / "answers.jsonl", "reward": "shorter"}
+    stage = stage_toml("ilql", algorithm="ilql", **given)
+    seen = scored_for_ilql(stage, tmp_path, monkeypatch)
     end = load_tokenizer(tiny_model_dir).eos_token_id
     assert [len(one.completion) for one in seen[:2]] == [1, 2]
     assert [one.completion[-1] == end for one in seen[:2]] == [False, True]
+
+
+def test_ilql_reads_an_answer_of_several_pairs_once(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three answers ranked a > b > c, and a pair of p = .8 that weighs 9 in its file; each prompt weighs as much.
+
+    a, b and c are preferred with probability 1, 1/2 and 0 and weigh 2/3 each, the pair's sides 1 each. So the mean is
+    1/2, the variance (2 x 2/3 x .5^2 + 2 x .3^2) / 4 = .128333, the standard deviation .358236.
+    """
+    ranked, paired = "cold", "dog"  # both of the split that rewards are trained on
+    rows = [{"prompt": ranked, "chosen": a, "rejected": b} for a, b in (("a", "b"), ("a", "c"), ("b", "c"))]
+    pair = {"prompt": paired, "chosen": "yes", "rejected": "no", "p": 0.8, "weight": 9}
+    write_jsonl(tmp_path / "pairs.jsonl", [*rows, pair])
+    stage = stage_toml("ilql", algorithm="ilql", model=tiny_model_dir, comparisons=tmp_path / "pairs.jsonl")
+    seen = scored_for_ilql(stage, tmp_path, monkeypatch)
+    assert [one.score for one in seen] == pytest.approx([1.395728, 0, -1.395728, 0.837437, -0.837437], abs=1e-5)
+    shares = [one.weight / seen[-1].weight for one in seen]
+    assert shares == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
 def test_dqn_takes_its_own_top_k(tmp_path: Path) -> None:

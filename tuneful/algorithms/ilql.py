@@ -125,7 +125,7 @@ def update(engine: Engine, heads: QHeads, scored: Sequence[Scored], config: ILQL
         completions=[one.completion for one in scored],
         with_states=True,
     )
-    num_tokens = sum(len(one.completion) for one in scored)
+    num_tokens = sum(one.weight * len(one.completion) for one in scored)
     loss = partial(ilql_loss, heads=heads, scored=scored, config=config, num_tokens=num_tokens)
     metrics = engine.forward_backward(batch, loss)
     metrics["grad_norm"] = engine.step(config.max_grad_norm)
@@ -140,27 +140,29 @@ def ilql_loss(
     heads: QHeads,
     scored: Sequence[Scored],
     config: ILQLConfig,
-    num_tokens: int,
+    num_tokens: float,
 ) -> tuple[Tensor, Metrics]:
-    """The four losses of rows `rows` of `scored`, each a mean over the tokens of the step."""
+    """The four losses of rows `rows` of `scored`, each a mean over the tokens of the step by their completion's weight.
+
+    num_tokens: of the step, each counted as its completion weighs.
+    """
     assert outputs.states is not None and outputs.logprobs is not None
     states, mask, some = outputs.states, outputs.mask, [scored[row] for row in rows]
     actions = torch.tensor([token for one in some for token in one.completion], device=states.device)
     rewards = rewards_at_end(torch.tensor([one.score for one in some], device=states.device), mask)
+    share = torch.tensor([one.weight / num_tokens for one in some for _ in one.completion], device=states.device)
     q = heads.both(states, actions)
     value = heads.value(states)
     follows = heads.least(states, actions[:, None], target=True).squeeze(-1).detach()
     target = (rewards + config.gamma * next_values(outputs.spread(value.detach()), mask))[mask]
-    of_q = sum((one - target).square().sum() for one in q)
-    of_value = expectile_loss(follows - value, config.tau).sum()
-    of_cql = -sum(
-        head_logprobs(head, states.float(), actions, weights=list(head.parameters()))[0].sum() for head in heads.q
-    )
+    taken = [head_logprobs(head, states.float(), actions, weights=list(head.parameters()))[0] for head in heads.q]
     weight = (config.awac_beta * (follows - value.detach())).exp()
-    of_policy = -(weight * outputs.logprobs[mask]).sum()
-    assert isinstance(of_q, Tensor) and isinstance(of_cql, Tensor)
-    losses = {"q_loss": of_q, "value_loss": of_value, "cql_loss": of_cql, "policy_loss": of_policy}
-    losses = {name: loss / num_tokens for name, loss in losses.items()}
+    losses = {
+        "q_loss": (share * sum((one - target).square() for one in q)).sum(),
+        "value_loss": (share * expectile_loss(follows - value, config.tau)).sum(),
+        "cql_loss": -(share * sum(taken)).sum(),
+        "policy_loss": -(share * weight * outputs.logprobs[mask]).sum(),
+    }
     total = (
         losses["q_loss"]
         + losses["value_loss"]
@@ -168,8 +170,8 @@ def ilql_loss(
         + config.awac_coef * losses["policy_loss"]
     )
     metrics = losses | {
-        "q": q[0].sum() / num_tokens,
-        "state_value": value.sum() / num_tokens,
-        "advantage": (follows - value).sum() / num_tokens,
+        "q": (share * q[0]).sum(),
+        "state_value": (share * value).sum(),
+        "advantage": (share * (follows - value)).sum(),
     }
     return total, {name: float(number.detach()) for name, number in metrics.items()}

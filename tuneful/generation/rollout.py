@@ -17,11 +17,12 @@ from tuneful.records import Completion, Finish
 
 
 class Scored(NamedTuple):
-    """Token ids of a prompt and a completion, and its score."""
+    """Token ids of a prompt and a completion, its score, and what it counts beside other completions."""
 
     prompt: list[int]
     completion: list[int]
     score: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
 from tuneful.algorithms.ilql import ILQL, ILQLConfig
-from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull
+from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull, unpair
 from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.reward_model import (
     Groups,
@@ -225,22 +225,25 @@ def train_ilql(context: Context, record: RunDirectory, given: learner_inputs.ILQ
 def _scored(
     context: Context, record: RunDirectory, given: learner_inputs.ILQLInputs, tokenizer: Any, max_tokens: int
 ) -> list[Scored]:
-    """Completions with their scores, brought to mean 0 and standard deviation 1."""
+    """Completions with their scores, brought to mean 0 and standard deviation 1, by weight."""
     if given.comparisons is not None:
-        comparisons = training_comparisons(context, given.comparisons, stage=record.name)
-        sides = [((c.prompt, c.chosen), (c.prompt, c.rejected)) for c in comparisons]
-        answers = [(*side, True) for pair in sides for side in pair]
-        scores = torch.tensor([p for c in comparisons for p in (c.p, 1 - c.p)])
+        compared = unpair(training_comparisons(context, given.comparisons, stage=record.name))
+        answers = [(one.prompt, one.completion, True) for one in compared]
+        scores = torch.tensor([one.goodness for one in compared])
+        weights = torch.tensor([one.weight for one in compared])
     else:
         assert given.completions is not None and given.reward is not None
         found = training_completions(context, given.completions, stage=record.name)
         reward = load_reward(given.reward, model=context.model)
         scores = shared_scores(reward, [prompt for prompt, _ in found], [completion for _, completion in found])
         answers = [(prompt, completion.text, completion.ended) for prompt, completion in found]
-    spread = float(scores.std(correction=0))
-    scores = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
+        weights = torch.ones(len(answers))
+    scores = scores - (weights * scores).sum() / weights.sum()
+    spread = float(((weights * scores.square()).sum() / weights.sum()).sqrt())
+    scores = scores / (spread if spread > 0 else 1.0)
     ids = [pair_ids(prompt, text, tokenizer, max_tokens=max_tokens, ended=ended) for prompt, text, ended in answers]
-    return [Scored(prompt, completion, score) for (prompt, completion), score in zip(ids, scores.tolist(), strict=True)]
+    numbers = zip(scores.tolist(), weights.tolist(), strict=True)
+    return [Scored(*tokens, *number) for tokens, number in zip(ids, numbers, strict=True)]
 
 
 def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
