@@ -189,6 +189,45 @@ def test_the_newest_completions_are_kept(heads_engine: Build, prompts: list[Prom
     assert [one.completion for one in learner.replay] == said[-8:]
 
 
+def test_stored_completions_are_the_first_of_the_replay(
+    heads_engine: Build, prompts: list[Prompt], variety: Reward
+) -> None:
+    learner = DQN(heads_engine(), prompts, variety, DQNConfig(**SETTINGS, replay=8), stored=SCORED)
+    rollout = learner.draw()
+    learner.learn(rollout)
+    assert learner.replay[:2] == SCORED[1:]
+    assert [one.completion for one in learner.replay[2:]] == rollout.completions
+
+
+def test_offline_it_takes_the_same_steps_without_asking_anyone(heads_engine: Build, prompts: list[Prompt]) -> None:
+    """A step on all of what is stored is `update` on it; no answer is drawn, and none scored."""
+
+    def nobody(*_: object) -> Any:
+        raise AssertionError("asked for a score")
+
+    offline = {"offline": True, "prompts_per_step": 64, "samples_per_prompt": 1, "updates_per_step": 1}
+    config = DQNConfig(**SETTINGS | offline)
+    learned, by_hand = heads_engine(), heads_engine()
+    for engine in (learned, by_hand):  # as above
+        engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
+    heads: Any = by_hand.roles.heads
+    expected = dqn.update(by_hand, heads, SCORED, config, beta=config.kl_coef)
+    learner = DQN(learned, prompts, nobody, config, stored=SCORED)
+    assert learner.step() == pytest.approx(expected | {"replay": 3.0}, abs=1e-5)
+    for one, other in zip(learned.parameters(), by_hand.parameters(), strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert (learner.collector.steps, learner.replay) == (1, SCORED)
+
+
+def test_a_completion_of_weight_two_counts_as_two_of_it(heads_engine: Build) -> None:
+    metrics = []
+    for scored in ([SCORED[0]._replace(weight=2.0), SCORED[1]], [SCORED[0], SCORED[0], SCORED[1]]):
+        engine = heads_engine()
+        heads: Any = engine.roles.heads
+        metrics.append(dqn.update(engine, heads, scored, DQNConfig(**SETTINGS), beta=0.5))
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
+
+
 def test_it_goes_on_from_its_state(heads_engine: Build, prompts: list[Prompt], variety: Reward, tmp_path: Path) -> None:
     config = DQNConfig(**SETTINGS, kl_target=0.5, kl_horizon=1000)
     one, other = (DQN(heads_engine(), prompts, variety, config) for _ in range(2))
@@ -240,7 +279,7 @@ def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Pr
             learner.step()
         return str(learner.engine.weight_hash())
 
-    assert alternatives.keys() | exploration.keys() == {f.name for f in fields(DQNConfig)}
+    assert alternatives.keys() | exploration.keys() | {"offline"} == {f.name for f in fields(DQNConfig)}
     idle = []
     for felt, others in ((soft, alternatives), (hard, exploration)):
         usual = outcome(felt)
@@ -268,6 +307,21 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"dqn\.{name} must") as error:
         DQNConfig(**{name: value})
     assert str(value) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"prompts_per_step": 8}, {"samples_per_prompt": 2}, {"kl_target": 2.0}, {"epsilon": 0.5}]
+)
+def test_what_samples_is_refused_offline(setting: dict[str, Any]) -> None:
+    leash: dict[str, Any] = {"leash": "none"} if "epsilon" in setting else {}
+    (name,) = setting
+    with pytest.raises(ConfigError, match=rf"dqn\.{name} is not for offline = true.*leave it out"):
+        DQNConfig(offline=True, **leash, **setting)
+
+
+def test_offline_it_needs_something_stored(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    with pytest.raises(ConfigError, match="dqn: no stored completions to learn from offline"):
+        DQN(heads_engine(), prompts, variety, DQNConfig(offline=True))
 
 
 def test_it_needs_heads(policy_engine: Build, variety: Reward) -> None:

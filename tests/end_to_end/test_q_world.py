@@ -107,6 +107,36 @@ def test_dqn_on_a_leash(seed: int, reward_steps: int) -> None:
     assert share == pytest.approx(math.e**2 / (math.e**2 + 3), abs=0.04)
 
 
+@pytest.mark.parametrize("reward_steps", [1, 4])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dqn_from_stored_answers(seed: int, reward_steps: int) -> None:
+    """All four strings equally often, and none of its own: the values are those of the leash, as when it samples."""
+    config = DQNConfig(
+        num_steps=80,
+        offline=True,
+        max_new_tokens=3,
+        kl_coef=WORLD.beta,
+        top_k=2,
+        reward_steps=reward_steps,
+        updates_per_step=8,
+        completions_per_update=32,
+        polyak=0.1,
+        optimization=RATE,
+        seed=seed,
+    )
+    engine = with_heads(seed, config.updates)
+    ids = engine.tokenizer.convert_tokens_to_ids
+    stored = [Scored(ids(["<bos>"]), ids([*said, "<eos>"]), WORLD.reward(said)) for said in WORLD.strings * 32]
+    learner = DQN(engine, [PROMPT], reward, config, stored=stored)
+    for _ in range(config.num_steps):
+        learner.step()
+    after_a = 0.5 * math.log((math.e**2 + 1) / 2)
+    assert q_of(engine, "") == pytest.approx({"a": after_a, "b": 0}, abs=0.05)
+    assert q_of(engine, "a") == pytest.approx({"a": 0, "b": 1}, abs=0.05)
+    rollout = engine.sample([PROMPT], Sampling(num_samples=4000, max_new_tokens=3), seed=0)
+    assert rollout.texts.count("a b") / 4000 == pytest.approx(math.e**2 / (math.e**2 + 3), abs=0.04)
+
+
 @pytest.mark.parametrize("tau", [0.5, 0.8])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ilql(tau: float, seed: int) -> None:

@@ -241,6 +241,40 @@ def test_ilql_reads_an_answer_of_several_pairs_once(
     assert shares == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_dqn_begins_with_completions(
+    offline: bool, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the reward scores them, less the penalty of the one that was cut off; offline it has no others."""
+    monkeypatch.setattr(start_up, "NUM_ROLLOUTS", 16)
+    answers = [{"text": "yes", "finish": "length"}, {"text": "no no", "finish": "stop"}]
+    write_jsonl(tmp_path / "answers.jsonl", [{"prompt": word, "completions": answers} for word in WORDS])
+    more = {"offline": True, "prompts_per_step": 64} if offline else {}
+    given = {"completions": tmp_path / "answers.jsonl", "missing_eos_penalty": 0.5, "save_every": 3, **more}
+    run_recipe(recipe(tmp_path, tuned("dqn", tiny_model_dir, prompts_in(tmp_path), **given)), tmp_path / "run")
+    [state] = (tmp_path / "run" / "tune").glob("**/learner.json")
+    replay = [Scored(*one) for one in json.loads(state.read_text())["replay"]]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "tune" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if row["kind"] == "train"]
+    assert [one.score for one in replay[:2]] == [-1.5, -2.0]
+    assert ("kl" in steps[0], steps[-1]["replay"] == steps[0]["replay"]) == (not offline, offline)
+
+
+def test_dqn_from_comparisons(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of answers of which the short ones are preferred it says shorter ones than the model does."""
+    monkeypatch.setattr(start_up, "NUM_ROLLOUTS", 16)
+    prompts, pairs = prompts_in(tmp_path), tmp_path / "pairs.jsonl"
+    asked = [f"{one} {other}" for one in WORDS for other in WORDS[:3]]
+    write_jsonl(pairs, ({"prompt": prompt, "chosen": "yes", "rejected": "no no no no"} for prompt in asked))
+    given = {"comparisons": pairs, "offline": True, "prompts_per_step": 64, "num_steps": 20, "kl_coef": 0.1}
+    rates = {"completions_per_update": 32, "polyak": 0.2, "optimization": {"learning_rate": 0.003}, "save_every": 0}
+    judged = {"before": tiny_model_dir, "after": "@tune", "prompts": prompts, "reward": "shorter"}
+    evaluate = stage_toml("compare", do="evaluate", **judged, num_samples=4, max_new_tokens=6)
+    run_recipe(recipe(tmp_path, tuned("dqn", tiny_model_dir, prompts, **given, **rates), evaluate), tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "compare" / "report.json").read_text())
+    assert report["difference"]["length"]["interval"][1] < 0
+
+
 def test_dqn_takes_its_own_top_k(tmp_path: Path) -> None:
     asked = {"model": "m", "prompts": "p.jsonl", "reward": "shorter", "top_k": 9}
     assert recipe(tmp_path, stage_toml("tune", algorithm="dqn", **asked)).stages[0].config.top_k == 9
@@ -342,6 +376,9 @@ def test_exploring_is_for_no_leash(tmp_path: Path) -> None:
         ("dqn", {"epsilon": 0.5}, r'stage tune: dqn\.epsilon is not for leash = "soft"'),
         ("dqn", {"epsilon_end": 0.5}, r"dqn\.epsilon_end is not for"),
         ("dqn", {"epsilon_share": 1.0}, r"dqn\.epsilon_share is not for"),
+        ("dqn", {"offline": True}, "stage tune: offline: dqn samples nothing then; give completions or comparisons"),
+        ("dqn", {"comparisons": "c.jsonl"}, "stage tune: comparisons: their p is no score .* set offline = true"),
+        ("dqn", {"comparisons": "c.jsonl", "completions": "a.jsonl", "offline": True}, "leave one of the two out"),
         ("ppo", {"ptx_coef": 1.0}, r"stage tune: ppo\.ptx_coef and pretraining go together"),
         ("ppo", {"pretraining": "rows.jsonl"}, r"stage tune: ppo\.ptx_coef and pretraining go together"),
         ("nlpo", {"ptx_coef": 1.0}, r"stage tune: nlpo\.ptx_coef and pretraining go together"),

@@ -8,7 +8,8 @@ per step:  complete prompts, choosing each token by its action value among the `
 
 leash "soft":  V(s) = beta log sum of pi_ref(a) e^(Q / beta), beta = kl_coef; tokens are drawn from pi_ref e^(Q / beta)
       "none":  V(s) = Q_target(s, argmax Q); the best token is taken, but for a share `epsilon`
-Q is the smaller of two heads. They start at 0, where the soft form draws from the reference itself.
+Q is the smaller of two heads. They start at 0, where the soft form draws from the reference itself. The buffer may
+begin with stored completions; `offline`, it is they alone that are learned from.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class DQNConfig(OnPolicyConfig):
     """Optimizer steps after each step's sampling."""
     completions_per_update: int = 64
     """Completions of each optimizer step."""
+    offline: bool = False
+    """Learn from stored completions alone; none is sampled but in evaluations."""
     reward_steps: int | None = 4
     """Rewards that a target counts before it asks for a value (n); None: all to the end."""
     gamma: float = 1.0
@@ -87,12 +90,16 @@ class DQNConfig(OnPolicyConfig):
                 )
         if self.leash == "soft":
             require_above(0, self, self.table, "kl_coef", hint='leash = "none" takes the best token')
-            for one in fields(self):
-                if one.name.startswith("epsilon") and getattr(self, one.name) != one.default:
-                    raise ConfigError(
-                        f'{self.table}{one.name} is not for leash = "soft", whose draws explore by themselves; leave '
-                        'it out, or choose leash = "none"'
-                    )
+            self._refuse("epsilon", 'leash = "soft", whose draws explore by themselves', 'choose leash = "none"')
+        if self.offline:
+            for name in ("epsilon", "prompts_per_step", "samples_per_prompt", "kl_target"):
+                self._refuse(name, "offline = true, which samples nothing to learn from", "set offline = false")
+
+    def _refuse(self, prefix: str, why: str, mend: str) -> None:
+        """Refuse settings whose names begin so and that say something where they can do nothing."""
+        for one in fields(self):
+            if one.name.startswith(prefix) and getattr(self, one.name) != one.default:
+                raise ConfigError(f"{self.table}{one.name} is not for {why}; leave it out, or {mend}")
 
     @property
     def updates(self) -> int:
@@ -101,35 +108,58 @@ class DQNConfig(OnPolicyConfig):
 
 
 class DQN(OnPolicyLearner):
-    """Learner over prompts and a reward. Needs a LocalEngine whose roles have `QHeads`."""
+    """Learner over prompts and a reward, or over stored completions. Needs a LocalEngine whose roles have `QHeads`."""
 
     config: DQNConfig
     engine: LocalEngine
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], reward: Reward, config: DQNConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        config: DQNConfig,
+        *,
+        stored: Sequence[Scored] = (),
+    ) -> None:
+        """stored: completions with their scores that the replay begins with."""
         if not isinstance(engine, LocalEngine) or not isinstance(engine.roles.heads, QHeads):
             raise ConfigError("dqn needs the LocalEngine and roles with QHeads: it chooses tokens by value")
+        if config.offline and not stored:
+            raise ConfigError("dqn: no stored completions to learn from offline")
         super().__init__(engine, prompts, reward, config)
         self.heads = engine.roles.heads
-        self.replay: list[Scored] = []
+        self.replay = list(stored)
         engine.beside |= {f"target.{name}": weight for name, weight in self.heads.target.named_parameters()}
         engine.guide = self._guide()
+
+    def step(self) -> Metrics:
+        if not self.config.offline:
+            return super().step()
+        metrics = self._updates()
+        self.engine.publish_weights()
+        self.collector.steps += 1
+        return metrics
 
     def draw(self) -> Rollout:
         return self.collector.next_rollout(self._choose)
 
     def learn(self, rollout: Rollout) -> Metrics:
         self.replay = [*self.replay, *_scored(rollout)][-self.config.replay :]
+        more = {"epsilon": self._epsilon()}
+        metrics = self.collector.finish(rollout, self._updates() | more, logprobs=rollout.sampled_logprobs)
+        self.engine.guide = self._guide()  # with a kl_target its scale has moved
+        return metrics
+
+    def _updates(self) -> Metrics:
+        """This step's updates on what lies in the replay."""
         draw = random.Random(self.collector.seed("replay"))
         beta = self.collector.kl.coef if self.config.leash == "soft" else None
         seen = MetricMean()
         for _ in range(self.config.updates_per_step):
             batch = draw.sample(self.replay, min(self.config.completions_per_update, len(self.replay)))
             seen.add(update(self.engine, self.heads, batch, self.config, beta=beta))
-        more = {"epsilon": self._epsilon(), "replay": float(len(self.replay))}
-        metrics = self.collector.finish(rollout, seen.mean() | more, logprobs=rollout.sampled_logprobs)
-        self.engine.guide = self._guide()  # with a kl_target its scale has moved
-        return metrics
+        return seen.mean() | {"replay": float(len(self.replay))}
 
     def _guide(self) -> Guide:
         """How the policy chooses, exploration left out."""
@@ -166,7 +196,7 @@ def update(
         with_states=True,
         temperature=config.temperature,
     )
-    num_tokens = sum(len(one.completion) for one in scored)
+    num_tokens = sum(one.weight * len(one.completion) for one in scored)
     assert engine.roles.reference is not None
     loss = partial(
         q_loss,
@@ -191,10 +221,13 @@ def q_loss(
     reference: Role,
     scored: Sequence[Scored],
     config: DQNConfig,
-    num_tokens: int,
+    num_tokens: float,
     beta: float | None,
 ) -> tuple[Tensor, Metrics]:
-    """Huber loss of both heads at the tokens that were drawn, for rows `rows` of `scored`."""
+    """Huber loss of both heads at the tokens that were drawn, for rows `rows` of `scored`.
+
+    num_tokens: of the step, each counted as its completion weighs.
+    """
     assert outputs.states is not None
     states, mask, some = outputs.states, outputs.mask, [scored[row] for row in rows]
     prompts, completions = [one.prompt for one in some], [one.completion for one in some]
@@ -215,14 +248,15 @@ def q_loss(
         after = n_step_targets(paid, outputs.spread(values), mask, gamma=config.gamma, num_steps=config.reward_steps)
         targets = after[mask] + price
     first, second = heads.both(states, actions)
-    loss = sum(huber_loss(q, targets, reduction="sum") for q in (first, second)) / num_tokens
+    share = torch.tensor([one.weight / num_tokens for one in some for _ in one.completion], device=states.device)
+    loss = sum((share * huber_loss(q, targets, reduction="none")).sum() for q in (first, second))
     assert isinstance(loss, Tensor)
     metrics = {
         "q_loss": loss,
-        "q": first.sum() / num_tokens,
-        "q_target": targets.sum() / num_tokens,
-        "q_disagreement": (first - second).abs().sum() / num_tokens,
-        "state_value": values.sum() / num_tokens,
+        "q": (share * first).sum(),
+        "q_target": (share * targets).sum(),
+        "q_disagreement": (share * (first - second).abs()).sum(),
+        "state_value": (share * values).sum(),
     }
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tuneful.algorithms.dqn import DQNConfig
 from tuneful.algorithms.ppo import PPOConfig, require_pretraining
 from tuneful.algorithms.reward_model import RewardModelConfig, require_no_center
 from tuneful.algorithms.stopping import HackingAlarm
@@ -216,10 +217,27 @@ class NLPOInputs(PPOInputs):
 class DQNInputs(OnPolicyInputs):
     """`algorithm = "dqn"`."""
 
+    completions: DataInput | None = None
+    """`@stage` that generated them, or a file of answers: scored by `reward`, they are what the replay begins with."""
+    comparisons: DataInput | None = None
+    """In their place, with `offline = true`, `@stage` that made comparisons, a file or a data set: chosen answers score
+    p, rejected 1 - p, and `reward` is only watched."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.completions is not None and self.comparisons is not None:
+            raise ConfigError("dqn begins with completions or with comparisons; leave one of the two out")
         if self.sampler is not None:
             raise ConfigError("sampler: dqn chooses tokens by heads that run beside the model, here; leave sampler out")
+
+    def check_beside(self, config: DQNConfig) -> None:
+        if config.offline and self.completions is None and self.comparisons is None:
+            raise ConfigError("offline: dqn samples nothing then; give completions or comparisons to learn from")
+        if self.comparisons is not None and not config.offline:
+            raise ConfigError(
+                "comparisons: their p is no score of the reward, so that answers sampled beside could not be compared "
+                "with theirs; set offline = true, or give completions"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from tuneful.engines import ranks
 from tuneful.engines.local import LocalEngine
 from tuneful.engines.remote import RemoteSampler
 from tuneful.engines.remote_engine import RemoteEngine
+from tuneful.generation.rollout import Scored
 from tuneful.models.loading import load_tokenizer
 from tuneful.models.roles import Role, policy_roles
 from tuneful.pipeline import learner_inputs, memory
@@ -34,6 +35,7 @@ from tuneful.pipeline.context import Context
 from tuneful.pipeline.dev_evaluation import DevEvaluation
 from tuneful.pipeline.outcome import Facts, write_stage_report
 from tuneful.pipeline.rows import training_demonstrations
+from tuneful.pipeline.scored import scored_comparisons, scored_completions, standardised
 from tuneful.records import Prompt
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
@@ -100,10 +102,13 @@ def assemble(
     else:
         reward = load_reward(given.reward, model=context.model)
     prompts = context.prompts(given.prompts).read("rl", purpose="train", stage=name)
-    pretraining: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
     if isinstance(given, learner_inputs.PPOInputs) and given.pretraining is not None:
-        pretraining["pretraining"] = _pretraining(context, name, given.pretraining, present(roles.policy), tokenizer)
-    learner = LEARNERS[type(config)](engine, prompts, reward, config, **pretraining)
+        beside["pretraining"] = _pretraining(context, name, given.pretraining, present(roles.policy), tokenizer)
+    if isinstance(given, learner_inputs.DQNInputs):
+        assert isinstance(config, DQNConfig)
+        beside["stored"] = _stored(context, name, given, config, reward, present(roles.policy), tokenizer)
+    learner = LEARNERS[type(config)](engine, prompts, reward, config, **beside)
     return Assembled(learner, engine, tokenizer, reward, prompts, reference or path)
 
 
@@ -161,9 +166,33 @@ def _pretraining(
     context: Context, stage: str, source: str, policy: Role, tokenizer: Any
 ) -> list[tuple[list[int], list[int]]]:
     """Ids of demonstrations, cut to the model's context as those of a supervised stage are."""
-    longest = within_context(SFTConfig(), policy).max_tokens
+    longest = _longest(policy)
     rows = training_demonstrations(context, source, stage=stage)
     return [pair_ids(row.prompt, row.completion, tokenizer, max_tokens=longest) for row in rows]
+
+
+def _stored(
+    context: Context,
+    stage: str,
+    given: learner_inputs.DQNInputs,
+    config: DQNConfig,
+    reward: Reward,
+    policy: Role,
+    tokenizer: Any,
+) -> list[Scored]:
+    """What DQN's replay begins with. Scores of comparisons are brought to the size of a reward model's."""
+    how: dict[str, Any] = {"max_tokens": _longest(policy), "stage": stage}
+    if given.comparisons is not None:
+        return standardised(scored_comparisons(context, given.comparisons, tokenizer, **how))
+    if given.completions is None:
+        return []
+    how["missing_eos_penalty"] = config.missing_eos_penalty
+    return scored_completions(context, given.completions, reward, tokenizer, **how)
+
+
+def _longest(policy: Role) -> int:
+    """Tokens of prompt and answer that a supervised stage reads of a row."""
+    return within_context(SFTConfig(), policy).max_tokens
 
 
 def _tell_trust(context: Context, record: RunDirectory, engine: LocalEngine) -> None:

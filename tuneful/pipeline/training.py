@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 from tuneful.algorithms import loop
 from tuneful.algorithms.dpo import DPO, DPOConfig
 from tuneful.algorithms.ilql import ILQL, ILQLConfig
-from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull, unpair
+from tuneful.algorithms.kto import BALANCED, KTO, KTOConfig, pull
 from tuneful.algorithms.orpo import ORPO, ORPOConfig
 from tuneful.algorithms.reward_model import (
     Groups,
@@ -22,7 +20,6 @@ from tuneful.algorithms.reward_model import (
 )
 from tuneful.algorithms.sft import SFT, SFTConfig
 from tuneful.algorithms.simpo import SimPO, SimPOConfig
-from tuneful.data.templates import pair_ids
 from tuneful.engines import sharding
 from tuneful.engines.local import LocalEngine
 from tuneful.generation.rollout import Scored
@@ -39,14 +36,13 @@ from tuneful.pipeline.rows import (
     held_out_comparisons,
     training_answers,
     training_comparisons,
-    training_completions,
     training_demonstrations,
     training_rankings,
 )
+from tuneful.pipeline.scored import scored_comparisons, scored_completions, standardised
 from tuneful.records import Comparison, UnpairedPreference
 from tuneful.rewards.learned import LearnedReward
 from tuneful.rewards.load import load_reward
-from tuneful.rollouts.collect import shared_scores
 from tuneful.runs.directory import RunDirectory
 
 PairConfig = TypeVar("PairConfig", DPOConfig, ORPOConfig, SimPOConfig)
@@ -225,25 +221,13 @@ def train_ilql(context: Context, record: RunDirectory, given: learner_inputs.ILQ
 def _scored(
     context: Context, record: RunDirectory, given: learner_inputs.ILQLInputs, tokenizer: Any, max_tokens: int
 ) -> list[Scored]:
-    """Completions with their scores, brought to mean 0 and standard deviation 1, by weight."""
+    """Completions with their scores, brought to mean 0 and standard deviation 1."""
+    how: dict[str, Any] = {"max_tokens": max_tokens, "stage": record.name}
     if given.comparisons is not None:
-        compared = unpair(training_comparisons(context, given.comparisons, stage=record.name))
-        answers = [(one.prompt, one.completion, True) for one in compared]
-        scores = torch.tensor([one.goodness for one in compared])
-        weights = torch.tensor([one.weight for one in compared])
-    else:
-        assert given.completions is not None and given.reward is not None
-        found = training_completions(context, given.completions, stage=record.name)
-        reward = load_reward(given.reward, model=context.model)
-        scores = shared_scores(reward, [prompt for prompt, _ in found], [completion for _, completion in found])
-        answers = [(prompt, completion.text, completion.ended) for prompt, completion in found]
-        weights = torch.ones(len(answers))
-    scores = scores - (weights * scores).sum() / weights.sum()
-    spread = float(((weights * scores.square()).sum() / weights.sum()).sqrt())
-    scores = scores / (spread if spread > 0 else 1.0)
-    ids = [pair_ids(prompt, text, tokenizer, max_tokens=max_tokens, ended=ended) for prompt, text, ended in answers]
-    numbers = zip(scores.tolist(), weights.tolist(), strict=True)
-    return [Scored(*tokens, *number) for tokens, number in zip(ids, numbers, strict=True)]
+        return standardised(scored_comparisons(context, given.comparisons, tokenizer, **how))
+    assert given.completions is not None and given.reward is not None
+    reward = load_reward(given.reward, model=context.model)
+    return standardised(scored_completions(context, given.completions, reward, tokenizer, **how))
 
 
 def _run(context: Context, learner: loop.Learner, record: RunDirectory, num_steps: int, save_every: int) -> str:
