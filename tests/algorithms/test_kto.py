@@ -119,6 +119,52 @@ def test_it_learns_thumbs(policy_engine: Build, answers: list[UnpairedPreference
     assert seen[-1]["margin"] > 1
 
 
+def watch(engine: Any) -> list[list[tuple[list[int], list[int]]]]:
+    """Prompts and completions that the engine scores from now on, call by call."""
+    score, read = engine.score, []
+
+    def watched(role: Any, rollout: Any) -> Any:
+        read.append(list(zip(rollout.prompts, rollout.completions, strict=True)))
+        return score(role, rollout)
+
+    engine.score = watched
+    return read
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([0, 1, 2, 3], [1, 2, 3, 0]),
+        ([0, 0, 1, 0], [2, 2, 3, 2]),
+        ([0, 1, 1, 0], [1, 3, 3, 1]),
+        ([0, 0, 0, 0], [1, 2, 3, 0]),  # no other prompt to answer
+    ],
+)
+def test_each_prompt_is_read_with_the_next_answer_to_another(
+    asked: list[int], said: list[int], policy_engine: Build, prompts: list[Prompt]
+) -> None:
+    engine = policy_engine()
+    texts = ["hello to you too", "now", "it is open", "no i am not fine today"]
+    given = [UnpairedPreference(prompts[k], text, label=True) for k, text in zip(asked, texts, strict=True)]
+    learner = KTO(engine, given, CONFIG, engine.tokenizer)
+    read = watch(engine)
+    learner.reference_point([0, 1, 2, 3])
+    encoded = learner.answers
+    expected = [(encoded.prompts[k], encoded.completions[other]) for k, other in enumerate(said)]
+    assert read == [expected, expected]  # by policy and reference
+
+
+def test_at_the_seam_of_two_passes_an_answer_is_not_its_own_mismatch(
+    policy_engine: Build, answers: list[UnpairedPreference]
+) -> None:
+    """A pass may end with the answer that the next one begins with, which a step then holds twice."""
+    engine = policy_engine()
+    learner = KTO(engine, answers, CONFIG, engine.tokenizer)
+    read = watch(engine)
+    learner.reference_point([2, 3, 3, 1])
+    assert [completion for _, completion in read[0]] == [learner.answers.completions[k] for k in (3, 1, 1, 2)]
+
+
 def test_a_prompt_with_a_longer_answer_of_another_still_fits(policy_engine: Build, prompts: list[Prompt]) -> None:
     """Thirteen tokens of prompt and ten of the other's answer are more than twenty; with its own it has fifteen."""
     engine = policy_engine()
@@ -127,18 +173,10 @@ def test_a_prompt_with_a_longer_answer_of_another_still_fits(policy_engine: Buil
         UnpairedPreference(prompts[0], "it is hot in the house now so wait", label=False),
     ]
     config = replace(CONFIG, answers_per_step=2, max_tokens=20)
-    widths = []
     learner = KTO(engine, pair, config, engine.tokenizer)
-    score = engine.score
-
-    def watched(role: Any, rollout: Any) -> Any:
-        lengths = [len(p) + len(c) for p, c in zip(rollout.prompts, rollout.completions, strict=True)]
-        widths.append(max(lengths))
-        return score(role, rollout)
-
-    engine.score = watched
+    read = watch(engine)
     assert learner.step()["loss"] == pytest.approx(0.5, abs=1e-5)
-    assert widths == [20, 20]  # policy and reference
+    assert [max(len(p) + len(c) for p, c in rows) for rows in read] == [20, 20]  # policy and reference
 
 
 def test_micro_batches_do_not_change_the_reference_point(

@@ -41,7 +41,7 @@ class KTOConfig:
     undesirable_weight: float = 1.0
     """Weight of the loss of bad answers: the paper's lambda_U."""
     answers_per_step: int = 32
-    """Answers per optimizer step, at least 2: each prompt is also read with the next one's answer."""
+    """Answers per optimizer step, at least 2: each prompt is also read with an answer to another."""
     epochs: int = 1
     """Passes over the answers."""
     max_tokens: int = 1024
@@ -120,15 +120,17 @@ class KTO:
         return metrics
 
     def reference_point(self, numbers: Sequence[int]) -> float:
-        """z0 of a step: the mean log-ratio of each of its prompts with the next one's answer, at least 0.
+        """z0 of a step: the mean log-ratio of each of its prompts with the next answer to another prompt, at least 0.
 
-        Of the whole step at once, before its backward pass, so micro-batches have no part in it.
+        Of the whole step at once, before its backward pass, so micro-batches have no part in it. In a step of one
+        prompt alone it is the next answer.
         """
-        following = [*numbers[1:], numbers[0]]
-        rows = [
-            self._encoded(self.preferences[asked].prompt, self.preferences[said].completion)
-            for asked, said in zip(numbers, following, strict=True)
-        ]
+        rows = []
+        for place, number in enumerate(numbers):
+            prompt = self.preferences[number].prompt
+            following = [self.preferences[k] for k in (*numbers[place + 1 :], *numbers[:place])]
+            said = next((one for one in following if one.prompt != prompt), following[0])
+            rows.append(self._encoded(prompt, said.completion))
         mismatched = [prompt for prompt, _ in rows], [completion for _, completion in rows]
         of_policy = summed_logprobs(self.engine, "policy", *mismatched)
         of_reference = summed_logprobs(self.engine, "reference", *mismatched)
