@@ -99,6 +99,24 @@ def test_only_the_nucleus_of_the_policy_as_it_was_is_drawn_from(
             assert token in rollout.allowed[row][t]
 
 
+def test_of_special_tokens_only_the_end_is_always_left(
+    policy_engine: Build, prompts: list[Prompt], variety: Reward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two words hold .8, so pad, begin, unknown and roles are ruled out; a pad that holds .9 is in as a word is."""
+    engine = policy_engine()
+    learner = NLPO(engine, prompts, variety, NLPOConfig(**SETTINGS, top_p=0.8, min_tokens=1))
+    choose: Any = learner._choose(prompts)
+    tokenizer = engine.tokenizer
+    words, specials = tokenizer.convert_tokens_to_ids(["door", "house"]), set(tokenizer.all_special_ids)
+    assert len(specials) == 6 and tokenizer.eos_token_id == EOS
+    of_mask = torch.full((2, len(tokenizer)), 1e-4)
+    of_mask[0, words] = torch.tensor([0.6, 0.3])
+    of_mask[1, tokenizer.pad_token_id] = 0.9
+    monkeypatch.setattr(choose.beside, "logits", lambda rows: of_mask.log())
+    left = choose(torch.zeros_like(of_mask), torch.empty(0), torch.arange(2)).isfinite()
+    assert [row.nonzero().flatten().tolist() for row in left] == [sorted([EOS, *words]), [tokenizer.pad_token_id, EOS]]
+
+
 def test_the_first_update_has_ratio_1_among_what_was_left(build: Build, prompts: list[Prompt], variety: Reward) -> None:
     engine = build()
     learner = NLPO(engine, prompts, variety, NLPOConfig(**SETTINGS, top_p=0.3, min_tokens=1, mask_every=1))

@@ -1,8 +1,8 @@
 """Natural language policy optimization (Ramamurthy et al. 2022, arXiv 2210.01241): PPO among fewer tokens.
 
 A mask policy, the policy as it was at most `mask_every` steps ago, reads along while completions are sampled: only
-tokens of its nucleus may be drawn. The update is PPO's with the same tokens ruled out, as they were recorded; the KL
-penalty is that of the whole policy. With top_p = 1 nothing is ruled out, and NLPO is PPO.
+tokens of its nucleus, and the end token, may be drawn. The update is PPO's with the same tokens ruled out, as they were
+recorded; the KL penalty is that of the whole policy. With top_p = 1 nothing is ruled out, and NLPO is PPO.
 """
 
 from __future__ import annotations
