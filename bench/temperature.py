@@ -2,10 +2,10 @@
 
     python bench/temperature.py --run runs/demo [--json] [--plot docs/images/temperature.svg]
 
-In training: the entropy that PPO logged, step by step, of the policy at temperature 1. At inference: base and tuned
-model answer 200 dev prompts four times at each of TEMPERATURES. Told of each: nats per token of the distribution that
-was drawn from, different word pairs as a share of all, answers that end, and true utility with its interval over
-prompts.
+In training: the entropy that PPO logged, step by step, of the policy at the temperature that it sampled at, which is 1
+in the demo. At inference: base and tuned model answer 200 dev prompts four times at each of TEMPERATURES. Told of each:
+nats per token of the distribution that was drawn from, different word pairs as a share of all, answers that end, and
+true utility with its interval over prompts.
 """
 
 from __future__ import annotations
