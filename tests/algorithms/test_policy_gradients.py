@@ -138,15 +138,17 @@ def test_the_value_loss_of_a2c_by_hand() -> None:
     assert_close(values.grad, torch.tensor([[-1.0, 0.5, 0.0]]))  # value_coef * 2 (V - return) / 2 tokens
 
 
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
 @pytest.mark.parametrize("averaging", ["tokens", "completions", "constant"])
-def test_grpo_by_hand(collected: Any, averaging: Any) -> None:
-    """Advantages of groups of 3, and the gradient of k3: that of the log-ratio r - 1 - log r at r = reference / policy
-    is (1 - r) times that of log policy."""
-    config = GRPOConfig(**SMALL, averaging=averaging)
+def test_grpo_by_hand(collected: Any, averaging: Any, estimator: Any) -> None:
+    """Advantages of groups of 3, and the gradient of the KL: of k3, r - 1 - log r at r = reference / policy, it is
+    1 - r times that of log policy, of k2, (log r)^2 / 2, -log r times it."""
+    config = GRPOConfig(**SMALL, averaging=averaging, kl_estimator=estimator)
     engine, rollout = collected(config)
     groups = rollout.scores.view(-1, 3)
     advantages = ((groups - groups.mean(-1, keepdim=True)) / (groups.std(-1, keepdim=True) + 1e-4)).flatten()
-    of_tokens = advantages[:, None] - 0.1 * (1 - torch.exp(-log_ratio(rollout)))
+    slope = log_ratio(rollout) if estimator == "k2" else 1 - torch.exp(-log_ratio(rollout))
+    of_tokens = advantages[:, None] - 0.1 * slope
     lengths = rollout.mask.sum(-1, keepdim=True)
     share = {"tokens": 1 / lengths.sum(), "completions": 1 / (12 * lengths), "constant": torch.tensor(1 / 72)}[
         averaging
@@ -339,7 +341,7 @@ MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "epochs": 1,
             "minibatches": 2,
             "clip": 0.5,
-            "kl_estimator": "k2",
+            "kl_estimator": "k3",
         },
     ),
     "a2c": ({}, {"value_coef": 0.5, "entropy_coef": 0.5, "gamma": 0.9, "lam": 0.5}),

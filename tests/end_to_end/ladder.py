@@ -116,12 +116,12 @@ def in_groups(size: int, problem: StringProblem) -> dict[str, Any]:
 
 def of_dr_grpo(problem: StringProblem) -> dict[str, Any]:
     """Its advantages are (G - 1) / G of RLOO's, so the KL weighs as much less."""
-    how = {"spread": "none", "averaging": "constant", "kl_estimator": "k2", "kl_coef": problem.beta * 7 / 8}
+    how = {"spread": "none", "averaging": "constant", "kl_coef": problem.beta * 7 / 8}
     return in_groups(8, problem) | how
 
 
-def of_grpo(size: int, problem: StringProblem) -> dict[str, Any]:
-    return in_groups(size, problem) | {"spread": "population", "num_steps": 480}
+def of_grpo(size: int, estimator: str, problem: StringProblem) -> dict[str, Any]:
+    return in_groups(size, problem) | {"spread": "population", "kl_estimator": estimator, "num_steps": 480}
 
 
 def of_trpo(problem: StringProblem) -> dict[str, Any]:
@@ -139,8 +139,10 @@ ON_POLICY: dict[str, tuple[Any, Any, Callable[[StringProblem], dict[str, Any]]]]
     "reinforce": (Reinforce, ReinforceConfig, partial(in_groups, 128)),
     "rloo": (Reinforce, RLOOConfig, partial(in_groups, 4)),
     "dr. grpo": (GRPO, GRPOConfig, of_dr_grpo),
-    "grpo of 2": (GRPO, GRPOConfig, partial(of_grpo, 2)),
-    "grpo of 8": (GRPO, GRPOConfig, partial(of_grpo, 8)),
+    "grpo of 2, k2": (GRPO, GRPOConfig, partial(of_grpo, 2, "k2")),
+    "grpo of 8, k2": (GRPO, GRPOConfig, partial(of_grpo, 8, "k2")),
+    "grpo of 2, k3": (GRPO, GRPOConfig, partial(of_grpo, 2, "k3")),
+    "grpo of 8, k3": (GRPO, GRPOConfig, partial(of_grpo, 8, "k3")),
     "a2c": (A2C, A2CConfig, partial(in_groups, 128)),
     "ppo": (PPO, PPOConfig, of_ppo),
     "nlpo": (NLPO, NLPOConfig, lambda problem: of_ppo(problem) | {"top_p": 1.0}),

@@ -124,6 +124,10 @@ def gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 def assert_same(ours: Tensor, our_model: nn.Module, theirs: Tensor, their_model: nn.Module) -> None:
     assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert_same_gradients(ours, our_model, theirs, their_model)
+
+
+def assert_same_gradients(ours: Tensor, our_model: nn.Module, theirs: Tensor, their_model: nn.Module) -> None:
     found, expected = gradients(ours, our_model), gradients(theirs, their_model)
     assert found.keys() == expected.keys()
     assert max(float(g.abs().max()) for g in expected.values()) > 1e-3  # not an agreement about nothing

@@ -1,8 +1,9 @@
 """GRPO's and RLOO's advantages, losses and gradients against TRL's own trainers, on the same tiny Llama.
 
 Of TRL only the drawing of completions is replaced: it tokenizes the prompts, pads, reads policy and reference, scores,
-makes advantages of the scores, and after the policy has moved the loss. TRL has no k2 and no population's deviation;
-these are held by hand (tests/functional).
+makes advantages of the scores, and after the policy has moved the loss. TRL's default, k3 times the ratio, is another
+number than k2 and has the same gradient: with l the log-ratio to the reference, that of rho (e^-l - 1 + l) is rho l.
+TRL has no population's deviation; it is held by hand (tests/functional).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 
-from tests.parity.test_trl_losses import VOCABULARY, assert_same, settings, tiny_llama, tokenizer
+from tests.parity.test_trl_losses import VOCABULARY, assert_same, assert_same_gradients, settings, tiny_llama, tokenizer
 from tuneful.algorithms.grpo import GRPOConfig, grpo_loss
 from tuneful.algorithms.on_policy import shaped_returns, token_weights
 from tuneful.algorithms.reinforce import RLOOConfig, completion_loss
@@ -130,7 +131,7 @@ def after_a_step(trainer: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
     return loss, elsewhere
 
 
-@pytest.mark.parametrize("kl_coef", [0.0, 0.04])
+@pytest.mark.parametrize(("kl_coef", "estimator"), [(0.0, "k2"), (0.3, "k2"), (0.3, "k3")])
 @pytest.mark.parametrize(
     ("averaging", "loss_type", "spread", "scale_rewards"),
     [
@@ -147,16 +148,19 @@ def test_grpo(
     spread: Any,
     scale_rewards: str,
     kl_coef: float,
+    estimator: Any,
     tmp_path: Path,
 ) -> None:
-    choices = {"loss_type": loss_type, "scale_rewards": scale_rewards, "use_bias_correction_kl": False}
+    choices = {"loss_type": loss_type, "scale_rewards": scale_rewards, "use_bias_correction_kl": estimator == "k2"}
     trainer = trainer_of(trl, "GRPO", rollout, tmp_path, kl_coef=kl_coef, **choices)
     inputs = their_inputs(trainer, rollout)
     assert rollout.scores is not None
     advantages = group_advantages(rollout.scores, SIZE, spread=spread)
     assert_close(advantages, inputs["advantages"], atol=1e-6, rtol=1e-6)
     theirs, ours = after_a_step(trainer, inputs)
-    config = GRPOConfig(samples_per_prompt=SIZE, max_new_tokens=LONGEST + 1, averaging=averaging)
+    config = GRPOConfig(
+        samples_per_prompt=SIZE, max_new_tokens=LONGEST + 1, averaging=averaging, kl_estimator=estimator
+    )
     rows = list(range(BATCH))
     loss, metrics = grpo_loss(
         policy_outputs(Role("policy", ours), rollout.prompts, rollout.completions),
@@ -170,7 +174,8 @@ def test_grpo(
         kl_coef=kl_coef,
     )
     assert 0.05 < metrics["clip_fraction"] < 0.95
-    assert_same(loss, ours, theirs, trainer.model)
+    same = assert_same if kl_coef == 0 or estimator == "k3" else assert_same_gradients
+    same(loss, ours, theirs, trainer.model)
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])

@@ -57,8 +57,9 @@ class GRPOConfig(OnPolicyConfig):
     """Optimizer steps per epoch, each on all samples of its prompts."""
     clip: float = 0.2
     """The probability ratio of a token is held within [1 - clip, 1 + clip]."""
-    kl_estimator: Literal["k2", "k3"] = "k3"
-    """The KL penalty in the loss: k3 as in the paper, or k2, whose gradient is that of the KL itself."""
+    kl_estimator: Literal["k2", "k3"] = "k2"
+    """The KL penalty in the loss: k2, whose gradient is that of the KL itself, or k3 as in the paper, whose gradient is
+    that of the other KL, of the reference from the policy."""
 
     def __post_init__(self) -> None:
         OnPolicyConfig.__post_init__(self)

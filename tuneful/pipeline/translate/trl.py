@@ -126,7 +126,7 @@ def _grpo(r: Reading) -> None:
     _group(r, samples=8, beta=0.0)
     if r.seen["beta"]:
         corrected = r.flag("use_bias_correction_kl", True)
-        note = "k3 times the ratio: k2 has the same gradient on average" if corrected else ""
+        note = "k3 times the ratio: k2 has the same gradient" if corrected else ""
         r.put("kl_estimator", "k2" if corrected else "k3", "use_bias_correction_kl", note=note)
     else:
         r.value("use_bias_correction_kl")
