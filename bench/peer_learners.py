@@ -7,14 +7,16 @@ PPO is that of TRL 1.12.0, the last release that has it, in the folder --trl; th
 sides begin with `demo:base`, are given the same reward model or the same pairs, the same number of completions, epochs
 and minibatches, and the same search: three learning rates by two leashes (`SEARCH`), one seed, judged on dev prompts by
 true utility. Then seeds that were not searched with. Answers, consensus and reward model are made once, by the first
-stages of recipes/demo_learners.toml. DPO of ours reads the consensus's p, as it is made to; TRL's knows sides alone.
+stages of recipes/demo_learners.toml. PPO's values are a model of their own on both sides. DPO of ours reads the
+consensus's p, as it is made to; TRL's knows sides alone.
 
-Every ten steps either side's policy answers 100 dev prompts by our sampler, outside of what is timed: the curve of true
-utility over KL, samples and seconds. In the end it answers 200 prompts, four times each. Every run is a process of its
-own and a line in `OUT/peer.jsonl`; what is there is not run again. Told, for each method, are the true utility that
-both reach, and its difference with its interval (Welch's t over seeds) at equal samples, in the end; at equal seconds,
-those of the faster side; and at equal KL, the best of each curve within so many nats (`NATS`). Also the seconds of
-training after which the rest of our curve is at what the peer ends with, over the peer's seconds.
+At first often (`EARLY`), then every ten steps either side's policy answers 100 dev prompts by our sampler, outside of
+what is timed: the curve of true utility over KL, samples and seconds. In the end it answers 200 prompts, four times
+each. Every run is a process of its own and a line in `OUT/peer.jsonl`; what is there is not run again. Told, for each
+method, are the true utility that both reach, and its difference with its interval (Welch's t over seeds) at equal
+samples, in the end; at equal seconds, those of the faster side; and at equal KL, the best of each curve within so many
+nats (`NATS`). Also the seconds of training after which the rest of our curve is at what the peer ends with (`LAST`),
+and after which it is not below that beyond the interval, both over the peer's seconds.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,10 @@ SIDES = ("ours", "trl")
 STEPS, COMPLETIONS, GROUP, NEW_TOKENS = 110, 64, 4, 48
 EPOCHS, MINIBATCHES = 2, 2
 EVERY = 10
+EARLY = (1, 2, 3, 4, 6, 8)
+"""Steps after which a policy is looked at besides."""
+LAST = 3
+"""Points of a curve whose mean is its end; one alone is of 100 answers."""
 SEARCH_SEED = 100
 NATS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 SEARCH: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
@@ -99,10 +106,14 @@ def main() -> None:
         print(json.dumps({"bench": "peer_learners", "seeds": given.seeds, **table}))
         return
     for method, row in table.items():
-        reached = f"{row['time_to_reach']:.2f}" if row["time_to_reach"] is not None else "not reached"
+        reached, near = (
+            "never" if row[name] is None else f"after {row[name]:.2f} of them"
+            for name in ("time_to_reach", "time_to_come_near")
+        )
         print(
             f"{method:<5} ours {row['ours']:+.3f} (KL {row['ours_kl']:.2f}), TRL {row['trl']:+.3f} (KL "
-            f"{row['trl_kl']:.2f}); seconds {row['seconds']:.2f} of TRL's, its end reached after {reached} of them"
+            f"{row['trl_kl']:.2f}); seconds {row['seconds']:.2f} of TRL's, its end reached {reached}, within the "
+            f"interval {near}"
         )
         at = {"samples": row["difference"], "seconds": row["at_equal_seconds"]}
         at |= {f"{nats:g} nats": of for nats, of in row["frontier"].items()}
@@ -154,9 +165,11 @@ def compared(method: str, kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
     test = {side: [line["test"] for line in of] for side, of in own.items()}
     seconds = {side: statistics.mean(line["seconds"] for line in of) for side, of in own.items()}
     short = min(seconds.values())
-    goal = statistics.mean(curve[-1]["utility"] for curve in curves["trl"])
-    reached = [held_from(curve, goal) for curve in curves["ours"]]
-    known = [at for at in reached if at is not None]
+    ends = [statistics.mean(point["utility"] for point in curve[-LAST:]) for curve in curves["trl"]]
+    rests = [{"ours": rest, "trl": ends} for rest in held(curves["ours"])]
+    after = [statistics.mean(point["seconds"] for point in points) for points in zip(*curves["ours"], strict=True)]
+    reached = [at for at, of in zip(after, rests, strict=True) if difference(of)["mean"] >= 0]
+    near = [at for at, of in zip(after, rests, strict=True) if difference(of)["interval"][1] >= 0]
     shared = [nats for nats in NATS if nats <= min(curve[-1]["kl"] for of in curves.values() for curve in of)]
     return {
         **{side: statistics.mean(of) for side, of in test.items()},
@@ -170,7 +183,8 @@ def compared(method: str, kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for nats in shared
         },
         "seconds": seconds["ours"] / seconds["trl"],
-        "time_to_reach": statistics.mean(known) / seconds["trl"] if len(known) == len(reached) else None,
+        "time_to_reach": reached[0] / seconds["trl"] if reached else None,
+        "time_to_come_near": near[0] / seconds["trl"] if near else None,
     }
 
 
@@ -182,8 +196,14 @@ def difference(of: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def within(curve: Curve, nats: float) -> float:
-    """The highest utility of a curve at no more KL than `nats`."""
-    return max(point["utility"] for point in curve if point["kl"] <= nats)
+    """The highest utility of a curve at no more KL than `nats`, between two points in proportion."""
+    heights = [point["utility"] for point in curve if point["kl"] <= nats]
+    for one, other in pairwise(curve):
+        near, far = sorted((one, other), key=lambda point: point["kl"])
+        if near["kl"] <= nats < far["kl"]:
+            share = (nats - near["kl"]) / (far["kl"] - near["kl"])
+            heights.append(near["utility"] + share * (far["utility"] - near["utility"]))
+    return max(heights)
 
 
 def in_seconds(curve: Curve, seconds: float) -> float:
@@ -191,11 +211,10 @@ def in_seconds(curve: Curve, seconds: float) -> float:
     return float(np.interp(seconds, [p["seconds"] for p in curve], [p["utility"] for p in curve]))
 
 
-def held_from(curve: Curve, goal: float) -> float | None:
-    """Seconds after which the rest of a curve is at `goal` on the mean; None where it never is. A first point above
-    would be a pick of the luckiest."""
-    rest = (statistics.mean(p["utility"] for p in curve[at:]) for at in range(len(curve)))
-    return next((point["seconds"] for point, mean in zip(curve, rest, strict=True) if mean >= goal), None)
+def held(curves: Sequence[Curve]) -> Iterator[list[float]]:
+    """For each point, by seed, the mean of the utilities from there on: a first point above would be the luckiest."""
+    for at in range(len(curves[0])):
+        yield [statistics.mean(point["utility"] for point in curve[at:]) for curve in curves]
 
 
 @dataclass
@@ -320,7 +339,7 @@ def ours(job: Job, ground: Ground, steps: int) -> dict[str, Any]:
         "seed": job.seed,
     }
     grouped = sampled | {"prompts_per_step": COMPLETIONS // GROUP, "samples_per_prompt": GROUP}
-    roles = policy_roles(ground.base, value="head" if job.method == "ppo" else None, seed=job.seed)
+    roles = policy_roles(ground.base, value="model" if job.method == "ppo" else None, seed=job.seed)
     assert roles.policy is not None
     learner: Any
     if job.method == "dpo":
@@ -344,7 +363,7 @@ def ours(job: Job, ground: Ground, steps: int) -> dict[str, Any]:
     ground.look(roles.policy.model, 0)
     for step in range(1, steps + 1):
         learner.step()
-        if step % EVERY == 0 or step == steps:
+        if due(step, steps):
             ground.look(roles.policy.model, step * drawn)
     ground.pause()
     return ground.ended(roles.policy.model)
@@ -370,8 +389,16 @@ def trl_settings(job: Job, folder: str) -> dict[str, Any]:
     }
 
 
-def watching(ground: Ground, policy: Any, every: int, samples: Callable[[int], int]) -> Any:
-    """A callback that starts the clock and looks at the policy every so many optimizer steps."""
+def due(step: int, steps: int) -> bool:
+    """Whether the policy is looked at after this step of so many."""
+    return step in EARLY or step % EVERY == 0 or step == steps
+
+
+def watching(ground: Ground, policy: Any, of_step: int, completions: int) -> Any:
+    """A callback that starts the clock and looks at the policy.
+
+    of_step: optimizer steps of a step, which draws so many completions.
+    """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -380,8 +407,9 @@ def watching(ground: Ground, policy: Any, every: int, samples: Callable[[int], i
             ground.look(policy, 0)
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if state.global_step % every == 0 or state.global_step == state.max_steps:
-                ground.look(policy, samples(state.global_step))
+            step, within_step = divmod(state.global_step, of_step)
+            if not within_step and due(step, state.max_steps // of_step):
+                ground.look(policy, step * completions)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             ground.pause()
@@ -441,7 +469,7 @@ def trl_ppo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
         value_model=value,
         train_dataset=Dataset.from_dict({"input_ids": ids}),
         eval_dataset=Dataset.from_dict({"input_ids": ids[:2]}),
-        callbacks=[watching(ground, policy, EVERY, lambda step: step * COMPLETIONS)],
+        callbacks=[watching(ground, policy, 1, COMPLETIONS)],
     )
     accumulate(trainer.accelerator, 1)
     trainer.train()
@@ -495,14 +523,13 @@ def trl_group(job: Job, ground: Ground, steps: int, folder: str) -> Any:
         "epsilon": 0.2,
     }
     config, trainer = (GRPOConfig, GRPOTrainer) if job.method == "grpo" else (RLOOConfig, RLOOTrainer)
-    of_step = EPOCHS * MINIBATCHES
     trainer(
         model=policy,
         reward_funcs=lambda prompts, completion_ids, **_: reward(prompts, completion_ids),
         args=config(**settings),
         train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
         processing_class=tokenizer,
-        callbacks=[watching(ground, policy, EVERY * of_step, lambda step: step // of_step * COMPLETIONS)],
+        callbacks=[watching(ground, policy, EPOCHS * MINIBATCHES, COMPLETIONS)],
     ).train()
     return policy
 
@@ -544,7 +571,7 @@ def trl_dpo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[watching(ground, policy, EVERY, lambda _: 0)],
+        callbacks=[watching(ground, policy, 1, 0)],
     )
     trainer.train()
     return policy
