@@ -310,7 +310,7 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"prompts_per_step": 8}, {"samples_per_prompt": 2}, {"kl_target": 2.0}, {"epsilon": 0.5}]
+    "setting", [{"prompts_per_step": 8}, {"samples_per_prompt": 2}, {"kl_target": 2.0}, {"epsilon": 0.5}, {"replay": 9}]
 )
 def test_what_samples_is_refused_offline(setting: dict[str, Any]) -> None:
     leash: dict[str, Any] = {"leash": "none"} if "epsilon" in setting else {}

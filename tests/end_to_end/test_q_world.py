@@ -78,10 +78,18 @@ def test_dqn_without_a_leash(seed: int) -> None:
     assert set(rollout.texts) == {"a b"}
 
 
+def assert_values_of_the_leash(engine: LocalEngine) -> None:
+    """V(a) = beta log((e^(1 / beta) + 1) / 2) = Q(., a); what is drawn is the optimum, e^(R / beta) / sum."""
+    after_a = 0.5 * math.log((math.e**2 + 1) / 2)
+    assert q_of(engine, "") == pytest.approx({"a": after_a, "b": 0}, abs=0.05)
+    assert q_of(engine, "a") == pytest.approx({"a": 0, "b": 1}, abs=0.05)
+    rollout = engine.sample([PROMPT], Sampling(num_samples=4000, max_new_tokens=3), seed=0)
+    assert rollout.texts.count("a b") / 4000 == pytest.approx(math.e**2 / (math.e**2 + 3), abs=0.04)
+
+
 @pytest.mark.parametrize("reward_steps", [1, 4])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_dqn_on_a_leash(seed: int, reward_steps: int) -> None:
-    """V(a) = beta log((e^(1 / beta) + 1) / 2) = Q(., a); what is drawn is the optimum, e^(R / beta) / sum."""
     config = DQNConfig(
         num_steps=80,
         prompts_per_step=1,
@@ -99,12 +107,7 @@ def test_dqn_on_a_leash(seed: int, reward_steps: int) -> None:
     learner = DQN(engine, [PROMPT], reward, config)
     for _ in range(config.num_steps):
         learner.step()
-    after_a = 0.5 * math.log((math.e**2 + 1) / 2)
-    assert q_of(engine, "") == pytest.approx({"a": after_a, "b": 0}, abs=0.05)
-    assert q_of(engine, "a") == pytest.approx({"a": 0, "b": 1}, abs=0.05)
-    rollout = engine.sample([PROMPT], Sampling(num_samples=4000, max_new_tokens=3), seed=0)
-    share = rollout.texts.count("a b") / 4000
-    assert share == pytest.approx(math.e**2 / (math.e**2 + 3), abs=0.04)
+    assert_values_of_the_leash(engine)
 
 
 @pytest.mark.parametrize("reward_steps", [1, 4])
@@ -130,11 +133,7 @@ def test_dqn_from_stored_answers(seed: int, reward_steps: int) -> None:
     learner = DQN(engine, [PROMPT], reward, config, stored=stored)
     for _ in range(config.num_steps):
         learner.step()
-    after_a = 0.5 * math.log((math.e**2 + 1) / 2)
-    assert q_of(engine, "") == pytest.approx({"a": after_a, "b": 0}, abs=0.05)
-    assert q_of(engine, "a") == pytest.approx({"a": 0, "b": 1}, abs=0.05)
-    rollout = engine.sample([PROMPT], Sampling(num_samples=4000, max_new_tokens=3), seed=0)
-    assert rollout.texts.count("a b") / 4000 == pytest.approx(math.e**2 / (math.e**2 + 3), abs=0.04)
+    assert_values_of_the_leash(engine)
 
 
 @pytest.mark.parametrize("tau", [0.5, 0.8])

@@ -29,3 +29,11 @@ def test_who_ends_far_away_stands_at_the_right_and_says_where() -> None:
     assert "3: 64 →" in found
     assert 20 < found["2"][0] - found["1"][0] < 200
     assert found["3: 64 →"][0] > found["2"][0]
+
+
+def test_who_spent_nothing_does_not_set_the_scale() -> None:
+    """Of four learners three draw no answers: the fourth is not far away. Where none does, all stand at the left."""
+    found = numbers(drawing((0.0, 0.2), (0.0, 0.5), (0.0, 0.9), (7040.0, 1.0)))
+    assert found.keys() == {"1", "2", "3", "4"}
+    assert found["4"][0] > found["1"][0] + 100
+    assert numbers(drawing((0.0, 0.2), (0.0, 0.9))).keys() == {"1", "2"}

@@ -92,7 +92,7 @@ class DQNConfig(OnPolicyConfig):
             require_above(0, self, self.table, "kl_coef", hint='leash = "none" takes the best token')
             self._refuse("epsilon", 'leash = "soft", whose draws explore by themselves', 'choose leash = "none"')
         if self.offline:
-            for name in ("epsilon", "prompts_per_step", "samples_per_prompt", "kl_target"):
+            for name in ("epsilon", "prompts_per_step", "samples_per_prompt", "kl_target", "replay"):
                 self._refuse(name, "offline = true, which samples nothing to learn from", "set offline = false")
 
     def _refuse(self, prefix: str, why: str, mend: str) -> None:
@@ -146,8 +146,8 @@ class DQN(OnPolicyLearner):
 
     def learn(self, rollout: Rollout) -> Metrics:
         self.replay = [*self.replay, *_scored(rollout)][-self.config.replay :]
-        more = {"epsilon": self._epsilon()}
-        metrics = self.collector.finish(rollout, self._updates() | more, logprobs=rollout.sampled_logprobs)
+        metrics = self._updates() | {"epsilon": self._epsilon()}
+        metrics = self.collector.finish(rollout, metrics, logprobs=rollout.sampled_logprobs)
         self.engine.guide = self._guide()  # with a kl_target its scale has moved
         return metrics
 

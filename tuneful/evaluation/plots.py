@@ -103,9 +103,8 @@ def learners(series: Sequence[Series], *, start: float | None, over: str, name: 
     start: the height before any training, as a line. Learners that end beyond `FAR` times the median stand at the
     right with an arrow and what they came to, so that one of them does not press all others together.
     """
-    ends = [one.end[0] for one in series]
-    edge = FAR * median(ends)
-    within = [x for x in ends if x <= edge] or ends
+    spent = [one.end[0] for one in series if one.end[0] > 0] or [1.0]  # who spent nothing says nothing of the scale
+    width = max(x for x in spent if x <= FAR * median(spent))
 
     def draw(axes: Axes) -> None:
         if start is not None:
@@ -116,8 +115,8 @@ def learners(series: Sequence[Series], *, start: float | None, over: str, name: 
                 axes.plot((one.end[0],) * 2, one.interval, color=_AFTER, linewidth=1.2, alpha=0.7)
         axes.margins(y=0.12)
         axes.set_ylim(axes.get_ylim())
-        axes.set_xlim(-0.04 * max(within), (1.1 if within is ends else 1.25) * max(within))
-        right = axes.get_xlim()[1]
+        right = (1.25 if max(spent) > width else 1.1) * width
+        axes.set_xlim(-0.04 * width, right)
         ends_here = [(min(x, 0.97 * right), y) for x, y in (one.end for one in series)]
         scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
         places = [(scale * x, scale * y) for x, y in axes.transData.transform(ends_here)]
