@@ -29,9 +29,9 @@ from tuneful.engines.optimization import Optimization
 from tuneful.errors import ConfigError, ModelError
 from tuneful.generation.sampling import Sampling
 from tuneful.models.adapters import AdapterSet, LoRA
-from tuneful.models.forward import policy_outputs, value_outputs
+from tuneful.models.forward import attend_eagerly, plain_logits, policy_outputs, value_outputs
 from tuneful.models.loading import load_language_model, load_scorer, load_tokenizer, save_model
-from tuneful.models.roles import Role, policy_roles
+from tuneful.models.roles import Role, own_weights, policy_roles
 from tuneful.pipeline.export import export
 from tuneful.records import Completion, Prompt
 from tuneful.rewards.classifier import Classifier, ClassifierReward
@@ -81,6 +81,22 @@ def test_log_probabilities_are_those_of_transformers(t5_dir: Path) -> None:
         expected = logits.log_softmax(-1).gather(-1, labels[..., None])[0, :, 0]
         assert_close(found[row, : len(completion)], expected, atol=1e-5, rtol=1e-5)
         assert not found[row, len(completion) :].any()
+
+
+def test_gradients_have_gradients_once_all_its_parts_attend_eagerly(t5_dir: Path) -> None:
+    """Of the encoder, of the decoder, and of what lies between; fused attention says that it has none."""
+    policy = policy_roles(t5_dir, lora=LoRA(rank=4)).policy
+    assert policy is not None
+    weights = list(own_weights(policy).values())
+
+    def twice() -> tuple[Tensor, ...]:
+        slope = torch.autograd.grad(plain_logits(policy, PROMPTS, COMPLETIONS).exp().sum(), weights, create_graph=True)
+        return torch.autograd.grad(torch.stack([(part**2).sum() for part in slope]).sum(), weights)
+
+    with pytest.raises(RuntimeError, match="scaled_dot_product"):
+        twice()
+    attend_eagerly(policy.model)
+    assert any(part.any() for part in twice())
 
 
 def test_greedy_answers_are_those_of_generate(t5_dir: Path) -> None:

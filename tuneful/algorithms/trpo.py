@@ -40,7 +40,7 @@ from tuneful.functional.masking import masked_mean, masked_sum, whiten
 from tuneful.functional.trust_region import conjugate_gradient, fisher_kl, longest_step
 from tuneful.functional.value_losses import clipped_value_loss, explained_variance
 from tuneful.generation.rollout import Rollout
-from tuneful.models.forward import Outputs, plain_logits, policy_kl
+from tuneful.models.forward import Outputs, attend_eagerly, plain_logits, policy_kl
 from tuneful.models.roles import Role, follow, own_weights, second_policy
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
@@ -110,7 +110,7 @@ class TRPO(OnPolicyLearner):
             raise ConfigError("trpo runs in one process: its Fisher products are not shared among several")
         if engine.roles.policy.half:
             raise ConfigError("trpo needs float32, in which a gradient of a gradient is a number; leave base_dtype out")
-        engine.roles.policy.model.set_attn_implementation("eager")
+        attend_eagerly(engine.roles.policy.model)
         super().__init__(engine, prompts, reward, config, with_values=True)
         self.old = second_policy(engine.roles.policy, "old")
 

@@ -91,10 +91,20 @@ def value_outputs(value: Role, prompts: Ids, completions: Ids, *, width: int | N
 def plain_logits(policy: Role, prompts: Ids, completions: Ids) -> Tensor:
     """Logits before every completion token, float32 flat [M, V], by transformers' own layers alone and all at once.
 
-    For what our passes leave out: gradients of gradients. They exist with eager attention (`set_attn_implementation`).
+    For what our passes leave out: gradients of gradients. They exist after `attend_eagerly`.
     """
     rows = _Completions(prompts, completions, None, policy.device)
     return lm_logits(policy.model, rows.predicting_states(policy, plain=True)).float()
+
+
+def attend_eagerly(model: nn.Module) -> None:
+    """Attention of a transformers model by products and softmax alone: fused kernels have no gradient of a gradient.
+
+    Part by part, for transformers 5.17 passes by an encoder and a decoder that hold configs of their own.
+    """
+    for part in model.modules():
+        if hasattr(part, "set_attn_implementation"):
+            part.set_attn_implementation("eager")
 
 
 @torch.no_grad()
