@@ -545,11 +545,12 @@ def trl_dpo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
     torch.manual_seed(job.seed)
     tokenizer = AutoTokenizer.from_pretrained(ground.base)
     policy: Any = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    reference = AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32)
+    ours, pairs = ground.tokenizer, ground.pairs()
+    ground.start()  # of what comes before training, in our learner too: ids, and what the reference says of all pairs
     rows = []
-    for pair in ground.pairs():
-        sides = [
-            pair_ids(pair.prompt, text, ground.tokenizer, max_tokens=None) for text in (pair.chosen, pair.rejected)
-        ]
+    for pair in pairs:
+        sides = [pair_ids(pair.prompt, text, ours, max_tokens=None) for text in (pair.chosen, pair.rejected)]
         rows.append({"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]})
 
     class Given(DPOTrainer):
@@ -560,7 +561,7 @@ def trl_dpo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
 
     trainer = Given(
         model=policy,
-        ref_model=AutoModelForCausalLM.from_pretrained(ground.base, dtype=torch.float32),
+        ref_model=reference,
         args=DPOConfig(
             **trl_settings(job, folder),
             per_device_train_batch_size=COMPLETIONS,
@@ -573,6 +574,7 @@ def trl_dpo(job: Job, ground: Ground, steps: int, folder: str) -> Any:
         processing_class=tokenizer,
         callbacks=[watching(ground, policy, 1, 0)],
     )
+    ground.pause()
     trainer.train()
     return policy
 
