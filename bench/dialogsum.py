@@ -56,14 +56,14 @@ def measured(run: Path) -> dict[str, Any]:
     answers = [row.fields for row in read_rows(run / "evaluate" / "answers.jsonl")]
     asked = {REQUEST.format(dialogue=row["dialogue"]): row for row in held_out_dialogues()}
     rows = [asked[Prompt.from_json(answer["prompt"]).text] for answer in answers]
-    texts = {side: [answer[side][0] for answer in answers] for side in ("before", "after")}
-    texts |= {"first turn": [row["dialogue"].splitlines()[0] for row in rows]}
-    texts |= {"conversation": [row["dialogue"] for row in rows]}
+    texts: dict[str, list[list[str]]] = {side: [answer[side] for answer in answers] for side in ("before", "after")}
+    texts |= {"first turn": [[row["dialogue"].splitlines()[0]] for row in rows]}
+    texts |= {"conversation": [[row["dialogue"]] for row in rows]}
     found: dict[str, Any] = {}
     for name in ("toxicity", "reward", "length"):
         found |= {f"{name}, {side}": report[side][name] for side in ("before", "after", "difference")}
     for name, measure in (("A", toxicity_a), ("B", toxicity_b)):
-        old, new = (np.array([measure(text) for text in texts[side]]) for side in ("before", "after"))
+        old, new = (np.array([np.mean([*map(measure, said)]) for said in texts[side]]) for side in ("before", "after"))
         found |= _three(f"words of list {name}", old, new)
     rouge = {side: rouge_l(said, rows) for side, said in texts.items()}
     found |= _three("ROUGE-L", rouge["before"], rouge["after"])
@@ -74,14 +74,14 @@ def measured(run: Path) -> dict[str, Any]:
     return found | {f"end token, {side}": report[side]["eos_share"] for side in ("before", "after")}
 
 
-def rouge_l(texts: list[str], rows: list[Dialogue]) -> NDArray[np.float64]:
-    """F1 [N] of the longest common subsequence of stemmed words (Lin 2004), in hundredths, the mean over the human
-    summaries of a row."""
+def rouge_l(texts: list[list[str]], rows: list[Dialogue]) -> NDArray[np.float64]:
+    """F1 [N] of the longest common subsequence of stemmed words (Lin 2004), in hundredths, the mean over the texts for
+    a row and its human summaries."""
     scorer: Any = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=True)
     return np.array(
         [
-            100 * np.mean([scorer.score(row[name], text)["rougeL"].fmeasure for name in WRITTEN if name in row])
-            for text, row in zip(texts, rows, strict=True)
+            100 * np.mean([scorer.score(row[k], text)["rougeL"].fmeasure for text in said for k in WRITTEN if k in row])
+            for said, row in zip(texts, rows, strict=True)
         ]
     )
 

@@ -108,6 +108,16 @@ def as_table(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def refuse_idle(given: Any, table: str, prefix: str, why: str, mend: str) -> None:
+    """ConfigError for a setting whose name begins so and that is not as it would be if left out, where it does nothing.
+
+    given: a dataclass of settings; why, mend: what ends "... is not for" and "... leave it out, or".
+    """
+    for one in dataclasses.fields(given):
+        if one.name.startswith(prefix) and getattr(given, one.name) != one.default:
+            raise ConfigError(f"{table}{one.name} is not for {why}; leave it out, or {mend}")
+
+
 def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str) -> None:
     """Also inside nested tables, which pydantic would let pass in silence."""
     hints = get_type_hints(cls)

@@ -166,7 +166,7 @@ def test_the_gradient_reaches_the_whole_policy(heads_engine: Build) -> None:
 @pytest.mark.parametrize("beta", [0.5, None])
 def test_micro_batches_do_not_change_the_update(heads_engine: Build, beta: float | None) -> None:
     whole, cut = heads_engine(), heads_engine(tokens_per_microbatch=8)
-    config = DQNConfig(**SETTINGS, leash="none" if beta is None else "soft")
+    config = DQNConfig(**SETTINGS)
     metrics = []
     for engine in (whole, cut):  # Adam's first step is the gradient's sign; a large epsilon keeps its size
         engine.optimization = Optimization(learning_rate=1.0, schedule="constant", adam_eps=1.0)
@@ -243,9 +243,10 @@ def test_it_goes_on_from_its_state(heads_engine: Build, prompts: list[Prompt], v
 
 
 def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
-    """What explores beside the values is of `leash = "none"` alone."""
+    """What explores beside the values is of `leash = "none"` alone, and how long a leash is of the other."""
     soft = DQNConfig(**SETTINGS | {"num_steps": 3, "max_grad_norm": 0.05}, kl_target=1.0, kl_horizon=100)
-    hard = replace(soft, leash="none", kl_target=None)
+    plain = DQNConfig(**{name: value for name, value in SETTINGS.items() if name != "kl_coef"})
+    hard = replace(plain, leash="none")
     alternatives: dict[str, Any] = {
         "num_steps": 4,
         "prompts_per_step": 4,
@@ -260,7 +261,6 @@ def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Pr
         "max_grad_norm": 0.01,
         "optimization": Optimization(learning_rate=5e-3),
         "seed": 1,
-        "leash": "none",
         "top_k": 5,
         "replay": 5,
         "updates_per_step": 1,
@@ -279,9 +279,9 @@ def test_every_setting_changes_the_outcome(heads_engine: Build, prompts: list[Pr
             learner.step()
         return str(learner.engine.weight_hash())
 
-    assert alternatives.keys() | exploration.keys() | {"offline"} == {f.name for f in fields(DQNConfig)}
+    assert alternatives.keys() | exploration.keys() | {"leash", "offline"} == {f.name for f in fields(DQNConfig)}
     idle = []
-    for felt, others in ((soft, alternatives), (hard, exploration)):
+    for felt, others in ((soft, alternatives), (plain, {"leash": "none"}), (hard, exploration)):
         usual = outcome(felt)
         idle += [n for n, other in others.items() if outcome(replace(felt, **{n: other})) == usual]
     assert not idle
@@ -319,9 +319,20 @@ def test_what_samples_is_refused_offline(setting: dict[str, Any]) -> None:
         DQNConfig(offline=True, **leash, **setting)
 
 
+@pytest.mark.parametrize("setting", [{"kl_coef": 0.5}, {"kl_coef": 0.5, "kl_target": 2.0}])
+def test_without_a_leash_nothing_is_said_of_its_length(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r'dqn\.kl_coef is not for leash = "none".*leave it out'):
+        DQNConfig(leash="none", **setting)
+
+
 def test_offline_it_needs_something_stored(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
     with pytest.raises(ConfigError, match="dqn: no stored completions to learn from offline"):
         DQN(heads_engine(), prompts, variety, DQNConfig(offline=True))
+
+
+def test_no_stored_completion_is_left_unread(heads_engine: Build, prompts: list[Prompt], variety: Reward) -> None:
+    with pytest.raises(ConfigError, match=r"dqn\.replay keeps 2 completions, of 3 stored"):
+        DQN(heads_engine(), prompts, variety, DQNConfig(**SETTINGS, replay=2), stored=SCORED[:3])
 
 
 def test_it_needs_heads(policy_engine: Build, variety: Reward) -> None:

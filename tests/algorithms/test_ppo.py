@@ -139,8 +139,11 @@ def test_the_metrics_of_a_step(policy_engine: Build, prompts: list[Prompt], vari
     metrics = PPO(policy_engine(), prompts, variety, SMALL).step()
     assert set(metrics) == set(
         "policy_loss value_loss entropy clip_fraction approx_kl grad_norm reward kl kl_coef length_tokens "
-        "eos_share value explained_variance".split()
+        "eos_share value explained_variance score_total ratio_mean ratio_var value_clip_fraction".split()
     )
+    assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-5)  # in a first update
+    assert metrics["ratio_var"] == pytest.approx(0, abs=1e-8)
+    assert metrics["value_clip_fraction"] == 0
     vocabulary = 82
     assert 0.9 * torch.tensor(vocabulary).log() < metrics["entropy"] <= torch.tensor(vocabulary).log()
     assert abs(metrics["kl"]) < 1e-4
@@ -169,6 +172,7 @@ def test_the_kl_controller_is_told_the_kl(policy_engine: Build, prompts: list[Pr
     seen = [learner.step() for _ in range(3)]
     assert seen[0]["kl_coef"] == pytest.approx(0.0984)
     for now, then in pairwise(seen):
+        assert now["score_total"] == pytest.approx(now["reward"] - now["kl_coef"] * now["kl"], abs=1e-5)
         error = min(max(now["kl"] / 1e-3 - 1, -0.2), 0.2)
         assert then["kl_coef"] == pytest.approx(now["kl_coef"] * (1 + error * 8 / 100))
     restored = PPO(policy_engine(), prompts, variety, config)
@@ -325,11 +329,13 @@ def test_updates_end_where_the_policy_has_moved_too_far(
     seen = [metrics["approx_kl"] for _, metrics in engine.seen]
     assert len(seen) == 6
     assert "updates" not in free
-    limit = (seen[2] + seen[3]) / 2  # the first update beyond it is the fourth, after which none is made
+    limit = (seen[2] + seen[3]) / 2  # what the fourth update would go on from lies beyond it
     assert max(seen[:3]) < limit < seen[3]
     stopped = policy_engine()
-    assert PPO(stopped, prompts, variety, replace(config, max_update_kl=limit)).step()["updates"] == 4
+    assert PPO(stopped, prompts, variety, replace(config, max_update_kl=limit)).step()["updates"] == 3
     assert [metrics["approx_kl"] for _, metrics in stopped.seen] == seen[:4]
+    assert stopped.updates == engine.updates == 6  # so that the learning rate ends where it is to end
+    assert not any(weight.grad is not None for weight in stopped.roles.weights().values())
 
 
 def test_pretraining_rows_are_imitated_beside(policy_engine: Build, prompts: list[Prompt]) -> None:

@@ -33,6 +33,8 @@ def test_each_side_of_the_clip(advantage: float, ratio: float, loss: float, grad
     assert outcome.clip_fraction.item() == clipped
     # k3 of KL(old || new) on a token of the old policy: rho - 1 - ln rho
     assert_close(outcome.approx_kl.item(), ratio - 1 - math.log(ratio), atol=1e-6, rtol=1e-6)
+    assert_close(outcome.ratio_mean.item(), ratio)
+    assert_close(outcome.ratio_var.item(), (ratio - 1) ** 2, atol=1e-6, rtol=1e-6)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import tensor
+from torch import Tensor, tensor
 from torch.testing import assert_close
 
 from tuneful.data.templates import prompt_ids
@@ -53,7 +53,7 @@ def test_what_is_drawn_from(tiny_model: Any, tiny_tokenizer: Any, heads: QHeads,
     """Token by token through transformers: 5 proposals, weighed by e^(2 Q), mixed with epsilon of the base."""
     policy = Role("policy", tiny_model.eval())
     base = Role("base", tiny_model) if beside else None
-    guide = Guide(heads=heads, scale=2.0, top_k=5, base=base)
+    guide = Guide(heads=heads, scale=2.0, top_k=5, base=base, temperature=0.8)
     sampling = Sampling(num_samples=2, max_new_tokens=6, temperature=0.8)
     ids = [prompt_ids(prompt, tiny_tokenizer, max_tokens=None) for prompt in PROMPTS]
     hook = guide.choose(ids, sampling, epsilon=epsilon)
@@ -72,6 +72,27 @@ def test_what_is_drawn_from(tiny_model: Any, tiny_tokenizer: Any, heads: QHeads,
             place = (top == token).nonzero()
             assert len(place) == 1
             assert_close(rollout.sampled_logprobs[row, t], among[place[0, 0]].log(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["own proposals", "those of another"])
+def test_a_temperature_is_that_of_the_whole_policy(tiny_model: Any, heads: QHeads, beside: bool) -> None:
+    """Values of a policy of T = .8: at 2 it is its .4th power, and what is likeliest at .8 is taken at 0."""
+    base = Role("base", tiny_model.eval()) if beside else None
+    guide = Guide(heads=heads, scale=2.0, top_k=5, base=base, temperature=0.8)
+    ids = [[5, 6, 7]]
+    with torch.no_grad():
+        out = tiny_model(torch.tensor(ids), output_hidden_states=True)
+    logits, hidden = out.logits[:, -1], out.hidden_states[-1][:, -1]
+
+    def policy(temperature: float) -> Tensor:
+        hook: Any = guide.choose(ids, Sampling(max_new_tokens=2, temperature=temperature))
+        rows = torch.tensor([0])
+        hook.admit(rows)
+        found: Tensor = hook(logits / (temperature or 1.0), hidden, rows).log_softmax(-1)
+        return found
+
+    assert_close(policy(2.0), (0.4 * policy(0.8)).log_softmax(-1), atol=1e-5, rtol=1e-5)
+    assert_close(policy(0.0), policy(0.8), atol=1e-5, rtol=1e-5)  # of which the sampler takes the likeliest
 
 
 def test_at_first_the_reference_is_what_is_drawn_from(tiny_model: Any, tiny_tokenizer: Any) -> None:

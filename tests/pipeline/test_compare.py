@@ -68,6 +68,25 @@ def test_each_learner_with_each_seed(recipe: Path, tmp_path: Path) -> None:
     assert "small" in (out / "report.html").read_text()
 
 
+def test_who_learns_from_stored_answers_has_drawn_none(tiny_model_dir: Path, tmp_path: Path) -> None:
+    prompts, answers = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    asked = [f"{one} {other}" for one in WORDS for other in WORDS[:3]]
+    write_jsonl(prompts, ({"prompt": prompt} for prompt in asked))
+    write_jsonl(answers, ({"prompt": prompt, "completions": [{"text": "yes"}]} for prompt in asked))
+    common: dict[str, Any] = {"model": tiny_model_dir, "prompts": prompts, "reward": "shorter", "max_new_tokens": 5}
+    learns = {"completions": answers, "offline": True, "num_steps": 2, "evaluate_every": 1, "evaluate_prompts": 3}
+    judged = {"prompts": prompts, "limit": 4, "max_new_tokens": 5, "measures": ["toy:words"], "judge": "toy:words"}
+    path = tmp_path / "stored.toml"
+    path.write_text(
+        "splits = { reward = 0.3, rl = 0.3, dev = 0.2, test = 0.2 }\n"
+        + stage_toml("dqn", algorithm="dqn", completions_per_update=4, **common, **learns)
+        + stage_toml("judge", do="evaluate", before=tiny_model_dir, after="@dqn", **judged)
+    )
+    (row,) = compare_recipes([path], tmp_path / "out", seeds=[0], worlds=TOY)["learners"]
+    assert row["samples"] == 0
+    assert [(point["step"], point["samples"]) for point in row["curve"]] == [(0, 0), (1, 0), (2, 0)]
+
+
 def test_a_curve_measures_the_answers_to_dev_prompts(recipe: Path, tmp_path: Path) -> None:
     compare_recipes([recipe], tmp_path / "out", seeds=[0], worlds=TOY)
     (row,) = (row for row in read(tmp_path / "out" / "report.json")["learners"] if row["learner"] == "ppo")

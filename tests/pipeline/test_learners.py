@@ -16,14 +16,18 @@ from tests.pipeline.recipes import WORDS, stage_toml
 from tuneful.algorithms import start_up
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, ModelError, RunError
+from tuneful.generation.nucleus import nucleus
 from tuneful.generation.rollout import Scored
+from tuneful.generation.sampling import Sampling
 from tuneful.models.loading import load_language_model, load_tokenizer
 from tuneful.pipeline import training
+from tuneful.pipeline.answers import answer
 from tuneful.pipeline.context import Silent
 from tuneful.pipeline.export import export
 from tuneful.pipeline.learner_inputs import ON_POLICY
 from tuneful.pipeline.recipe import Recipe, load_recipe
 from tuneful.pipeline.run import run_recipe
+from tuneful.records import Prompt
 
 LORA = {"rank": 2}
 OWN: dict[str, dict[str, Any]] = {
@@ -137,6 +141,9 @@ def test_a_policy_that_speaks_by_value_is_no_plain_model(
         load_language_model(model)
     with pytest.raises(ModelError, match="speaks by value"):
         export(model, tmp_path / "plain", merge=True)
+    asked: dict[str, Any] = {"seed": 0, "on_progress": lambda *_: None, "note": lambda _: None}
+    with pytest.raises(ConfigError, match="leave --top-p out"):
+        answer(str(model), [Prompt("why")], Sampling(max_new_tokens=2), choose=nucleus(0.9), **asked)
 
 
 @pytest.mark.parametrize("kind", ["ppo", "nlpo"])

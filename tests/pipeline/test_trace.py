@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.pipeline.recipes import WORDS
-from tests.pipeline.test_learners import OWN, prompts_in, recipe, tuned
+from tests.pipeline.test_learners import LORA, OWN, prompts_in, recipe, tuned
 from tuneful.data.jsonl import write_jsonl
 from tuneful.errors import ConfigError, RunError
 from tuneful.models.loading import load_language_model, load_tokenizer
@@ -46,6 +46,16 @@ def test_every_learner_that_has_advantages(kind: str, tiny_model_dir: Path, tmp_
     assert spoken.replace(" ", "") == found.completion.replace(" ", "")
     assert all(0 < one.probability <= 1 and one.kl >= 0 for one in found.tokens)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_server_that_the_run_samples_from_is_left_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Nothing answers there, and nothing is asked."""
+    run = run_of("ppo", tiny_model_dir, tmp_path, lora=LORA)
+    here = trace(run)
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["recipe"]["stages"][0]["sampler"] = "http://127.0.0.1:9"
+    (run / "run.json").write_text(json.dumps(manifest))
+    assert trace(run) == here
 
 
 def test_rewards_are_the_score_and_the_leash(ppo: Path) -> None:

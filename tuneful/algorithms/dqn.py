@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -40,7 +40,7 @@ from tuneful.models.q_heads import QHeads
 from tuneful.models.roles import Role
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
-from tuneful.settings import require_above, require_at_least
+from tuneful.settings import refuse_idle, require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,21 +90,23 @@ class DQNConfig(OnPolicyConfig):
                 )
         if self.leash == "soft":
             require_above(0, self, self.table, "kl_coef", hint='leash = "none" takes the best token')
-            self._refuse("epsilon", 'leash = "soft", whose draws explore by themselves', 'choose leash = "none"')
+            why = 'leash = "soft", whose draws explore by themselves'
+            refuse_idle(self, self.table, "epsilon", why, 'choose leash = "none"')
+        else:
+            refuse_idle(self, self.table, "kl_", 'leash = "none"', 'choose leash = "soft"')
         if self.offline:
+            why = "offline = true, which samples nothing to learn from"
             for name in ("epsilon", "prompts_per_step", "samples_per_prompt", "kl_target", "replay"):
-                self._refuse(name, "offline = true, which samples nothing to learn from", "set offline = false")
-
-    def _refuse(self, prefix: str, why: str, mend: str) -> None:
-        """Refuse settings whose names begin so and that say something where they can do nothing."""
-        for one in fields(self):
-            if one.name.startswith(prefix) and getattr(self, one.name) != one.default:
-                raise ConfigError(f"{self.table}{one.name} is not for {why}; leave it out, or {mend}")
+                refuse_idle(self, self.table, name, why, "set offline = false")
 
     @property
     def updates(self) -> int:
         """Optimizer steps of the whole run."""
         return self.num_steps * self.updates_per_step
+
+    @property
+    def drawn_per_step(self) -> int:
+        return 0 if self.offline else self.completions_per_step
 
 
 class DQN(OnPolicyLearner):
@@ -127,6 +129,11 @@ class DQN(OnPolicyLearner):
             raise ConfigError("dqn needs the LocalEngine and roles with QHeads: it chooses tokens by value")
         if config.offline and not stored:
             raise ConfigError("dqn: no stored completions to learn from offline")
+        if len(stored) > config.replay and not config.offline:
+            raise ConfigError(
+                f"dqn.replay keeps {config.replay} completions, of {len(stored)} stored ones the others would never be "
+                "read; raise it, or give fewer"
+            )
         super().__init__(engine, prompts, reward, config)
         self.heads = engine.roles.heads
         self.replay = list(stored)
@@ -164,7 +171,13 @@ class DQN(OnPolicyLearner):
     def _guide(self) -> Guide:
         """How the policy chooses, exploration left out."""
         scale = 1 / self.collector.kl.coef if self.config.leash == "soft" else math.inf
-        return Guide(heads=self.heads, scale=scale, top_k=self.config.top_k, base=self.engine.roles.reference)
+        return Guide(
+            heads=self.heads,
+            scale=scale,
+            top_k=self.config.top_k,
+            base=self.engine.roles.reference,
+            temperature=self.config.temperature,
+        )
 
     def _choose(self, prompts: Sequence[Prompt]) -> Choose:
         ids = self.collector.prompt_ids(prompts, self.engine.tokenizer)

@@ -100,6 +100,11 @@ class OnPolicyConfig:
         return self.prompts_per_step * self.samples_per_prompt
 
     @property
+    def drawn_per_step(self) -> int:
+        """Completions that a step draws to learn from."""
+        return self.completions_per_step
+
+    @property
     def sampling(self) -> Sampling:
         """How completions are drawn, while training and in evaluations alike."""
         return Sampling(

@@ -25,6 +25,7 @@ from tuneful.algorithms.on_policy import (
     require_clip,
     require_discounts,
     require_minibatches,
+    shaped_returns,
     token_rewards,
 )
 from tuneful.algorithms.sft import nll_loss
@@ -169,14 +170,17 @@ def update(
             ppo_loss, experience=experience, rows=rows, config=config, num_tokens=num_tokens, kl_coef=in_loss
         )
         metrics = engine.forward_backward(batch, loss)
+        if config.max_update_kl is not None and number > 0 and metrics["approx_kl"] > config.max_update_kl:
+            engine.leave_out(config.epochs * config.minibatches - number)
+            break
         if draw is not None:
             metrics |= _imitate(engine, [pretraining[k] for k in draw(number)], config.ptx_coef)
         seen.add(metrics, grad_norm=engine.step(config.max_grad_norm))
-        if config.max_update_kl is not None and metrics["approx_kl"] > config.max_update_kl:
-            break
-    done = {} if config.max_update_kl is None else {"updates": number + 1}
+        taken = number + 1
+    done = {} if config.max_update_kl is None else {"updates": taken}
     return seen.mean() | {
         **done,
+        "score_total": float(shaped_returns(rollout, kl_coef=kl_coef).mean()),
         "value": float(masked_mean(experience.values, rollout.mask)),
         "explained_variance": float(explained_variance(experience.values, experience.returns, rollout.mask)),
     }
@@ -249,6 +253,9 @@ def ppo_loss(
         "entropy": entropy,
         "clip_fraction": pi.clip_fraction,
         "approx_kl": pi.approx_kl,
+        "ratio_mean": pi.ratio_mean,
+        "ratio_var": pi.ratio_var,
+        "value_clip_fraction": v.clip_fraction,
     }
     return loss, {name: float(value.detach()) for name, value in metrics.items()}
 

@@ -43,7 +43,7 @@ from tuneful.generation.rollout import Rollout
 from tuneful.models.forward import Outputs
 from tuneful.records import Prompt
 from tuneful.rewards.reward import Reward
-from tuneful.settings import require_at_least
+from tuneful.settings import refuse_idle, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +88,9 @@ class ReinforceConfig(WholeCompletionConfig):
             raise ConfigError(
                 f"{self.table}baseline_decay must be at least 0 and below 1, got {self.baseline_decay}; 0.9 is usual"
             )
+        if self.baseline != "running":
+            why = f'baseline = "{self.baseline}"'
+            refuse_idle(self, self.table, "baseline_decay", why, 'choose baseline = "running"')
         if self.baseline == "leave-one-out":
             require_others(self)
 

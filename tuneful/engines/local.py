@@ -233,6 +233,10 @@ class LocalEngine:
         self.updates += 1
         return norm
 
+    def leave_out(self, updates: int) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self.updates += updates
+
     def publish_weights(self) -> int:
         self.version += 1
         _give_back_memory()

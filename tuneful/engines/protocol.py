@@ -87,6 +87,10 @@ class Engine(Protocol):
         """One optimizer step with the gradient clipped to `max_norm`; the norm before clipping."""
         ...
 
+    def leave_out(self, updates: int) -> None:
+        """Pass over so many optimizer steps, the gradients so far with them; the schedule goes on as if taken."""
+        ...
+
     def publish_weights(self) -> int:
         """Let the sampler use the current weights; their version."""
         ...

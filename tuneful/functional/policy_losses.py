@@ -23,6 +23,10 @@ class PolicyLoss:
     """Share of tokens whose gradient the clip stops."""
     approx_kl: Tensor
     """Mean k3 of KL(old policy || policy): how far the policy has moved since it sampled."""
+    ratio_mean: Tensor
+    """Of the probability ratio, which is 1 at the first update."""
+    ratio_var: Tensor
+    """Mean square of its distance from 1."""
 
 
 def ppo_clip_loss(
@@ -44,6 +48,8 @@ def ppo_clip_loss(
         loss=-masked_sum(torch.minimum(free, held), mask) / num_tokens,
         clip_fraction=masked_sum(held < free, mask) / num_tokens,
         approx_kl=masked_sum(k3(old_logprobs, logprobs.detach()), mask) / num_tokens,
+        ratio_mean=masked_sum(ratio.detach(), mask) / num_tokens,
+        ratio_var=masked_sum((ratio.detach() - 1).square(), mask) / num_tokens,
     )
 
 

@@ -1,7 +1,7 @@
 """Losses that learn from what people prefer: `chosen` is the preferred side of a pair, or is so with probability `p`.
 
 With `p` every loss of a pair is its mean over both ways in which the pair may have been judged: p times the loss of the
-pair as it stands and 1 - p times that of its sides exchanged.
+pair as it stands and 1 - p times that of its sides exchanged. A reward model's margin stays with `chosen` in both.
 """
 
 from __future__ import annotations

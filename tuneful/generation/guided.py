@@ -20,8 +20,8 @@ from tuneful.models.roles import Role
 class Guide:
     """How the tokens of a policy are chosen by the action values on its hidden states.
 
-    Drawn from pi(a | s) proportional to base(a | s) e^(scale Q(s, a)) over the `top_k` likeliest tokens of the base.
-    The state value that papers subtract from Q changes nothing in it.
+    Drawn from pi(a | s) proportional to base(a | s) e^(scale Q(s, a)) over the `top_k` likeliest tokens of the base, a
+    temperature T dividing the base's logits. The state value that papers subtract from Q changes nothing in it.
     """
 
     heads: QHeads
@@ -33,6 +33,8 @@ class Guide:
     """Who proposes; None: the policy itself, on whose states the values are read."""
     target: bool = False
     """Whether the copies that follow are asked for values."""
+    temperature: float = 1.0
+    """T of the policy above; at another, U, the whole policy is sharper or flatter: pi^(T / U)."""
 
     def choose(self, ids: Sequence[list[int]], sampling: Sampling, *, epsilon: float = 0.0) -> Choose:
         """The sampler's hook for prompts of these ids.
@@ -44,15 +46,17 @@ class Guide:
             beside = Lockstep(
                 self.base, list(ids), num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens
             )
-        return _ByValue(self, beside, sampling.temperature or 1.0, epsilon)
+        return _ByValue(self, beside, sampling.temperature, epsilon)
 
 
 class _ByValue:
     """A `choose` that follows a guide."""
 
     def __init__(self, guide: Guide, beside: Lockstep | None, temperature: float, epsilon: float) -> None:
-        self.guide, self.beside, self.temperature, self.epsilon = guide, beside, temperature, epsilon
+        self.guide, self.beside, self.epsilon = guide, beside, epsilon
         self.waves = None if beside is None else beside.waves
+        self.applied = temperature or 1.0  # what the sampler has divided logits by; of 0 it takes the likeliest after
+        self.temperature = temperature or guide.temperature
 
     def admit(self, rows: Tensor) -> None:
         if self.beside is not None:
@@ -67,10 +71,10 @@ class _ByValue:
             self.beside.drop(rows)
 
     def __call__(self, logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        base = logits if self.beside is None else self.beside.logits(rows) / self.temperature
+        base = (logits * self.applied if self.beside is None else self.beside.logits(rows)) / self.temperature
         proposed = base.topk(min(self.guide.top_k, base.shape[-1]), dim=-1)
         q = self.guide.heads.least(hidden, proposed.indices, target=self.guide.target)
-        among = weighed(proposed.values, q, self.guide.scale)
+        among = weighed(proposed.values, q, self.guide.scale * self.guide.temperature / self.temperature)
         if self.epsilon > 0:
             by_base = proposed.values.log_softmax(-1) + math.log(self.epsilon)
             rest = math.log1p(-self.epsilon) if self.epsilon < 1 else -math.inf

@@ -97,7 +97,7 @@ def plain_logits(policy: Role, prompts: Ids, completions: Ids) -> Tensor:
     return lm_logits(policy.model, rows.predicting_states(policy, plain=True)).float()
 
 
-def attend_eagerly(model: nn.Module) -> None:
+def attend_eagerly(model: Any) -> None:
     """Attention of a transformers model by products and softmax alone: fused kernels have no gradient of a gradient.
 
     Part by part, for transformers 5.17 passes by an encoder and a decoder that hold configs of their own.

@@ -8,6 +8,7 @@ from pathlib import Path
 from tuneful.data.completions import candidates_row, with_ids
 from tuneful.data.files import write_rows
 from tuneful.engines.local import LocalEngine
+from tuneful.errors import ConfigError
 from tuneful.generation.rollout import Rollout
 from tuneful.generation.sampler import Choose
 from tuneful.generation.sampling import Sampling
@@ -33,9 +34,15 @@ def answer(
     """`sampling.num_samples` completions of every prompt by the model in a directory or on the hub, prompt by prompt.
 
     choose: limits what is drawn, see Sampler.sample; what it leaves is not kept (`Rollout.allowed`). on_progress: told
-    how many completions of how many are done. note: told what `note_waves` has to say.
+    how many completions of how many are done. note: told what `note_waves` has to say. Raises ConfigError for a
+    `choose` beside a policy that chooses by value itself.
     """
     engine = engine_of(model, dtype=dtype, note=note)
+    if choose is not None and engine.guide is not None:
+        raise ConfigError(
+            f"{model} chooses by value among the {engine.guide.top_k} tokens that its base finds likeliest, and is not "
+            "limited to a nucleus besides; leave --top-p out"
+        )
     return engine.sample(prompts, sampling, seed=seed, choose=choose, keep_allowed=False, on_progress=on_progress)
 
 

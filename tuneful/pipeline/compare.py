@@ -156,7 +156,7 @@ def _learned(entry: Entry, context: Context, run: Path, measure: str) -> Learned
         )
     differences = judged.report["difference"]
     config = entry.learner.config
-    per_step = config.completions_per_step if isinstance(config, OnPolicyConfig) else 0
+    per_step = config.drawn_per_step if isinstance(config, OnPolicyConfig) else 0
     steps = [row for row in read_log(record.folder / "metrics.jsonl") if row["kind"] == "train"]
     return Learned(
         before={name: judged.report["before"][name] for name in differences},

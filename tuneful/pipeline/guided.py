@@ -1,7 +1,7 @@
 """Policies that speak by value: beside the model lie the heads that guide it, and how they do.
 
 `guide.json`: {"scale": number or null for the best token alone, "top_k", "base": the model that proposes tokens or null
-for the policy itself, "target"}; `guide.safetensors`: the heads.
+for the policy itself, "target", "temperature"}; `guide.safetensors`: the heads.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def save_guide(folder: Path, guide: Guide, *, base: str | None) -> None:
         "top_k": guide.top_k,
         "base": base,
         "target": guide.target,
+        "temperature": guide.temperature,
     }
     save_file(
         {name: weight.detach().contiguous() for name, weight in guide.heads.state_dict().items()}, folder / HEADS_FILE
@@ -45,11 +46,12 @@ def load_policy(path: str, *, dtype: Dtype = "float32") -> tuple[Role, Guide | N
     place = Path(path) / GUIDE_FILE
     if not place.exists():
         return policy, None
-    how: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    how: dict[str, Any] = {"temperature": 1.0} | json.loads(place.read_text(encoding="utf-8"))
     base = None if how["base"] is None else Role("base", load_language_model(how["base"], dtype=dtype))
     scale = math.inf if how["scale"] is None else how["scale"]
     heads = _load_heads(place.with_name(HEADS_FILE), policy)
-    return policy, Guide(heads=heads, scale=scale, top_k=how["top_k"], base=base, target=how["target"])
+    given = {name: how[name] for name in ("top_k", "target", "temperature")}
+    return policy, Guide(heads=heads, scale=scale, base=base, **given)
 
 
 def _load_heads(path: Path, policy: Role) -> QHeads:

@@ -1,14 +1,15 @@
-"""One answer of a policy in training, token by token: what its learner reads there, and what an update does to it.
+"""One answer of a policy in training, token by token: what its learner reads there, and what its step does to it.
 
 The newest checkpoint before the last step is loaded, the prompts of the next step are answered, and the learner learns
-from them, all in memory: the run stays as it is. After the last step the learning rate is 0, and nothing would move.
+from them, all in memory and all here: the run stays as it is, and so does a server that it samples from. After the last
+step the learning rate is 0, and nothing would move.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def trace(
             "save_every below num_steps"
         )
     step, folder = before_the_last[-1]
-    made = assemble(context, own.name, record.folder / "published", own.inputs, own.config)
+    inputs = replace(own.inputs, sampler=None)
+    made = assemble(context, own.name, record.folder / "published", inputs, own.config)
     made.engine.load(folder)
     made.learner.restore(json.loads((folder / "learner.json").read_text(encoding="utf-8")))
     rollout = made.learner.draw()
