@@ -126,7 +126,7 @@ def of_grpo(size: int, estimator: str, problem: StringProblem) -> dict[str, Any]
 
 def of_trpo(problem: StringProblem) -> dict[str, Any]:
     """Steps of .01 nats are too short to arrive among many strings."""
-    steps = {"num_steps": 60} if problem.length == 1 else {"num_steps": 100, "max_kl": 0.03}
+    steps = {"num_steps": 60} if problem.length == 1 else {"num_steps": 150, "max_kl": 0.03}
     return steps | {"lam": 1.0, "value_epochs": 4}
 
 
