@@ -70,6 +70,16 @@ def require_above(bound: float, config: object, table: str, *names: str, hint: s
             raise ConfigError(f"{table}{name} must be above {bound:g}, got {value}{hint and f'; {hint}'}")
 
 
+def refuse_idle(given: Any, table: str, prefix: str, why: str, mend: str) -> None:
+    """ConfigError for a setting whose name begins so and that is not as it would be if left out, where it does nothing.
+
+    given: a dataclass of settings; why, mend: what ends "... is not for" and "... leave it out, or".
+    """
+    for one in dataclasses.fields(given):
+        if one.name.startswith(prefix) and getattr(given, one.name) != one.default:
+            raise ConfigError(f"{table}{one.name} is not for {why}; leave it out, or {mend}")
+
+
 def require_seed(config: object, table: str) -> None:
     """Refuse a `seed` that some generator of random numbers does not take."""
     seed: int = config.seed  # type: ignore[attr-defined]
@@ -106,16 +116,6 @@ def override(tables: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
 def as_table(settings: Any) -> dict[str, Any]:
     """The JSON-ready table of a settings dataclass; the inverse of `build`."""
     return dataclasses.asdict(settings)
-
-
-def refuse_idle(given: Any, table: str, prefix: str, why: str, mend: str) -> None:
-    """ConfigError for a setting whose name begins so and that is not as it would be if left out, where it does nothing.
-
-    given: a dataclass of settings; why, mend: what ends "... is not for" and "... leave it out, or".
-    """
-    for one in dataclasses.fields(given):
-        if one.name.startswith(prefix) and getattr(given, one.name) != one.default:
-            raise ConfigError(f"{table}{one.name} is not for {why}; leave it out, or {mend}")
 
 
 def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str) -> None:

@@ -76,7 +76,7 @@ def test_what_is_drawn_from(tiny_model: Any, tiny_tokenizer: Any, heads: QHeads,
 
 @pytest.mark.parametrize("beside", [False, True], ids=["own proposals", "those of another"])
 def test_a_temperature_is_that_of_the_whole_policy(tiny_model: Any, heads: QHeads, beside: bool) -> None:
-    """Values of a policy of T = .8: at 2 it is its .4th power, and what is likeliest at .8 is taken at 0."""
+    """Values of a policy of T = .8: at 2 it is its .4th power, and what is likeliest at .8 is so at 0."""
     base = Role("base", tiny_model.eval()) if beside else None
     guide = Guide(heads=heads, scale=2.0, top_k=5, base=base, temperature=0.8)
     ids = [[5, 6, 7]]
@@ -92,7 +92,7 @@ def test_a_temperature_is_that_of_the_whole_policy(tiny_model: Any, heads: QHead
         return found
 
     assert_close(policy(2.0), (0.4 * policy(0.8)).log_softmax(-1), atol=1e-5, rtol=1e-5)
-    assert_close(policy(0.0), policy(0.8), atol=1e-5, rtol=1e-5)  # of which the sampler takes the likeliest
+    assert_close(policy(0.0), (0.8 * policy(0.8)).log_softmax(-1), atol=1e-5, rtol=1e-5)  # the sampler takes the best
 
 
 def test_at_first_the_reference_is_what_is_drawn_from(tiny_model: Any, tiny_tokenizer: Any) -> None:

@@ -170,6 +170,7 @@ def update(
             ppo_loss, experience=experience, rows=rows, config=config, num_tokens=num_tokens, kl_coef=in_loss
         )
         metrics = engine.forward_backward(batch, loss)
+        # The first update goes on from the policy that sampled, whose distance is rounding.
         if config.max_update_kl is not None and number > 0 and metrics["approx_kl"] > config.max_update_kl:
             engine.leave_out(config.epochs * config.minibatches - number)
             break

@@ -46,17 +46,15 @@ class Guide:
             beside = Lockstep(
                 self.base, list(ids), num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens
             )
-        return _ByValue(self, beside, sampling.temperature, epsilon)
+        return _ByValue(self, beside, sampling.temperature or 1.0, epsilon)
 
 
 class _ByValue:
     """A `choose` that follows a guide."""
 
     def __init__(self, guide: Guide, beside: Lockstep | None, temperature: float, epsilon: float) -> None:
-        self.guide, self.beside, self.epsilon = guide, beside, epsilon
+        self.guide, self.beside, self.temperature, self.epsilon = guide, beside, temperature, epsilon
         self.waves = None if beside is None else beside.waves
-        self.applied = temperature or 1.0  # what the sampler has divided logits by; of 0 it takes the likeliest after
-        self.temperature = temperature or guide.temperature
 
     def admit(self, rows: Tensor) -> None:
         if self.beside is not None:
@@ -71,7 +69,7 @@ class _ByValue:
             self.beside.drop(rows)
 
     def __call__(self, logits: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        base = (logits * self.applied if self.beside is None else self.beside.logits(rows)) / self.temperature
+        base = logits if self.beside is None else self.beside.logits(rows) / self.temperature
         proposed = base.topk(min(self.guide.top_k, base.shape[-1]), dim=-1)
         q = self.guide.heads.least(hidden, proposed.indices, target=self.guide.target)
         among = weighed(proposed.values, q, self.guide.scale * self.guide.temperature / self.temperature)
